@@ -1,0 +1,170 @@
+/**
+ * The kernels by meaning: what each computes over linear memory, whatever it is written in.
+ *
+ * `wasm.ts` gives the AssemblyScript build; the tests hold a plain TypeScript twin of every
+ * function to the same contract. All are pure: pointers and 32-bit numbers in, one 32-bit number
+ * out. Pointers are byte addresses in `memory` at or above `ARENA_BASE`. No input may make one
+ * trap, loop for ever, or write outside the output that it was given: whatever is wrong with the
+ * bytes comes back as a negative number.
+ */
+
+/** First byte of linear memory that callers own; what lies below belongs to the kernels. */
+export const ARENA_BASE = 0x100000;
+
+/**
+ * Bytes past the end of an input that a decoder may read (never write): callers keep this much of
+ * the memory mapped behind every compressed input. What the bytes hold makes no difference.
+ */
+export const INPUT_SLACK = 64;
+
+/** One run record of `l2Runs` and `l2ExtendedRuns`: 24 bytes, 8-aligned. */
+export const RUN_BYTES = 24;
+//   byte 0   u32   kind, see RunKind
+//        4   u32   units: clusters (l2Runs) or subclusters (l2ExtendedRuns) in the run, >= 1
+//        8   f64   host byte offset of the run's first unit (0 where it has none)
+//       16   u32   stored bytes, upper bound (compressed runs; else 0)
+//       20   u32   reserved, 0
+
+/** What the guest bytes of a run are. */
+export const RunKind = {
+  /** Nothing here: the backing file's bytes show through, or zeros. host = 0, or for a hole among
+   * the subclusters of an allocated cluster the place that is kept for it. */
+  unallocated: 0,
+  /** Reads as zeros. `host` is the kept cluster's offset, 0 where none is kept. */
+  zero: 1,
+  /** Plain bytes at `host`. */
+  data: 2,
+  /** One compressed cluster: `units` covers exactly that cluster; `host` is the byte offset of its
+   * stream, `stored bytes` the upper bound of its length. */
+  compressed: 3,
+  /** An entry that the format forbids: reserved bits, an offset that is not cluster aligned, a
+   * subcluster that is both allocated and zero, a zero flag in version 2. Always one cluster. */
+  corrupt: 4,
+} as const;
+export type RunKind = (typeof RunKind)[keyof typeof RunKind];
+
+/** Facts about the image that change what an L2 entry means. OR them together. */
+export const L2Flags = {
+  /** Version 2: bit 0 of a standard entry is reserved, not "reads as zeros". */
+  version2: 1,
+  /** Clusters live in an external data file: a COPIED entry with offset 0 is allocated at 0. */
+  dataFile: 2,
+} as const;
+
+/** Why a decoder gave up. Any negative result is one of these. */
+export const DecodeError = {
+  /** The input ended before the output was full. */
+  truncated: -1,
+  /** The stream ended, properly, before the output was full. */
+  short: -2,
+  /** A code, length, distance, table or header that the format forbids. */
+  invalid: -3,
+  /** The stream holds more than the output can take (zstd: a frame that goes on past it). */
+  overlong: -4,
+  /** The frame's checksum does not match its content. */
+  checksum: -5,
+  /** A feature that a reader may refuse: a dictionary, a window above the limit. */
+  unsupported: -6,
+} as const;
+
+export interface Kernels {
+  readonly memory: WebAssembly.Memory;
+
+  /**
+   * Inflates one raw deflate stream (RFC 1951) until exactly `dstBytes` came out; what follows in
+   * the input is ignored. Distances may reach back to the start of the output.
+   * @returns `dstBytes`, or a negative `DecodeError`
+   */
+  inflate(src: number, srcBytes: number, dst: number, dstBytes: number): number;
+
+  /**
+   * Decodes zstd frames (RFC 8878), skippable ones among them, until exactly `dstBytes` came out
+   * and the frame in hand is complete; what follows in the input is ignored. Checksums are
+   * verified. No dictionaries.
+   * @returns `dstBytes`, or a negative `DecodeError`
+   */
+  zstdDecode(src: number, srcBytes: number, dst: number, dstBytes: number): number;
+
+  /**
+   * Finds the parts of a buffer that are not zero. The buffer is cut into granules of `granule`
+   * bytes (a power of two, >= 512), the first of which is short by `phase` bytes (`phase` = how
+   * far into a granule the buffer starts) and the last of which may be cut short. Adjacent
+   * non-zero granules make one range.
+   * @param out pairs of u32: start, end (bytes from `at`, half-open), ascending
+   * @returns the number of pairs. When it equals `outMax`, the last pair reaches to the end of
+   * the buffer unless the true ranges fitted: never is a non-zero byte outside every pair.
+   */
+  dataRanges(
+    at: number, bytes: number, granule: number, phase: number, out: number, outMax: number,
+  ): number;
+
+  /**
+   * Turns `entries` big-endian standard L2 entries at `table` into run records. Neighbouring
+   * entries of one kind join: unallocated and zero-without-offset by kind alone, data and
+   * zero-with-offset where the host offsets follow each other. COPIED never breaks a run.
+   * Compressed and corrupt entries stand alone.
+   * @returns the number of records (at most `outMax`; their units add up to the entries used)
+   */
+  l2Runs(
+    table: number, entries: number, clusterBits: number, flags: number, out: number, outMax: number,
+  ): number;
+
+  /**
+   * The same for 16-byte extended entries, in subclusters (cluster size / 32): reads `subclusters`
+   * of them starting with subcluster `first` (0–31) of the entry at `table`. Runs join across
+   * entries. A compressed or corrupt run covers what of its cluster lies in the range.
+   */
+  l2ExtendedRuns(
+    table: number, first: number, subclusters: number, clusterBits: number, flags: number,
+    out: number, outMax: number,
+  ): number;
+
+  /**
+   * Parses the compressed-cluster descriptors of `entries` big-endian L2 words (`stride` bytes
+   * apart: 8, or 16 for extended entries).
+   * @param out per entry 16 bytes: f64 host byte offset, u32 stored bytes (upper bound), u32 1 if
+   * the entry is compressed, else all zero
+   * @returns how many of the entries are compressed
+   */
+  compressedDescriptors(
+    table: number, entries: number, stride: number, clusterBits: number, out: number,
+  ): number;
+
+  /**
+   * Reads refcounts `first` … `first + count - 1` of a refcount block.
+   * @param order log2 of the width in bits, 0–6
+   * @param out u64 little-endian each
+   */
+  refcountGet(block: number, first: number, count: number, order: number, out: number): number;
+
+  /**
+   * Writes refcounts. Nothing is written when a value does not fit the width.
+   * @param values u64 little-endian each
+   * @returns `count`, or −1 − i where value i is the first that does not fit
+   */
+  refcountSet(block: number, first: number, count: number, order: number, values: number): number;
+
+  /**
+   * Lists the free runs (refcount 0) among entries `first` … `first + count - 1` of a block.
+   * @param out pairs of u32: first index, length
+   * @returns the number of pairs, at most `outMax` (scanning stops there)
+   */
+  refcountFreeRuns(
+    block: number, first: number, count: number, order: number, out: number, outMax: number,
+  ): number;
+
+  /**
+   * Maps guest byte ranges to bitmap bits: a bit covers `1 << granularityBits` guest bytes.
+   * @param ranges pairs of f64: guest start, length (bytes)
+   * @param out pairs of f64: first bit, number of bits that the range touches
+   */
+  bitmapBits(ranges: number, count: number, granularityBits: number, out: number): number;
+
+  /**
+   * Lists the runs of set bits in bits `first` … `first + bits - 1` of a bitmap (bit 0 is the
+   * lowest of byte 0).
+   * @param out pairs of u32: first bit (counted as `first` is), length in bits
+   * @returns the number of pairs, at most `outMax` (scanning stops there)
+   */
+  bitmapRuns(bitmap: number, first: number, bits: number, out: number, outMax: number): number;
+}
