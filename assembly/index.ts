@@ -1,3 +1,6 @@
 // Everything that TypeScript may call. The contracts are written once, in src/kernels/kernels.ts.
 
 export { dataRanges } from './zero-detect';
+export { compressedDescriptors } from './compressed-descriptor';
+export { l2ExtendedRuns } from './l2-extended';
+export { l2Runs } from './l2-run';

@@ -5,7 +5,8 @@
  * function to the same contract. All are pure: pointers and 32-bit numbers in, one 32-bit number
  * out. Pointers are byte addresses in `memory` at or above `ARENA_BASE`. No input may make one
  * trap, loop for ever, or write outside the output that it was given: whatever is wrong with the
- * bytes comes back as a negative number.
+ * bytes comes back as a negative number (or, in L2 tables, as a corrupt run). All counts and
+ * lengths are unsigned; reserved bytes of records are written as 0.
  */
 
 /** First byte of linear memory that callers own; what lies below belongs to the kernels. */
@@ -17,6 +18,13 @@ export const ARENA_BASE = 0x100000;
  */
 export const INPUT_SLACK = 64;
 
+/**
+ * What the metadata kernels return, having touched nothing, for arguments that no correct caller
+ * passes: a buffer outside of the arena or the memory, a cluster size outside 9–21, a refcount
+ * order above 6. It is the caller's bug, never a fact about the image.
+ */
+export const MISUSE = -0x8000_0000;
+
 /** One run record of `l2Runs` and `l2ExtendedRuns`: 24 bytes, 8-aligned. */
 export const RUN_BYTES = 24;
 //   byte 0   u32   kind, see RunKind
@@ -27,8 +35,8 @@ export const RUN_BYTES = 24;
 
 /** What the guest bytes of a run are. */
 export const RunKind = {
-  /** Nothing here: the backing file's bytes show through, or zeros. host = 0, or for a hole among
-   * the subclusters of an allocated cluster the place that is kept for it. */
+  /** Nothing here: the backing file's bytes show through, or zeros. host = 0, even for a hole
+   * among the subclusters of an allocated cluster. */
   unallocated: 0,
   /** Reads as zeros. `host` is the kept cluster's offset, 0 where none is kept. */
   zero: 1,
@@ -38,7 +46,9 @@ export const RunKind = {
    * stream, `stored bytes` the upper bound of its length. */
   compressed: 3,
   /** An entry that the format forbids: reserved bits, an offset that is not cluster aligned, a
-   * subcluster that is both allocated and zero, a zero flag in version 2. Always one cluster. */
+   * subcluster that is both allocated and zero, or allocated without a place, a zero flag in
+   * version 2; a compressed one with subcluster bits, in an image with a data file, or with an
+   * offset of 2^56 or more or that a double does not hold. Always one cluster; host = 0. */
   corrupt: 4,
 } as const;
 export type RunKind = (typeof RunKind)[keyof typeof RunKind];
@@ -95,7 +105,12 @@ export interface Kernels {
    * the buffer unless the true ranges fitted: never is a non-zero byte outside every pair.
    */
   dataRanges(
-    at: number, bytes: number, granule: number, phase: number, out: number, outMax: number,
+    at: number,
+    bytes: number,
+    granule: number,
+    phase: number,
+    out: number,
+    outMax: number,
   ): number;
 
   /**
@@ -106,28 +121,44 @@ export interface Kernels {
    * @returns the number of records (at most `outMax`; their units add up to the entries used)
    */
   l2Runs(
-    table: number, entries: number, clusterBits: number, flags: number, out: number, outMax: number,
+    table: number,
+    entries: number,
+    clusterBits: number,
+    flags: number,
+    out: number,
+    outMax: number,
   ): number;
 
   /**
    * The same for 16-byte extended entries, in subclusters (cluster size / 32): reads `subclusters`
    * of them starting with subcluster `first` (0–31) of the entry at `table`. Runs join across
-   * entries. A compressed or corrupt run covers what of its cluster lies in the range.
+   * entries. A compressed or corrupt run covers what of its cluster lies in the range. Zero
+   * subclusters of a cluster at offset 0 (`dataFile`) count as having no place.
    */
   l2ExtendedRuns(
-    table: number, first: number, subclusters: number, clusterBits: number, flags: number,
-    out: number, outMax: number,
+    table: number,
+    first: number,
+    subclusters: number,
+    clusterBits: number,
+    flags: number,
+    out: number,
+    outMax: number,
   ): number;
 
   /**
    * Parses the compressed-cluster descriptors of `entries` big-endian L2 words (`stride` bytes
    * apart: 8, or 16 for extended entries).
-   * @param out per entry 16 bytes: f64 host byte offset, u32 stored bytes (upper bound), u32 1 if
-   * the entry is compressed, else all zero
-   * @returns how many of the entries are compressed
+   * @param out per entry 16 bytes: f64 host byte offset, u32 stored bytes (upper bound), u32 1;
+   * all zero if the entry is not compressed; 0, 0, 2 if it is but with an offset that no reader
+   * may follow (see `RunKind.corrupt`)
+   * @returns how many of the entries are compressed, refused ones not counted
    */
   compressedDescriptors(
-    table: number, entries: number, stride: number, clusterBits: number, out: number,
+    table: number,
+    entries: number,
+    stride: number,
+    clusterBits: number,
+    out: number,
   ): number;
 
   /**
@@ -150,7 +181,12 @@ export interface Kernels {
    * @returns the number of pairs, at most `outMax` (scanning stops there)
    */
   refcountFreeRuns(
-    block: number, first: number, count: number, order: number, out: number, outMax: number,
+    block: number,
+    first: number,
+    count: number,
+    order: number,
+    out: number,
+    outMax: number,
   ): number;
 
   /**

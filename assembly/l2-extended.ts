@@ -1,0 +1,178 @@
+// Extended L2 entries as runs of guest subclusters. (Kernels.l2ExtendedRuns)
+//
+//   word 0    63 COPIED · 62 COMPRESSED · 61–56 reserved · 55–9 host offset · 8–0 reserved
+//   word 1    63 … 32   subcluster 31 … 0 reads as zeros
+//             31 …  0   subcluster 31 … 0 is allocated: its bytes lie in the host cluster
+//
+// Spec: "Extended L2 Entries". Neither bit: unallocated. Both bits: corrupt, and so is an allocated
+// subcluster of a cluster that has no place. A compressed cluster is all or nothing: word 1 is 0.
+//
+// Whole clusters that go on as the last one ended, the usual case by far, are passed over two
+// entries at a time; the others are cut into stretches of equal bits.
+
+import { MISUSE, isClusterBits, mapped } from './bounds';
+import { COMPRESSED, COPIED, streamBytes, streamHost, streamHostRefused } from './compressed-descriptor';
+import { CORRUPT, COMPRESSED_RUN, DATA, UNALLOCATED, ZERO, RUN_BYTES, storeRun } from './run-record';
+
+// @ts-ignore: decorator
+@inline const RESERVED: u64 = 0x3f00_0000_0000_01ff;
+// @ts-ignore: decorator
+@inline const HOST_END: u64 = (<u64>1) << 56;
+/** Larger than any host offset: nothing follows, so the run stands alone. */
+// @ts-ignore: decorator
+@inline const NOTHING: u64 = ~(<u64>0);
+// @ts-ignore: decorator
+@inline const ALL_ALLOCATED: u64 = 0xffff_ffff;
+
+// @ts-ignore: decorator
+@inline const DATA_FILE: u32 = 2;
+
+// @ts-ignore: decorator
+@inline
+function entryAt(at: usize): v128 {
+  const raw = v128.load(at);
+  return v128.shuffle<u8>(raw, raw, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
+}
+
+/** How many of the `limit` entries at `at` are wholly allocated, from host offset `want` on. */
+function fullClusters(at: usize, limit: u32, want: u64, cluster: u64): u32 {
+  let n: u32 = 0;
+  const mask = v128.replace_lane<u64>(v128.splat<u64>(~(<u64>0)), 0, ~COPIED);
+  const stride = v128.replace_lane<u64>(v128.splat<u64>(0), 0, cluster);
+  let a = v128.replace_lane<u64>(v128.splat<u64>(ALL_ALLOCATED), 0, want);
+  while (n < limit) {
+    const d = v128.xor(v128.and(entryAt(at + (<usize>n << 4)), mask), a);
+    if (v128.any_true(d)) break;
+    a = v128.add<u64>(a, stride);
+    n++;
+  }
+  return n;
+}
+
+/** How many of the `limit` entries at `at` are all zero bits: unallocated. */
+function emptyClusters(at: usize, limit: u32): u32 {
+  let n: u32 = 0;
+  while (limit - n >= 4) {
+    const here = at + (<usize>n << 4);
+    const a = v128.or(v128.load(here), v128.load(here, 16));
+    const b = v128.or(v128.load(here, 32), v128.load(here, 48));
+    if (v128.any_true(v128.or(a, b))) break;
+    n += 4;
+  }
+  while (n < limit && !v128.any_true(v128.load(at + (<usize>n << 4)))) n++;
+  return n;
+}
+
+export function l2ExtendedRuns(
+  table: usize, first: u32, subclusters: u32, clusterBits: u32, flags: u32,
+  out: usize, outMax: u32,
+): i32 {
+  if (!isClusterBits(clusterBits) || first > 31) return MISUSE;
+  if (!mapped(table, ((<u64>first + subclusters + 31) >> 5) << 4)) return MISUSE;
+  if (!mapped(out, <u64>outMax * RUN_BYTES)) return MISUSE;
+  const cluster = (<u64>1) << clusterBits;
+  const step = cluster >> 5;
+  const forbidden = RESERVED | (cluster - 1);
+  const dataFile = (flags & DATA_FILE) != 0;
+
+  let runs: u32 = 0;
+  // The run that is still growing, and the host offset that would make it grow.
+  let openKind: u32 = CORRUPT;
+  let openUnits: u32 = 0;
+  let openHost: u64 = 0;
+  let openNext: u64 = NOTHING;
+  let openBytes: u32 = 0;
+
+  while (subclusters != 0) {
+    if (first == 0 && subclusters >= 32) {
+      let whole: u32 = 0;
+      const limit = subclusters >> 5;
+      if (openKind == UNALLOCATED) {
+        whole = emptyClusters(table, limit);
+      } else if (openKind == DATA && (openNext & (cluster - 1)) == 0) {
+        // The entry after the highest offset would have a reserved bit set.
+        const room = (HOST_END - openNext) >> clusterBits;
+        whole = fullClusters(table, room < limit ? <u32>room : limit, openNext, cluster);
+        openNext += cluster * whole;
+      }
+      if (whole != 0) {
+        openUnits += whole << 5;
+        subclusters -= whole << 5;
+        table += <usize>whole << 4;
+        continue;
+      }
+    }
+    const entry = bswap<u64>(load<u64>(table));
+    const bitmap = bswap<u64>(load<u64>(table, 8));
+    const plain = entry & ~COPIED;
+    const allocated = <u32>bitmap;
+    const zero = <u32>(bitmap >> 32);
+    const end = subclusters < 32 - first ? first + subclusters : 32;
+
+    let alone: u32 = 0;
+    let host = plain;
+    let bytes: u32 = 0;
+    if (plain & COMPRESSED) {
+      alone = COMPRESSED_RUN;
+      host = streamHost(plain, clusterBits);
+      if (dataFile || bitmap != 0 || streamHostRefused(host)) alone = CORRUPT;
+      else bytes = streamBytes(plain, host, clusterBits);
+    } else if ((plain & forbidden) != 0 || (allocated & zero) != 0) {
+      alone = CORRUPT;
+    } else if (plain == 0 && allocated != 0 && !(dataFile && entry != 0)) {
+      alone = CORRUPT;
+    }
+    if (alone == CORRUPT) host = 0;
+
+    const hole = ~(allocated | zero);
+    let s = first;
+    do {
+      let kind = alone;
+      let unitHost = host;
+      let units = end - s;
+      let next: u64 = NOTHING;
+      if (alone == 0) {
+        let same = hole;
+        kind = UNALLOCATED;
+        unitHost = 0;
+        next = 0;
+        if (allocated & (1 << s)) {
+          same = allocated;
+          kind = DATA;
+          unitHost = host + step * s;
+        } else if (zero & (1 << s)) {
+          same = zero;
+          kind = ZERO;
+          if (host != 0) unitHost = host + step * s;
+        }
+        const stretch = <u32>ctz<u32>(~(same >> s));
+        if (stretch < units) units = stretch;
+        if (kind == DATA || unitHost != 0) next = unitHost + step * units;
+      }
+      if (openUnits != 0 && kind == openKind && unitHost == openNext) {
+        openUnits += units;
+      } else {
+        if (openUnits != 0) {
+          storeRun(out, openKind, openUnits, openHost, openBytes);
+          out += RUN_BYTES;
+          runs++;
+        }
+        if (runs == outMax) return runs;
+        openKind = kind;
+        openUnits = units;
+        openHost = unitHost;
+        openBytes = bytes;
+      }
+      openNext = next;
+      s += units;
+    } while (s < end);
+    subclusters -= end - first;
+    first = 0;
+    table += 16;
+  }
+  if (openUnits != 0) {
+    storeRun(out, openKind, openUnits, openHost, openBytes);
+    runs++;
+  }
+  return runs;
+}
