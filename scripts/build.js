@@ -1,18 +1,20 @@
 // Builds dist/: kernels (asc), bundles (esbuild), type declarations (tsc).
 //
-//   node scripts/build.js [--fast]     --fast leaves the type declarations out
-import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+//   node scripts/build.js
+//
+// Everything is made in a folder of its own and moved into place whole, the stamp with it: a build
+// that was interrupted leaves the old dist/ or none, never half of one.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { die, ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
 
-export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
-/** Compiles assembly/ to dist/kernels.wasm, which the bundles embed. */
-export function buildKernels() {
-  mkdirSync(join(root, 'dist'), { recursive: true });
-  execFileSync(bin('asc'), ['--target', 'release'], { cwd: root, stdio: 'inherit' });
+/** Compiles assembly/ to one WebAssembly module, which the bundles embed. */
+export function buildKernels(outFile) {
+  mkdirSync(join(outFile, '..'), { recursive: true });
+  run(bin('asc'), ['--target', 'release', '--outFile', outFile]);
 }
 
 /** What every bundle has in common. */
@@ -25,37 +27,91 @@ export const bundleOptions = {
   logLevel: 'warning',
 };
 
-export async function build({ types = true } = {}) {
-  const { build: esbuild } = await import('esbuild');
-  rmSync(join(root, 'dist'), { recursive: true, force: true });
-  buildKernels();
-  const node = { ...bundleOptions, platform: 'node', minify: true, keepNames: false };
-  await Promise.all([
-    esbuild({
-      ...node,
-      entryPoints: {
-        'qcow2-img': 'src/cli/qcow2-img.ts',
-        'convert-worker': 'src/convert/worker-node.ts',
-      },
-      outdir: 'dist',
-      splitting: true,
-      chunkNames: 'chunks/[name]-[hash]',
-      banner: {},
-    }),
-    esbuild({ ...node, minify: false, entryPoints: ['src/node.ts'], outfile: 'dist/node.js' }),
-    esbuild({
-      ...bundleOptions,
-      platform: 'browser',
-      entryPoints: ['src/index.ts'],
-      outfile: 'dist/index.js',
-    }),
-  ]);
-  chmodSync(join(root, 'dist', 'qcow2-img.js'), 0o755);
-  if (types) {
-    execFileSync(bin('tsc'), ['-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
+/** The program that the worker pool starts; it must lie beside the bundle that starts it. */
+export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
+
+/**
+ * Builds dist/ anew. The caller holds the set-up lock.
+ *
+ * @param strict whether a type error fails the build; who only wants to run the tool is told, no more
+ */
+export async function build({ strict = false } = {}) {
+  const cache = join(root, '.cache');
+  mkdirSync(cache, { recursive: true });
+  for (const name of readdirSync(cache)) {
+    if (/^dist-(new|old)-/.test(name)) rmSync(join(cache, name), { recursive: true, force: true });
+  }
+  const out = join(cache, `dist-new-${process.pid}`);
+  // Taken first: a source that is edited while this runs makes the next run build again.
+  const stamp = sourceStamp();
+
+  buildKernels(join(out, 'kernels.wasm'));
+  await bundle(out);
+  declareTypes(join(out, 'types'), strict);
+  writeFileSync(join(out, '.stamp'), stamp);
+  swapIn(out, join(cache, `dist-old-${process.pid}`));
+}
+
+async function bundle(out) {
+  const { build: esbuild, stop } = await import('esbuild');
+  const common = { ...bundleOptions, outdir: out, plugins: [kernelsFrom(out)] };
+  const node = { ...common, platform: 'node' };
+  try {
+    await Promise.all([
+      esbuild({
+        ...node,
+        entryPoints: { 'qcow2-img': 'src/cli/qcow2-img.ts', ...workerEntry },
+        minify: true,
+        splitting: true,
+        chunkNames: 'chunks/[name]-[hash]',
+      }),
+      esbuild({ ...node, entryPoints: { node: 'src/node.ts' } }),
+      esbuild({ ...common, platform: 'browser', entryPoints: { index: 'src/index.ts' } }),
+    ]);
+  } catch (err) {
+    // esbuild has printed its messages already; a stack would only bury them.
+    if (Array.isArray(err.errors)) die('the build failed: see above');
+    throw err;
+  } finally {
+    await stop();
+  }
+  chmodSync(join(out, 'qcow2-img.js'), 0o755);
+}
+
+function declareTypes(outDir, strict) {
+  const args = ['-p', 'tsconfig.build.json', '--outDir', outDir];
+  if (strict) run(bin('tsc'), args);
+  else if (spawnSync(bin('tsc'), args, { cwd: root, stdio: 'ignore' }).status !== 0) {
+    say('there are type errors: `npm run check` shows them');
   }
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await build({ types: !process.argv.includes('--fast') });
+/** The sources import dist/kernels.wasm; while dist/ is being made that file is elsewhere. */
+function kernelsFrom(out) {
+  return {
+    name: 'kernels',
+    setup({ onResolve }) {
+      onResolve({ filter: /\/dist\/kernels\.wasm$/ }, () => ({ path: join(out, 'kernels.wasm') }));
+    },
+  };
+}
+
+function swapIn(fresh, old) {
+  const dist = join(root, 'dist');
+  try {
+    renameSync(dist, old);
+  } catch (err) {
+    if (err.code !== 'ENOENT') throw err;
+  }
+  renameSync(fresh, dist);
+  rmSync(old, { recursive: true, force: true });
+}
+
+function run(command, args) {
+  if (runQuietly(command, args) !== 0) die('the build failed: see above');
+}
+
+if (isMain(import.meta.url)) {
+  await ensureSetup({ build: false });
+  await withLock(() => build({ strict: true }));
 }
