@@ -147,8 +147,8 @@ function addToStamp(hash, path) {
 // ---- Debian packages -------------------------------------------------------------------------
 
 function hasDebianPackage(name) {
-  const out = spawnSync('dpkg-query', ['-W', '-f=${db:Status-Status}', name], { encoding: 'utf8' });
-  return out.status === 0 && out.stdout === 'installed';
+  const { stdout } = spawnSync('dpkg-query', ['--status', name], { encoding: 'utf8' });
+  return /^Status: .* installed$/m.test(stdout ?? '');
 }
 
 function installDebian(packages) {
