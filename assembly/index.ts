@@ -4,3 +4,7 @@ export { dataRanges } from './zero-detect';
 export { compressedDescriptors } from './compressed-descriptor';
 export { l2ExtendedRuns } from './l2-extended';
 export { l2Runs } from './l2-run';
+export { bitmapBits } from './bitmap-offset';
+export { bitmapRuns } from './bitmap-scan';
+export { refcountGet, refcountSet } from './refcount-get-set';
+export { refcountFreeRuns } from './refcount-scan';

@@ -3,27 +3,31 @@
 // The scan looks at 64 bytes a step; a granule that has a non-zero byte usually shows it in the
 // first step, so the cost is that of the zeros.
 
+import { MISUSE, mapped } from './bounds';
+
 // @ts-ignore: decorator
 @inline
-function anySet(at: usize, bytes: usize): bool {
-  const end = at + bytes;
-  while (at + 64 <= end) {
+function anySet(at: usize, bytes: u32): bool {
+  while (bytes >= 64) {
     const a = v128.or(v128.load(at), v128.load(at, 16));
     const b = v128.or(v128.load(at, 32), v128.load(at, 48));
     if (v128.any_true(v128.or(a, b))) return true;
     at += 64;
+    bytes -= 64;
   }
-  while (at < end) {
+  while (bytes != 0) {
     if (load<u8>(at)) return true;
     at++;
+    bytes--;
   }
   return false;
 }
 
 export function dataRanges(
   at: usize, bytes: u32, granule: u32, phase: u32, out: usize, outMax: u32,
-): u32 {
-  if (outMax == 0) return 0;
+): i32 {
+  if (granule < 512 || (granule & (granule - 1)) != 0 || phase >= granule) return MISUSE;
+  if (!mapped(at, bytes) || outMax == 0 || !mapped(out, <u64>outMax << 3)) return MISUSE;
   let pairs: u32 = 0;
   let open = false;
   let pos: u32 = 0;

@@ -100,7 +100,8 @@ export interface Kernels {
    * bytes (a power of two, >= 512), the first of which is short by `phase` bytes (`phase` = how
    * far into a granule the buffer starts) and the last of which may be cut short. Adjacent
    * non-zero granules make one range.
-   * @param out pairs of u32: start, end (bytes from `at`, half-open), ascending
+   * @param out pairs of u32: start, end (bytes from `at`, half-open), ascending; room for one at
+   * least
    * @returns the number of pairs. When it equals `outMax`, the last pair reaches to the end of
    * the buffer unless the true ranges fitted: never is a non-zero byte outside every pair.
    */
@@ -165,6 +166,7 @@ export interface Kernels {
    * Reads refcounts `first` … `first + count - 1` of a refcount block.
    * @param order log2 of the width in bits, 0–6
    * @param out u64 little-endian each
+   * @returns `count`
    */
   refcountGet(block: number, first: number, count: number, order: number, out: number): number;
 
@@ -178,7 +180,7 @@ export interface Kernels {
   /**
    * Lists the free runs (refcount 0) among entries `first` … `first + count - 1` of a block.
    * @param out pairs of u32: first index, length
-   * @returns the number of pairs, at most `outMax` (scanning stops there)
+   * @returns the number of pairs, at most `outMax` (scanning stops there; the last run is whole)
    */
   refcountFreeRuns(
     block: number,
@@ -192,7 +194,10 @@ export interface Kernels {
   /**
    * Maps guest byte ranges to bitmap bits: a bit covers `1 << granularityBits` guest bytes.
    * @param ranges pairs of f64: guest start, length (bytes)
-   * @param out pairs of f64: first bit, number of bits that the range touches
+   * Exact as long as a range's end is: multiples of 512 to 2^62, others to 2^53.
+   * @param out pairs of f64: first bit, number of bits that the range touches (0 for an empty one);
+   * may be `ranges` itself
+   * @returns `count`
    */
   bitmapBits(ranges: number, count: number, granularityBits: number, out: number): number;
 
@@ -200,7 +205,7 @@ export interface Kernels {
    * Lists the runs of set bits in bits `first` … `first + bits - 1` of a bitmap (bit 0 is the
    * lowest of byte 0).
    * @param out pairs of u32: first bit (counted as `first` is), length in bits
-   * @returns the number of pairs, at most `outMax` (scanning stops there)
+   * @returns the number of pairs, at most `outMax` (scanning stops there; the last run is whole)
    */
   bitmapRuns(bitmap: number, first: number, bits: number, out: number, outMax: number): number;
 }

@@ -1,0 +1,36 @@
+/**
+ * The kernels in plain TypeScript: what each one means, and the oracle of the tests. Numbers are
+ * taken apart into two 32-bit halves, as a library without WebAssembly would do it, so the bench
+ * compares like with like.
+ */
+import type { Kernels } from '../../../src/kernels/kernels.ts';
+import { bitmapBits } from './bitmap-offset.ts';
+import { bitmapRuns } from './bitmap-scan.ts';
+import { compressedDescriptors } from './compressed-descriptor.ts';
+import { l2ExtendedRuns } from './l2-extended.ts';
+import { l2Runs } from './l2-run.ts';
+import { refcountGet, refcountSet } from './refcount-get-set.ts';
+import { refcountFreeRuns } from './refcount-scan.ts';
+import { dataRanges } from './zero-detect.ts';
+
+/** Binds the twins to a memory. */
+export function twinKernels(memory: WebAssembly.Memory): Kernels {
+  return {
+    memory,
+    inflate: missing,
+    zstdDecode: missing,
+    dataRanges: dataRanges(memory),
+    l2Runs: l2Runs(memory),
+    l2ExtendedRuns: l2ExtendedRuns(memory),
+    compressedDescriptors: compressedDescriptors(memory),
+    refcountGet: refcountGet(memory),
+    refcountSet: refcountSet(memory),
+    refcountFreeRuns: refcountFreeRuns(memory),
+    bitmapBits: bitmapBits(memory),
+    bitmapRuns: bitmapRuns(memory),
+  };
+}
+
+function missing(): number {
+  throw new Error('this kernel has no twin yet');
+}
