@@ -50,7 +50,7 @@ await esbuild.stop();
 const failed = files.filter((file) => {
   console.log(`\n# ${file}`);
   const url = pathToFileURL(join(out, `${name(file)}.js`)).href;
-  const program = `const { default: bench } = await import(${JSON.stringify(url)}); await bench?.();`;
+  const program = `await (await import(${JSON.stringify(url)})).default?.();`;
   const { status } = spawnSync(
     process.execPath,
     ['--expose-gc', '--enable-source-maps', '--input-type=module', '-e', program, '--', ...options],

@@ -33,7 +33,7 @@ export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
 /**
  * Builds dist/ anew. The caller holds the set-up lock.
  *
- * @param strict whether a type error fails the build; who only wants to run the tool is told, no more
+ * @param strict whether a type error fails the build; else it is only mentioned
  */
 export async function build({ strict = false } = {}) {
   const cache = join(root, '.cache');
@@ -63,7 +63,8 @@ async function bundle(out) {
         entryPoints: { 'qcow2-img': 'src/cli/qcow2-img.ts', ...workerEntry },
         minify: true,
         splitting: true,
-        chunkNames: 'chunks/[name]-[hash]',
+        // Flat: the worker is looked for beside whichever chunk its starter ends up in.
+        chunkNames: '[name]-[hash]',
       }),
       esbuild({ ...node, entryPoints: { node: 'src/node.ts' } }),
       esbuild({ ...common, platform: 'browser', entryPoints: { index: 'src/index.ts' } }),

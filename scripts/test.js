@@ -206,7 +206,7 @@ function testEnv() {
   return { SEED, SLOW, CI };
 }
 
-/** uvu writes each dot to the console by itself: drop those, and say where in the sources we are. */
+/** uvu prints each dot by itself: drops those, and says where in the sources an error is. */
 function readablePage(lines, origin) {
   const maps = new Map();
   const mapOf = (name) => {

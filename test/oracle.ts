@@ -30,7 +30,7 @@ export function qemuSuite(name: string): Test {
   const real = suite(name);
   if (qemu !== undefined) return real;
   const hook = Object.assign(() => {}, { each: () => {} });
-  const absent = process.env['CI'] === 'true' ? (title: string) => real(title, fail) : real.skip;
+  const absent = process.env.CI === 'true' ? (title: string) => real(title, fail) : real.skip;
   const without = Object.assign((title: string) => absent(title), {
     only: (title: string) => absent(title),
     skip: real.skip,
@@ -55,6 +55,6 @@ function findQemu(): Qemu | undefined {
 }
 
 function findProgram(name: string): string | undefined {
-  const folders = (process.env['PATH'] ?? '').split(delimiter).filter((folder) => folder !== '');
+  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
