@@ -12,6 +12,11 @@ export function kernelModule(): WebAssembly.Module {
   return compiled;
 }
 
+/** Takes over a module that another thread compiled. */
+export function adoptKernelModule(module: WebAssembly.Module): void {
+  compiled = module;
+}
+
 /** Binds the kernels to a memory. Costs well under a millisecond; the memory stays the caller's. */
 export function wasmKernels(memory: WebAssembly.Memory, module = kernelModule()): Kernels {
   const instance = new WebAssembly.Instance(module, { env: { memory } });

@@ -1,0 +1,56 @@
+/** What a subcommand is, and what it may touch. */
+import type { StartWorkers } from '../convert/pool.ts';
+import type { NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
+import type { PipeStorage } from '../storage/node-pipe.ts';
+
+/** Where a command runs: tests pass one of their own, only `host-node.ts` knows the process. */
+export interface Host {
+  /** The name that the tool was called by: it stands in messages. */
+  readonly program: string;
+  /** Standard output is a terminal: progress may draw. */
+  readonly terminal: boolean;
+  /** Cores to use. */
+  readonly threads: number;
+  readonly startWorkers: StartWorkers | undefined;
+  /** Writes to standard output, as it is. */
+  out(text: string): void;
+  /** Writes `program: message` to standard error. */
+  error(message: string): void;
+  /** Writes to standard error, as it is. */
+  note(text: string): void;
+  openFile(path: string, options?: NodeFileOptions): NodeFileStorage;
+  /** Standard output as a target of guest bytes. */
+  openOutput(): PipeStorage;
+  exists(path: string): boolean;
+  remove(path: string): void;
+  /** Bytes that the host has allocated for a file. */
+  allocatedBytes(path: string): number;
+  /** The real path of a file, links followed. */
+  realPath(path: string): string;
+  /** Fires when the person asks to stop (SIGINT, SIGTERM). */
+  readonly interrupted: AbortSignal;
+}
+
+/** One subcommand: `run` gives the exit code. Errors that it throws end the tool with 1. */
+export interface Command {
+  readonly name: string;
+  /** The line that `--help` shows. */
+  readonly usage: string;
+  run(args: readonly string[], host: Host): Promise<number>;
+}
+
+/** A message for the person, to be printed as it is; `hint` adds the pointer to `--help`. */
+export class UsageError extends Error {
+  constructor(
+    message: string,
+    readonly hint = false,
+  ) {
+    super(message);
+  }
+}
+
+/** How a command opens the images it is given, and what those name. */
+export interface GateOptions {
+  /** Names inside images may not leave the folder of the image that was named first. */
+  readonly untrusted: boolean;
+}

@@ -1,0 +1,44 @@
+/** What `--help` and `--version` print. */
+import type { Command } from './command.ts';
+import { VERSION } from './version.ts';
+
+/** One line for `--version`. */
+export function versionText(program: string): string {
+  return `${program} version ${VERSION}\n`;
+}
+
+/** The tool's own help. */
+export function helpText(program: string, commands: readonly Command[]): string {
+  const lines = commands.map(({ usage }) => `  ${usage}`);
+  return `${versionText(program)}usage: ${program} [--version] [--help] COMMAND [OPTIONS]
+
+Disk images in QEMU's formats: raw and qcow2.
+
+Commands:
+${lines.join('\n')}
+
+Options of both:
+  -f FMT          the image's format, raw or qcow2; found out from its content where not given
+  -U              open although another process may be writing
+  --untrusted     names inside an image may not leave that image's folder
+
+Options of convert:
+  -O FMT          the target's format: raw
+  -o OPTIONS      preallocation=off|falloc|full
+  -p              show progress
+  -q              say nothing
+  -S SIZE         zeros of at least SIZE bytes become holes (default 4k; 0: none do)
+  -n              do not create the target: write into what is there
+  --target-is-zero  (with -n) the target reads as zeros already
+  -l SNAPSHOT     read an internal snapshot: an id, a name, or snapshot.id=…,snapshot.name=…
+  -m N            threads, 1 to 16 (default: one a core)
+  -W              accepted; writes are out of order anyway
+  DST             a file, a block device with -n, or - for standard output
+
+Options of info:
+  --output=human|json
+  --backing-chain the image and all that it is backed by
+
+SIZE takes the suffixes k, M, G, T, P and E.
+`;
+}

@@ -1,0 +1,68 @@
+/** The process as a command's host: the only file that knows it. */
+import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename } from 'node:path';
+import { isatty } from 'node:tty';
+import { startNodeWorkers } from '../convert/pool-node.ts';
+import { ioError, openNodeFile } from '../storage/node-file.ts';
+import { PipeStorage } from '../storage/node-pipe.ts';
+import type { Host } from './command.ts';
+
+const STDOUT = 1;
+const STDERR = 2;
+
+/** Writes text straight to a descriptor: setting up Node's streams costs milliseconds. */
+function writeText(fd: number, text: string): void {
+  new PipeStorage(fd, fd === STDOUT ? 'standard output' : 'standard error').write(
+    0,
+    new TextEncoder().encode(text),
+  );
+}
+
+/** The name that stands in messages: that of the link the tool was called through, if any. */
+function programName(script: string | undefined): string {
+  return basename(script ?? 'qcow2-img').replace(/\.js$/, '');
+}
+
+/** @param script path that the tool was called by */
+export function nodeHost(script: string | undefined): Host {
+  const interrupt = new AbortController();
+  const program = programName(script);
+  let listening = false;
+  return {
+    program,
+    terminal: isatty(STDOUT),
+    threads: availableParallelism(),
+    startWorkers: startNodeWorkers,
+    out: (text) => writeText(STDOUT, text),
+    error: (message) => writeText(STDERR, `${program}: ${message}\n`),
+    note: (text) => writeText(STDERR, text),
+    openFile: openNodeFile,
+    openOutput: () => new PipeStorage(STDOUT, 'standard output'),
+    exists: existsSync,
+    remove: (path) => unlinkSync(path),
+    allocatedBytes: (path) => statSync(path).blocks * 512,
+    realPath: (path) => {
+      try {
+        return realpathSync(path);
+      } catch (cause) {
+        throw ioError(cause, `Could not open '${path}'`);
+      }
+    },
+    get interrupted() {
+      if (!listening) {
+        listening = true;
+        for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+          // The second time the signal does what it always does.
+          process.once(signal, () => interrupt.abort(signal));
+        }
+      }
+      return interrupt.signal;
+    },
+  };
+}
+
+/** Ends the process by the signal that interrupted it, so that the shell sees what happened. */
+export function dieBySignal(reason: unknown): void {
+  if (typeof reason === 'string') process.kill(process.pid, reason as NodeJS.Signals);
+}

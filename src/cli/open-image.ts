@@ -1,0 +1,38 @@
+/** Opening the images that a command is given, with the messages of QEMU's tools. */
+import { isQcow2Error } from '../base/errors.ts';
+import type { Disk } from '../image/disk.ts';
+import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
+import { type Host, UsageError } from './command.ts';
+import { pathGate } from './path-gate.ts';
+
+/** How an image of the command line is opened. */
+export interface OpenImageOptions {
+  readonly format: string | undefined;
+  readonly untrusted: boolean;
+  readonly snapshot?: OpenDiskOptions['snapshot'];
+}
+
+/** Runs `open`, and turns what goes wrong into one line: `Could not open 'FILE': why`. */
+export async function explainOpen<T>(filename: string, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    throw new UsageError(`Could not open '${filename}': ${cause.message}`);
+  }
+}
+
+/** @throws UsageError where the image cannot be opened */
+export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
+  return explainOpen(filename, async () => {
+    const { format, untrusted, snapshot } = options;
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
+    }
+    return openDisk(host.openFile(filename), {
+      format,
+      snapshot,
+      gate: pathGate(host, filename, { untrusted }),
+    });
+  });
+}

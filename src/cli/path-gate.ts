@@ -1,0 +1,42 @@
+/**
+ * The command line's gate: names inside images are paths, relative ones counted from the folder of
+ * the image that has them, as people expect of an image tool. `--untrusted` keeps them in the
+ * folder of the image that was named on the command line.
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import type { Gate } from '../image/gate.ts';
+import type { GateOptions, Host } from './command.ts';
+
+/** A scheme before the first slash: `nbd:`, `json:`. */
+const PROTOCOL = /^([^/:]+):/;
+
+/**
+ * The path that a name inside an image means.
+ * @param from path of the image that has the name
+ * @throws Qcow2Error REFUSED for a name that is no path
+ */
+export function resolveName(name: string, from: string): string {
+  const scheme = PROTOCOL.exec(name)?.[1];
+  const path = scheme === 'file' ? name.slice('file:'.length) : name;
+  if (scheme !== undefined && scheme !== 'file') {
+    throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
+  }
+  return path.startsWith('/') ? path : from.slice(0, from.lastIndexOf('/') + 1) + path;
+}
+
+/** @param first the image that the person named */
+export function pathGate(host: Host, first: string, options: GateOptions): Gate {
+  return ({ name, from }) => {
+    const path = resolveName(name, from);
+    if (options.untrusted) confine(host, path, first);
+    return host.openFile(path);
+  };
+}
+
+function confine(host: Host, path: string, first: string): void {
+  const folder = host.realPath(first).replace(/[^/]*$/, '');
+  const real = host.realPath(path);
+  if (!real.startsWith(folder)) {
+    throw new Qcow2Error('REFUSED', `'${path}' lies outside of the image's folder`);
+  }
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env node
+/** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
+import { isQcow2Error } from '../base/errors.ts';
+import { type Command, type Host, UsageError } from './command.ts';
+import { dieBySignal, nodeHost } from './host-node.ts';
+
+/** Subcommands, and where their code is. */
+const COMMANDS: Record<string, () => Promise<Command>> = {
+  convert: async () => (await import('./commands/convert.ts')).convert,
+  info: async () => (await import('./commands/info.ts')).info,
+};
+
+async function runCommand(host: Host, args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined) throw new UsageError('Not enough arguments', true);
+  if (name === '--help' || name === '-h') {
+    const { helpText } = await import('./help.ts');
+    host.out(
+      await helpText(host.program, await Promise.all(Object.values(COMMANDS).map((c) => c()))),
+    );
+    return 0;
+  }
+  if (name === '--version' || name === '-V') {
+    const { versionText } = await import('./help.ts');
+    host.out(versionText(host.program));
+    return 0;
+  }
+  if (name === '--demo') return (await import('./demo.ts')).demo(host);
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!load) {
+    if (name.startsWith('-')) throw new UsageError(`unrecognized option '${name}'`, true);
+    throw new UsageError(`Command not found: ${name}`, true);
+  }
+  return (await load()).run(rest, host);
+}
+
+async function main(): Promise<number> {
+  const host = nodeHost(process.argv[1]);
+  try {
+    return await runCommand(host, process.argv.slice(2));
+  } catch (cause) {
+    if (cause instanceof UsageError) {
+      host.error(cause.message);
+      if (cause.hint) host.note(`Try '${host.program} --help' for more information\n`);
+      return 1;
+    }
+    if (isQcow2Error(cause, 'ABORTED')) {
+      dieBySignal(host.interrupted.reason);
+      return 1;
+    }
+    if (!isQcow2Error(cause)) throw cause;
+    host.error(cause.message);
+    return 1;
+  }
+}
+
+process.exitCode = await main();

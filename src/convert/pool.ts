@@ -1,0 +1,59 @@
+/**
+ * Workers as the control plane sees them, and the messages between the two. How a worker is
+ * started is the host's: `pool-node.ts` has threads.
+ */
+import { type ErrorCode, Qcow2Error } from '../base/errors.ts';
+import type { StorageHandle } from '../storage/storage.ts';
+import type { RunnerOptions, Turn } from './worker.ts';
+
+/** What a worker is started with. */
+export interface WorkerSetup {
+  readonly module: WebAssembly.Module;
+  readonly sources: readonly StorageHandle[];
+  readonly target: StorageHandle;
+  readonly options: RunnerOptions;
+  /** The target is a pipe: written without positions, in the order of the jobs. */
+  readonly stream: boolean;
+}
+
+/** One worker. Jobs run in the order that they were given. */
+export interface JobWorker {
+  /** Jobs that were given and are not done. */
+  readonly pending: number;
+  run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void>;
+  /** Ends the worker at once, whatever it is doing. */
+  close(): Promise<void>;
+}
+
+/** Starts workers; they need not be up when this returns. */
+export type StartWorkers = (setup: WorkerSetup, count: number) => JobWorker[];
+
+/** To a worker: a job, or leave for the job in hand to write. */
+export type ToWorker =
+  | { readonly kind: 'job'; readonly ops: Float64Array<ArrayBuffer>; readonly ordered: boolean }
+  | { readonly kind: 'go' };
+
+/** From a worker: the job in hand wants to write, is done, or failed. */
+export type FromWorker =
+  | { readonly kind: 'turn' }
+  | { readonly kind: 'done' }
+  | { readonly kind: 'failed'; readonly error: WireError };
+
+/** An error as it crosses a thread boundary. */
+export interface WireError {
+  readonly code: ErrorCode | undefined;
+  readonly message: string;
+  readonly at: number | undefined;
+}
+
+/** The opposite of `fromWire`. */
+export function toWire(cause: unknown): WireError {
+  const { code, message, at } = cause as Partial<Qcow2Error>;
+  const known = cause instanceof Qcow2Error;
+  return { code: known ? code : undefined, message: message ?? String(cause), at };
+}
+
+/** An error of a worker as one of this thread. */
+export function fromWire({ code, message, at }: WireError): Error {
+  return code === undefined ? new Error(message) : new Qcow2Error(code, message, at);
+}

@@ -1,0 +1,171 @@
+/**
+ * Snapshot table: variable-length entries, one after another.
+ *
+ *   0 L1 offset u64 · 8 L1 entries u32 · 12 id bytes u16 · 14 name bytes u16 · 16 date s u32
+ *   20 date ns u32 · 24 guest clock ns u64 · 32 VM state bytes u32 · 36 extra data bytes u32
+ *   40 extra data:  0 VM state bytes u64 · 8 virtual size u64 · 16 icount u64 · rest unknown, kept
+ *   …  id · name · zeros to a multiple of 8
+ *
+ * Specification: QEMU docs/interop/qcow2, "Snapshots".
+ */
+import { BigEndianReader, putU64, type U64 } from '../base/be.ts';
+import { alignUp, HIGH } from '../base/bits.ts';
+import { Qcow2Error } from '../base/errors.ts';
+import {
+  L1_BYTES_MAX,
+  SNAPSHOT_EXTRA_BYTES_MAX,
+  SNAPSHOT_TABLE_BYTES_MAX,
+} from '../base/limits.ts';
+
+/** One internal snapshot. */
+export interface Snapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly l1Offset: number;
+  readonly l1Entries: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  /** Guest time since boot, nanoseconds. */
+  readonly clock: U64;
+  readonly vmStateBytes: number;
+  /** Virtual bytes of the disk when it was taken. */
+  readonly virtualSize: number;
+  /** Instructions executed, where icount was on: all ones says that it was off. */
+  readonly icount: U64 | undefined;
+  /** How much extra data the entry has, and what of it is not known here (kept on rewrite). */
+  readonly extraBytes: number;
+  readonly unknownExtra: Uint8Array;
+}
+
+const ENTRY_BYTES = 40;
+const KNOWN_EXTRA_BYTES = 24;
+
+/** What the entries are checked against. */
+export interface SnapshotContext {
+  readonly count: number;
+  /** Stands in where an entry has no virtual size of its own (version 2). */
+  readonly diskSize: number;
+  readonly clusterSize: number;
+  readonly version: 2 | 3;
+}
+
+/**
+ * Parses a snapshot table.
+ * @param bytes from the table's start: as much as the file has, up to the limit
+ * @param at file offset of the table
+ * @throws Qcow2Error CORRUPT or UNSUPPORTED
+ */
+export function parseSnapshotTable(
+  bytes: Uint8Array,
+  at: number,
+  context: SnapshotContext,
+): Snapshot[] {
+  const reader = new BigEndianReader(bytes, at);
+  const snapshots: Snapshot[] = [];
+  let pos = 0;
+  for (let index = 0; index < context.count; index++) {
+    const { snapshot, length } = parseSnapshot(reader, pos, context);
+    snapshots.push(snapshot);
+    pos += length;
+    if (pos > SNAPSHOT_TABLE_BYTES_MAX) {
+      throw new Qcow2Error('UNSUPPORTED', 'Snapshot table is too big', at + pos);
+    }
+  }
+  return snapshots;
+}
+
+function parseSnapshot(
+  reader: BigEndianReader,
+  pos: number,
+  context: SnapshotContext,
+): { snapshot: Snapshot; length: number } {
+  const what = 'snapshot table entry';
+  const idBytes = reader.u16(pos + 12, what);
+  const nameBytes = reader.u16(pos + 14, what);
+  const extraBytes = reader.u32(pos + 36, what);
+  if (extraBytes > SNAPSHOT_EXTRA_BYTES_MAX) {
+    const message = 'Too much extra metadata in snapshot table entry';
+    throw new Qcow2Error('UNSUPPORTED', message, reader.base + pos + 36);
+  }
+  const extra = pos + ENTRY_BYTES;
+  const idAt = extra + extraBytes;
+  const end = idAt + idBytes + nameBytes;
+  if (context.version === 3 && extraBytes < 16) {
+    const message = 'snapshot table entry lacks the extra data of version 3';
+    throw new Qcow2Error('CORRUPT', message, reader.base + pos + 36);
+  }
+  const snapshot: Snapshot = {
+    id: reader.text(idAt, idBytes, what),
+    name: reader.text(idAt + idBytes, nameBytes, what),
+    l1Offset: reader.number(pos, 'snapshot L1 table offset'),
+    l1Entries: reader.u32(pos + 8, what),
+    dateSeconds: reader.u32(pos + 16, what),
+    dateNanoseconds: reader.u32(pos + 20, what),
+    clock: reader.u64(pos + 24, what),
+    vmStateBytes:
+      extraBytes >= 8 ? reader.number(extra, 'VM state size') : reader.u32(pos + 32, what),
+    virtualSize:
+      extraBytes >= 16
+        ? sizeOf(reader.u64(extra + 8, what), reader.base + extra + 8)
+        : context.diskSize,
+    icount: extraBytes >= 24 ? reader.u64(extra + 16, what) : undefined,
+    extraBytes,
+    unknownExtra: reader
+      .slice(
+        Math.min(idAt, extra + KNOWN_EXTRA_BYTES),
+        Math.max(0, extraBytes - KNOWN_EXTRA_BYTES),
+        what,
+      )
+      .slice(),
+  };
+  return { snapshot, length: alignUp(end, 8) - pos };
+}
+
+/** Sizes are whole sectors, as the header's is. */
+function sizeOf({ high, low }: U64, at: number): number {
+  if (high >= 0x4000_0000) throw new Qcow2Error('CORRUPT', 'snapshot disk size', at);
+  return high * HIGH + low - (low % 512);
+}
+
+/**
+ * Checks where a snapshot says its L1 table is, before that is read.
+ * @param at file offset of the snapshot table, for the error
+ */
+export function checkSnapshotL1(snapshot: Snapshot, clusterSize: number, at: number): void {
+  if (snapshot.l1Entries > L1_BYTES_MAX / 8) {
+    throw new Qcow2Error('UNSUPPORTED', 'Snapshot L1 table too large', at);
+  }
+  if (snapshot.l1Offset % clusterSize !== 0) {
+    throw new Qcow2Error('CORRUPT', 'Snapshot L1 table offset invalid', at);
+  }
+}
+
+/** One entry as bytes, padding included. */
+export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
+  const id = new TextEncoder().encode(snapshot.id);
+  const name = new TextEncoder().encode(snapshot.name);
+  const { extraBytes } = snapshot;
+  const bytes = new Uint8Array(alignUp(ENTRY_BYTES + extraBytes + id.length + name.length, 8));
+  const view = new DataView(bytes.buffer);
+  putU64(view, 0, snapshot.l1Offset);
+  view.setUint32(8, snapshot.l1Entries);
+  view.setUint16(12, id.length);
+  view.setUint16(14, name.length);
+  view.setUint32(16, snapshot.dateSeconds);
+  view.setUint32(20, snapshot.dateNanoseconds);
+  view.setUint32(24, snapshot.clock.high);
+  view.setUint32(28, snapshot.clock.low);
+  // A state above 4 GiB is told by the extra data alone.
+  view.setUint32(32, snapshot.vmStateBytes < HIGH ? snapshot.vmStateBytes : 0);
+  view.setUint32(36, extraBytes);
+  if (extraBytes >= 8) putU64(view, ENTRY_BYTES, snapshot.vmStateBytes);
+  if (extraBytes >= 16) putU64(view, ENTRY_BYTES + 8, snapshot.virtualSize);
+  if (extraBytes >= 24 && snapshot.icount) {
+    view.setUint32(ENTRY_BYTES + 16, snapshot.icount.high);
+    view.setUint32(ENTRY_BYTES + 20, snapshot.icount.low);
+  }
+  bytes.set(snapshot.unknownExtra, ENTRY_BYTES + Math.min(extraBytes, KNOWN_EXTRA_BYTES));
+  bytes.set(id, ENTRY_BYTES + extraBytes);
+  bytes.set(name, ENTRY_BYTES + extraBytes + id.length);
+  return bytes;
+}

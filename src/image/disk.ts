@@ -1,0 +1,208 @@
+/**
+ * What every image looks like to those who work on disks: convert, compare, a network server, a
+ * web page. Raw and qcow2 implement it; so does a chain, which is a disk whose backing is a disk.
+ */
+import type { Awaitable } from '../base/awaitable.ts';
+import type { ClusterCodec } from '../codec/codec.ts';
+import type { Storage } from '../storage/storage.ts';
+
+/** A file that guest bytes of a disk lie in, one of its chain's. */
+export interface DataSource {
+  readonly storage: Storage;
+  /** 0 for the disk itself, 1 for its backing file, and so on. */
+  readonly depth: number;
+  /** Bytes of one cluster; compressed extents decode to that much. 1 for raw files. */
+  readonly clusterSize: number;
+  readonly codec: ClusterCodec;
+}
+
+/** What the guest bytes of an extent are, as a number: see `EXTENT_KINDS`. */
+export const ExtentKind = {
+  /** No image of the chain has the range: reads as zeros. */
+  hole: 0,
+  /** An image says that the range reads as zeros. */
+  zero: 1,
+  /** Plain bytes in a file. */
+  data: 2,
+  /** Part of one compressed cluster. */
+  compressed: 3,
+} as const;
+export type ExtentKind = (typeof ExtentKind)[keyof typeof ExtentKind];
+
+/** Names of the kinds, in the order of their numbers. */
+export const EXTENT_KINDS = ['hole', 'zero', 'data', 'compressed'] as const;
+
+/** A range of guest bytes and where they come from. All numbers are bytes. */
+export interface Extent {
+  readonly guest: number;
+  readonly length: number;
+  readonly kind: (typeof EXTENT_KINDS)[number];
+  /** How many images down the chain the answer was found. */
+  readonly depth: number;
+  /** Where plain bytes start in `storage`, or a zero extent's kept cluster does. */
+  readonly host: number | undefined;
+  /** The file that `host` counts in. */
+  readonly storage: Storage | undefined;
+  /** Compressed: the stream's offset and at most its length in `storage`, and how far into the
+   * decoded cluster the extent starts. */
+  readonly stream?: { readonly at: number; readonly length: number; readonly skip: number };
+}
+
+/** Numbers of one record of an `ExtentList`. */
+const STRIDE = 7;
+
+/**
+ * Extents as one array of numbers: what a planner works on, without an object for each. Records
+ * that continue each other are joined as they are added.
+ *
+ *   0 kind · 1 guest · 2 length · 3 source (index into `Disk.sources`) · 4 host offset, −1 none
+ *   5 stored bytes of a compressed stream · 6 bytes to skip of its decoded cluster
+ */
+export class ExtentList {
+  private records = new Float64Array(STRIDE * 256);
+  count = 0;
+
+  /** Adds a range; ranges come in guest order. */
+  push(
+    kind: ExtentKind,
+    guest: number,
+    length: number,
+    source: number,
+    host = -1,
+    stored = 0,
+    skip = 0,
+  ): void {
+    if (this.count > 0 && this.continues(kind, guest, source, host)) {
+      this.records[(this.count - 1) * STRIDE + 2]! += length;
+      return;
+    }
+    const at = this.count * STRIDE;
+    if (at === this.records.length) {
+      const grown = new Float64Array(this.records.length * 2);
+      grown.set(this.records);
+      this.records = grown;
+    }
+    const { records } = this;
+    records[at] = kind;
+    records[at + 1] = guest;
+    records[at + 2] = length;
+    records[at + 3] = source;
+    records[at + 4] = host;
+    records[at + 5] = stored;
+    records[at + 6] = skip;
+    this.count++;
+  }
+
+  clear(): void {
+    this.count = 0;
+  }
+
+  kind(index: number): ExtentKind {
+    return this.records[index * STRIDE] as ExtentKind;
+  }
+  guest(index: number): number {
+    return this.records[index * STRIDE + 1]!;
+  }
+  length(index: number): number {
+    return this.records[index * STRIDE + 2]!;
+  }
+  source(index: number): number {
+    return this.records[index * STRIDE + 3]!;
+  }
+  host(index: number): number {
+    return this.records[index * STRIDE + 4]!;
+  }
+  stored(index: number): number {
+    return this.records[index * STRIDE + 5]!;
+  }
+  skip(index: number): number {
+    return this.records[index * STRIDE + 6]!;
+  }
+
+  /** One record as an object. */
+  at(index: number, sources: readonly DataSource[]): Extent {
+    const kind = this.kind(index);
+    const source = sources[this.source(index)];
+    const host = this.host(index);
+    const extent: Extent = {
+      guest: this.guest(index),
+      length: this.length(index),
+      kind: EXTENT_KINDS[kind],
+      depth: source?.depth ?? 0,
+      host: host < 0 || kind === ExtentKind.compressed ? undefined : host,
+      storage: source?.storage,
+    };
+    if (kind !== ExtentKind.compressed) return extent;
+    const stream = { at: host, length: this.stored(index), skip: this.skip(index) };
+    return { ...extent, stream };
+  }
+
+  private continues(kind: ExtentKind, guest: number, source: number, host: number): boolean {
+    const at = (this.count - 1) * STRIDE;
+    const { records } = this;
+    if (kind === ExtentKind.compressed || records[at] !== kind || records[at + 3] !== source) {
+      return false;
+    }
+    if (records[at + 1]! + records[at + 2]! !== guest) return false;
+    const before = records[at + 4]!;
+    return host < 0 ? before < 0 : before >= 0 && before + records[at + 2]! === host;
+  }
+}
+
+/** An open disk image. Offsets and lengths are guest bytes. */
+export interface Disk {
+  readonly format: 'raw' | 'qcow2';
+  /** Virtual bytes, a multiple of 512. */
+  readonly size: number;
+  /** The image's own files first, then those of its backing chain. */
+  readonly sources: readonly DataSource[];
+  /**
+   * Reads guest bytes. Holes read as zeros; bytes past the end are refused.
+   * @throws Qcow2Error OUT_OF_RANGE, CORRUPT, UNSUPPORTED or IO
+   */
+  read(guest: number, into: Uint8Array): Promise<void>;
+  /** What the guest range [from, to) is made of, in order and without gaps. */
+  extents(from?: number, to?: number): AsyncIterable<Extent>;
+  /**
+   * The same in bulk: appends the range's records to a list.
+   * @param sourceBase index of this disk's first source in the list that the records are for
+   */
+  collectExtents(from: number, to: number, list: ExtentList, sourceBase?: number): Awaitable<void>;
+  /** Closes the image and everything that it opened. */
+  close(): Promise<void>;
+}
+
+/** Guest bytes that `iterateExtents` asks for at a time: a bound on what one list holds. */
+const WINDOW_BYTES = 2 ** 30;
+
+/** The extents of a disk as objects, window by window, joined across windows. */
+export async function* iterateExtents(
+  disk: Disk,
+  from: number,
+  to: number,
+): AsyncGenerator<Extent, void, undefined> {
+  let list = new ExtentList();
+  for (let at = from; at < to; ) {
+    // A window without data costs next to nothing, so windows grow while little is in them.
+    const step = list.count < 64 ? WINDOW_BYTES * 64 : WINDOW_BYTES;
+    const end = Math.min(to, at + step);
+    await disk.collectExtents(at, end, list, 0);
+    const keep = end === to ? 0 : 1;
+    for (let index = 0; index < list.count - keep; index++) yield list.at(index, disk.sources);
+    const rest = new ExtentList();
+    if (keep === 1 && list.count > 0) {
+      const last = list.count - 1;
+      rest.push(
+        list.kind(last),
+        list.guest(last),
+        list.length(last),
+        list.source(last),
+        list.host(last),
+        list.stored(last),
+        list.skip(last),
+      );
+    }
+    list = rest;
+    at = end;
+  }
+}

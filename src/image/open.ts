@@ -1,0 +1,93 @@
+/**
+ * Opening a disk whatever its format: the one place that knows which formats there are. Names
+ * inside images go through the caller's gate, down the whole chain.
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import { CHAIN_DEPTH_MAX } from '../base/limits.ts';
+import { isQcow2 } from '../format/header.ts';
+import { Workspace } from '../kernels/arena.ts';
+import type { Storage } from '../storage/storage.ts';
+import type { Disk } from './disk.ts';
+import { closedGate, type Gate } from './gate.ts';
+import { Qcow2Image } from './qcow2/qcow2-image.ts';
+import type { SnapshotSelector } from './qcow2/snapshots.ts';
+import { RawImage } from './raw/raw-image.ts';
+
+/** Formats by the names that people and images give them. */
+export const FORMATS = ['raw', 'qcow2'] as const;
+export type Format = (typeof FORMATS)[number];
+
+/** True for a format name that this library reads. */
+export function isFormat(name: string): name is Format {
+  return (FORMATS as readonly string[]).includes(name);
+}
+
+/** How a disk is opened. */
+export interface OpenDiskOptions {
+  /** What the file is; found out from its first bytes where absent. */
+  readonly format?: Format | undefined;
+  /** Opens backing and data files; the default refuses them. */
+  readonly gate?: Gate;
+  /** Reads as an internal snapshot (qcow2). */
+  readonly snapshot?: SnapshotSelector | undefined;
+  /** Bytes of L2 tables to keep in memory, for each image of the chain. Default 32 MiB. */
+  readonly cacheBytes?: number;
+}
+
+/** What a file is, by its first bytes. What is not qcow2 is raw. */
+export async function probeFormat(storage: Storage): Promise<Format> {
+  const head = new Uint8Array(8);
+  const got = await storage.read(0, head);
+  return isQcow2(head.subarray(0, got)) ? 'qcow2' : 'raw';
+}
+
+/**
+ * Opens a disk and its backing chain, read-only. Owns the storage from here on, also on failure.
+ * @throws Qcow2Error whatever its images or the gate throw; OUT_OF_RANGE where the chain is a ring
+ * or longer than 200 images
+ */
+export function openDisk(storage: Storage, options: OpenDiskOptions = {}): Promise<Disk> {
+  return openAt(storage, options, { workspace: new Workspace(), depth: 0 });
+}
+
+interface ChainPlace {
+  readonly workspace: Workspace;
+  readonly depth: number;
+}
+
+async function openAt(
+  storage: Storage,
+  options: OpenDiskOptions,
+  { workspace, depth }: ChainPlace,
+): Promise<Disk> {
+  const { gate = closedGate, snapshot, cacheBytes } = options;
+  let format: Format;
+  try {
+    if (depth >= CHAIN_DEPTH_MAX) {
+      throw new Qcow2Error('OUT_OF_RANGE', `backing chain of more than ${CHAIN_DEPTH_MAX} images`);
+    }
+    format = options.format ?? (await probeFormat(storage));
+    if (format === 'raw' && snapshot !== undefined) {
+      throw new Qcow2Error('OUT_OF_RANGE', "Can't find snapshot");
+    }
+  } catch (cause) {
+    await storage.close();
+    throw cause;
+  }
+  if (format === 'raw') return RawImage.open(storage, { depth });
+  return Qcow2Image.open(storage, {
+    workspace,
+    depth,
+    ...(snapshot === undefined ? {} : { snapshot }),
+    ...(cacheBytes === undefined ? {} : { cacheBytes }),
+    dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name }),
+    backing: async (name, formatName) => {
+      if (formatName !== undefined && !isFormat(formatName)) {
+        throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
+      }
+      const file = await gate({ kind: 'backing', name, from: storage.name });
+      const chained = { gate, ...(cacheBytes === undefined ? {} : { cacheBytes }) };
+      return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
+    },
+  });
+}

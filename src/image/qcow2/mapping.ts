@@ -1,0 +1,192 @@
+/**
+ * Where guest bytes live: the only reader of L1 and L2 tables. A guest range becomes runs here,
+ * and whoever reads, maps or converts consumes runs.
+ *
+ * The L1 table is in memory; an L1 entry without a table is one run whatever it spans, so that an
+ * empty disk costs what its L1 table costs. L2 slices are decoded by the kernels where they lie.
+ */
+import { type Awaitable, settled } from '../../base/awaitable.ts';
+import { alignDown } from '../../base/bits.ts';
+import { Qcow2Error } from '../../base/errors.ts';
+import type { Geometry } from '../../format/geometry.ts';
+import { parseL1Offset } from '../../format/l1-entry.ts';
+import type { Region } from '../../kernels/arena.ts';
+import { RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import type { TableCache } from './table-cache.ts';
+
+/** Takes one run. Numbers are bytes; `host` 0 where the run has none. */
+export type RunVisitor = (
+  kind: RunKind,
+  guest: number,
+  length: number,
+  host: number,
+  stored: number,
+) => void;
+
+/** What a mapping is made of. */
+export interface MappingParts {
+  readonly geometry: Geometry;
+  /** The L1 table as it is in the file, and where that is. */
+  readonly l1: Uint8Array;
+  readonly l1Offset: number;
+  /** `L2Flags`, OR-ed. */
+  readonly flags: number;
+  readonly cache: TableCache;
+  /** Where the kernels write run records. */
+  readonly records: Region;
+}
+
+/** The guest-to-host map of one image or of one of its snapshots. */
+export class Mapping {
+  private readonly l1View: DataView;
+  private readonly l1Entries: number;
+
+  constructor(private readonly parts: MappingParts) {
+    const { l1 } = parts;
+    this.l1View = new DataView(l1.buffer, l1.byteOffset, l1.byteLength);
+    this.l1Entries = Math.floor(l1.byteLength / 8);
+  }
+
+  /**
+   * Visits the runs of [from, to) in guest order, without gaps. Answers at once where the tables
+   * it needs are at hand or the storage answers at once.
+   * @throws Qcow2Error CORRUPT, `at` = offset of the entry
+   */
+  visit(from: number, to: number, visitor: RunVisitor): Awaitable<void> {
+    let at = from;
+    while (at < to) {
+      const step = this.visitSome(at, to, visitor);
+      if (!settled(step)) return this.visitRest(step, to, visitor);
+      at = step;
+    }
+  }
+
+  private async visitRest(first: Promise<number>, to: number, visitor: RunVisitor) {
+    let at = await first;
+    while (at < to) {
+      const step = this.visitSome(at, to, visitor);
+      at = settled(step) ? step : await step;
+    }
+  }
+
+  /** Visits up to the end of one L2 slice, or a stretch of empty L1 entries: returns how far. */
+  private visitSome(at: number, to: number, visitor: RunVisitor): Awaitable<number> {
+    const { geometry, l1Offset } = this.parts;
+    const { l2Span, clusterSize, l2EntryBytes } = geometry;
+    const index = Math.floor(at / l2Span);
+    const table = this.l2Table(index);
+    if (table === 0) {
+      const end = Math.min(to, this.emptyUntil(index, Math.ceil(to / l2Span)) * l2Span);
+      visitor(RunKind.unallocated, at, end - at, 0, 0);
+      return end;
+    }
+    const { cache } = this.parts;
+    const inTable = Math.floor((at % l2Span) / clusterSize) * l2EntryBytes;
+    const inSlice = inTable % cache.sliceBytes;
+    const slice = table + inTable - inSlice;
+    const place = { table, slice, inSlice, entry: l1Offset + index * 8 };
+    const address = cache.peek(slice);
+    if (address !== undefined) return this.decode(address, at, to, place, visitor);
+    const loaded = cache.load(slice, table);
+    if (settled(loaded)) return this.decodeLoaded(at, to, place, visitor);
+    return loaded.then(() => this.decodeLoaded(at, to, place, visitor));
+  }
+
+  /** The slice was just loaded; another reader may have pushed it out again meanwhile. */
+  private decodeLoaded(
+    at: number,
+    to: number,
+    place: SlicePlace,
+    visitor: RunVisitor,
+  ): Awaitable<number> {
+    const address = this.parts.cache.peek(place.slice);
+    if (address === undefined) return this.visitSome(at, to, visitor);
+    return this.decode(address, at, to, place, visitor);
+  }
+
+  /** Runs the kernel over the entries of one slice that [at, to) touches. */
+  private decode(
+    address: number,
+    at: number,
+    to: number,
+    place: SlicePlace,
+    visitor: RunVisitor,
+  ): number {
+    const { geometry, records, flags, cache } = this.parts;
+    const { clusterBits, clusterSize, subclusterSize, extendedL2, l2EntryBytes } = geometry;
+    const { kernels } = records;
+    const room = Math.floor(records.length / RUN_BYTES);
+    const start = alignDown(at, subclusterSize);
+    const entriesLeft = (cache.sliceBytes - place.inSlice) / l2EntryBytes;
+    const sliceEnd = alignDown(at, clusterSize) + entriesLeft * clusterSize;
+    const end = Math.min(to, sliceEnd);
+    const units = Math.ceil((end - start) / subclusterSize);
+    const table = address + place.inSlice;
+    const count = extendedL2
+      ? kernels.l2ExtendedRuns(
+          table,
+          (start % clusterSize) / subclusterSize,
+          units,
+          clusterBits,
+          flags,
+          records.at,
+          room,
+        )
+      : kernels.l2Runs(table, units, clusterBits, flags, records.at, room);
+    const view = new DataView(kernels.memory.buffer, records.at, count * RUN_BYTES);
+    let guest = start;
+    for (let record = 0; record < count * RUN_BYTES; record += RUN_BYTES) {
+      const kind = view.getUint32(record, true) as RunKind;
+      const length = view.getUint32(record + 4, true) * subclusterSize;
+      const host = view.getFloat64(record + 8, true);
+      if (kind === RunKind.corrupt) throw this.corrupt(guest, place);
+      // The first and the last run may reach beyond what was asked for.
+      const skip = Math.max(0, at - guest);
+      const take = Math.min(guest + length, end) - guest - skip;
+      const hasPlace = kind === RunKind.data || (kind === RunKind.zero && host !== 0);
+      const stored = view.getUint32(record + 16, true);
+      visitor(kind, guest + skip, take, hasPlace ? host + skip : host, stored);
+      guest += length;
+    }
+    return Math.min(guest, end);
+  }
+
+  private corrupt(guest: number, { slice, inSlice }: SlicePlace): Qcow2Error {
+    const { geometry, cache } = this.parts;
+    const { l2EntryBytes, clusterSize } = geometry;
+    const entry = (Math.floor(guest / clusterSize) * l2EntryBytes) % cache.sliceBytes;
+    const at = slice + Math.max(entry, inSlice);
+    const message = `corrupt L2 entry for guest offset 0x${guest.toString(16)}`;
+    return new Qcow2Error('CORRUPT', message, at);
+  }
+
+  /** Host offset of an L2 table, 0 where there is none (also past the end of the L1 table). */
+  private l2Table(index: number): number {
+    if (index >= this.l1Entries) return 0;
+    const { geometry, l1Offset } = this.parts;
+    return parseL1Offset(this.l1View, index * 8, geometry.clusterSize, l1Offset);
+  }
+
+  /** The first index from `index` on whose L1 entry has a table, at most `limit`. */
+  private emptyUntil(index: number, limit: number): number {
+    const { l1View } = this;
+    const end = Math.min(limit, this.l1Entries);
+    let next = index + 1;
+    while (next < end) {
+      const high = l1View.getUint32(next * 8) & 0x00ff_ffff;
+      if (high !== 0 || l1View.getUint32(next * 8 + 4) >>> 9 !== 0) return next;
+      next++;
+    }
+    return limit;
+  }
+}
+
+/** An entry's way through the file. */
+interface SlicePlace {
+  /** File offsets: of the L2 table, of the slice of it, and of the L1 entry that names it. */
+  readonly table: number;
+  readonly slice: number;
+  readonly entry: number;
+  /** Bytes from the slice's start to the first entry wanted. */
+  readonly inSlice: number;
+}

@@ -1,0 +1,282 @@
+/**
+ * The public face of a qcow2 image: an open `Disk` with what the image says about itself. Holds no
+ * algorithm; those are in the files beside it.
+ */
+import { type Awaitable, settled } from '../../base/awaitable.ts';
+import { assert, Qcow2Error } from '../../base/errors.ts';
+import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
+import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
+import { l1EntriesFor } from '../../format/geometry.ts';
+import { CryptMethod, type Header } from '../../format/header.ts';
+import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
+import { Workspace } from '../../kernels/arena.ts';
+import { INPUT_SLACK, L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import type { Storage } from '../../storage/storage.ts';
+import {
+  type DataSource,
+  type Disk,
+  type Extent,
+  ExtentKind,
+  type ExtentList,
+  iterateExtents,
+} from '../disk.ts';
+import { Mapping } from './mapping.ts';
+import { type Metadata, readL1, readMetadata } from './open.ts';
+import { GuestReader } from './read.ts';
+import { findSnapshot, type SnapshotSelector } from './snapshots.ts';
+import { TableCache } from './table-cache.ts';
+
+/** How an image is opened. The image owns its storage from here on, also when opening fails. */
+export interface Qcow2OpenOptions {
+  /**
+   * Opens the backing file that the image names; an image that names one is refused without it.
+   * `none` leaves it out: what it would supply reads as zeros.
+   */
+  readonly backing?: 'none' | ((name: string, format: string | undefined) => Promise<Disk>);
+  /** Opens the external data file that the image names; needed where it has one. */
+  readonly dataFile?: (name: string) => Promise<Storage>;
+  /** Reads as one of the internal snapshots. */
+  readonly snapshot?: SnapshotSelector;
+  /** Bytes of L2 tables to keep in memory. Default 32 MiB. */
+  readonly cacheBytes?: number;
+  /** Kernel memory shared with the rest of a chain. */
+  readonly workspace?: Workspace;
+  /** How many images stand in front of this one in its chain. */
+  readonly depth?: number;
+}
+
+/** An open qcow2 image, read-only. */
+export class Qcow2Image implements Disk {
+  readonly format = 'qcow2';
+  readonly sources: readonly DataSource[];
+
+  private constructor(private readonly parts: OpenImage) {
+    const { storage, dataStorage, backing, metadata, depth } = parts;
+    const { clusterSize } = metadata.geometry;
+    const codec = metadata.header.compression;
+    const own = [{ storage, depth, clusterSize, codec }];
+    if (dataStorage !== storage) own.push({ storage: dataStorage, depth, clusterSize, codec });
+    this.sources = [...own, ...(backing?.sources ?? [])];
+  }
+
+  /**
+   * Opens an image for reading. Images with the dirty or the corrupt bit open: reading them needs
+   * no refcounts.
+   * @throws Qcow2Error NOT_QCOW2, CORRUPT, UNSUPPORTED, REFUSED or IO
+   */
+  static async open(storage: Storage, options: Qcow2OpenOptions = {}): Promise<Qcow2Image> {
+    const owned: { close(): Awaitable<void> }[] = [storage];
+    try {
+      return new Qcow2Image(await openImage(storage, options, owned));
+    } catch (cause) {
+      for (const resource of owned.reverse()) await resource.close();
+      throw cause;
+    }
+  }
+
+  get size(): number {
+    return this.header.size;
+  }
+
+  get header(): Header {
+    return this.parts.metadata.header;
+  }
+
+  /** The disk that unallocated clusters show, where the image has one. */
+  get backing(): Disk | undefined {
+    return this.parts.backing;
+  }
+
+  get snapshots(): readonly Snapshot[] {
+    return this.parts.metadata.snapshots;
+  }
+
+  /** Persistent dirty bitmaps; none are listed where the image says that they are out of date. */
+  get bitmaps(): readonly BitmapDirectoryEntry[] {
+    return this.parts.metadata.bitmaps;
+  }
+
+  async read(guest: number, into: Uint8Array): Promise<void> {
+    if (guest < 0 || guest + into.length > this.size) {
+      throw new Qcow2Error('OUT_OF_RANGE', 'read past the end of the disk', guest);
+    }
+    await this.parts.reader.read(guest, into);
+  }
+
+  extents(from = 0, to = this.size): AsyncIterable<Extent> {
+    return iterateExtents(this, from, to);
+  }
+
+  collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Awaitable<void> {
+    const { storage, dataStorage, backing, mapping, metadata } = this.parts;
+    const dataSource = dataStorage === storage ? sourceBase : sourceBase + 1;
+    const { clusterSize } = metadata.geometry;
+    // Ranges that the backing disk answers for, in order, until the visit is over: its answer may
+    // take time, and the list must stay in guest order.
+    let pending: Promise<void> | undefined;
+    const later = (work: () => Awaitable<void>) => {
+      if (pending) pending = pending.then(work);
+      else {
+        const done = work();
+        if (!settled(done)) pending = done;
+      }
+    };
+    const visited = mapping.visit(from, to, (kind, guest, length, host, stored) => {
+      later(() => {
+        switch (kind) {
+          case RunKind.data:
+            list.push(ExtentKind.data, guest, length, dataSource, host);
+            return;
+          case RunKind.compressed: {
+            const skip = guest % clusterSize;
+            list.push(ExtentKind.compressed, guest, length, sourceBase, host, stored, skip);
+            return;
+          }
+          case RunKind.zero:
+            list.push(ExtentKind.zero, guest, length, dataSource, host === 0 ? -1 : host);
+            return;
+          default:
+            return backing
+              ? this.collectBacking(backing, guest, length, list, sourceBase)
+              : list.push(ExtentKind.hole, guest, length, sourceBase);
+        }
+      });
+    });
+    if (settled(visited)) return pending;
+    return visited.then(() => pending);
+  }
+
+  async close(): Promise<void> {
+    const { storage, dataStorage, backing } = this.parts;
+    await backing?.close();
+    if (dataStorage !== storage) await dataStorage.close();
+    await storage.close();
+  }
+
+  /** What a backing disk shorter than this one does not have is this image's zeros. */
+  private collectBacking(
+    backing: Disk,
+    guest: number,
+    length: number,
+    list: ExtentList,
+    sourceBase: number,
+  ): Awaitable<void> {
+    const base = sourceBase + this.sources.length - backing.sources.length;
+    const inBacking = Math.max(0, Math.min(length, backing.size - guest));
+    const tail = () => {
+      if (length > inBacking) {
+        list.push(ExtentKind.zero, guest + inBacking, length - inBacking, sourceBase);
+      }
+    };
+    if (inBacking === 0) return tail();
+    const done = backing.collectExtents(guest, guest + inBacking, list, base);
+    return settled(done) ? tail() : done.then(tail);
+  }
+}
+
+/** What an open image consists of. */
+interface OpenImage {
+  readonly storage: Storage;
+  /** The file of plain clusters: `storage`, or the external data file. */
+  readonly dataStorage: Storage;
+  readonly backing: Disk | undefined;
+  readonly metadata: Metadata;
+  readonly mapping: Mapping;
+  readonly reader: GuestReader;
+  readonly depth: number;
+}
+
+/** Opens what the image consists of; whatever was opened is in `owned` when this throws. */
+async function openImage(
+  storage: Storage,
+  options: Qcow2OpenOptions,
+  owned: { close(): Awaitable<void> }[],
+): Promise<OpenImage> {
+  const metadata = await readMetadata(storage);
+  refuseEncrypted(metadata);
+  const { header, geometry, snapshots } = metadata;
+  const snapshot =
+    options.snapshot === undefined ? undefined : findSnapshot(snapshots, options.snapshot);
+  if (snapshot) checkSnapshotL1(snapshot, geometry.clusterSize, header.snapshotsOffset);
+  const l1Place = snapshot
+    ? { offset: snapshot.l1Offset, entries: snapshot.l1Entries }
+    : { offset: header.l1Offset, entries: header.l1Entries };
+  const l1 = await readL1(storage, l1Place);
+  const dataStorage = await openDataFile(storage, metadata, options);
+  if (dataStorage !== storage) owned.push(dataStorage);
+
+  const workspace = options.workspace ?? new Workspace();
+  const memory = reserveMemory(workspace, metadata, options.cacheBytes ?? L2_CACHE_BYTES_DEFAULT);
+  const backing = await openBacking(metadata, options);
+  if (backing) owned.push(backing);
+
+  const flags =
+    (header.version === 2 ? L2Flags.version2 : 0) | (metadata.dataFile ? L2Flags.dataFile : 0);
+  const sliceBytes = Math.min(geometry.clusterSize, L2_SLICE_BYTES_MAX);
+  const cache = new TableCache(storage, memory.tables, sliceBytes);
+  const l1Offset = l1Place.offset;
+  const { records } = memory;
+  const mapping = new Mapping({ geometry, l1, l1Offset, flags, cache, records });
+  const reader = new GuestReader({
+    mapping,
+    storage,
+    data: dataStorage,
+    backing,
+    codec: header.compression,
+    clusterSize: geometry.clusterSize,
+    stream: memory.stream,
+    cluster: memory.cluster,
+  });
+  const depth = options.depth ?? 0;
+  return { storage, dataStorage, backing, metadata, mapping, reader, depth };
+}
+
+function refuseEncrypted({ header }: Metadata): void {
+  if (header.cryptMethod === CryptMethod.none) return;
+  const message = "Parameter 'encrypt.key-secret' is required for cipher";
+  throw new Qcow2Error('UNSUPPORTED', message, 32);
+}
+
+async function openDataFile(
+  storage: Storage,
+  { dataFile, extensions }: Metadata,
+  options: Qcow2OpenOptions,
+): Promise<Storage> {
+  if (!dataFile) return storage;
+  if (extensions.dataFileName === undefined) {
+    throw new Qcow2Error('CORRUPT', "'data-file' is required for this image", 72);
+  }
+  if (!options.dataFile) {
+    throw new Qcow2Error('REFUSED', `no gate opens the data file '${extensions.dataFileName}'`);
+  }
+  return options.dataFile(extensions.dataFileName);
+}
+
+async function openBacking(
+  { backingName, extensions }: Metadata,
+  options: Qcow2OpenOptions,
+): Promise<Disk | undefined> {
+  if (!backingName || options.backing === 'none') return undefined;
+  if (!options.backing) {
+    throw new Qcow2Error('REFUSED', `no gate opens the backing file '${backingName}'`);
+  }
+  return options.backing(backingName, extensions.backingFormat);
+}
+
+/** Kernel memory: no more for tables than the whole disk's take. */
+function reserveMemory(workspace: Workspace, { header, geometry }: Metadata, cacheBytes: number) {
+  const { clusterSize, l2Entries } = geometry;
+  const sliceBytes = Math.min(clusterSize, L2_SLICE_BYTES_MAX);
+  assert(cacheBytes > 0, 'cacheBytes must be positive');
+  const whole = Math.max(l1EntriesFor(header.size, geometry), header.l1Entries, 1) * clusterSize;
+  const tables = Math.max(sliceBytes, Math.min(cacheBytes, whole));
+  const unitsPerSlice = (l2Entries * sliceBytes * (geometry.extendedL2 ? 32 : 1)) / clusterSize;
+  // Runs of a slice at worst; beyond 64 K records a slice is decoded in several steps.
+  const records = Math.min(unitsPerSlice, 65536) * RUN_BYTES;
+  return {
+    tables: workspace.reserve(tables),
+    records: workspace.reserve(records),
+    stream: workspace.reserve(2 * clusterSize + 512 + INPUT_SLACK),
+    cluster: workspace.reserve(clusterSize),
+  };
+}

@@ -1,0 +1,108 @@
+/**
+ * Reading guest bytes: runs become reads of files, decoded clusters, zeros, and reads of the
+ * backing disk.
+ */
+import { settled } from '../../base/awaitable.ts';
+import { type ClusterCodec, decodeFailure, decodeInto } from '../../codec/codec.ts';
+import type { Region } from '../../kernels/arena.ts';
+import { RunKind } from '../../kernels/kernels.ts';
+import type { Storage } from '../../storage/storage.ts';
+import type { Disk } from '../disk.ts';
+import type { Mapping } from './mapping.ts';
+
+/** What a read needs of its image. */
+export interface ReadParts {
+  readonly mapping: Mapping;
+  /** The file of compressed clusters and tables. */
+  readonly storage: Storage;
+  /** The file of plain clusters: the external data file, or the same. */
+  readonly data: Storage;
+  readonly backing: Disk | undefined;
+  readonly codec: ClusterCodec;
+  readonly clusterSize: number;
+  /** Kernel memory for one stream (a cluster and its slack) and for one decoded cluster. */
+  readonly stream: Region;
+  readonly cluster: Region;
+}
+
+interface Piece {
+  readonly kind: RunKind;
+  readonly guest: number;
+  readonly length: number;
+  readonly host: number;
+  readonly stored: number;
+}
+
+/** Reads guest bytes of one image. */
+export class GuestReader {
+  /** Host offset of the stream whose plain bytes `cluster` holds: neighbouring reads hit it. */
+  private decoded = -1;
+
+  constructor(private readonly parts: ReadParts) {}
+
+  /** Fills `into` with the guest bytes from `guest`; the range lies inside the disk. */
+  async read(guest: number, into: Uint8Array): Promise<void> {
+    const pieces: Piece[] = [];
+    const { mapping } = this.parts;
+    const visited = mapping.visit(guest, guest + into.length, (kind, at, length, host, stored) => {
+      pieces.push({ kind, guest: at, length, host, stored });
+    });
+    if (!settled(visited)) await visited;
+    for (const piece of pieces) {
+      const start = piece.guest - guest;
+      await this.readPiece(piece, into.subarray(start, start + piece.length));
+    }
+  }
+
+  private async readPiece(piece: Piece, into: Uint8Array): Promise<void> {
+    const { data, backing } = this.parts;
+    switch (piece.kind) {
+      case RunKind.data: {
+        const got = await data.read(piece.host, into);
+        into.fill(0, got);
+        return;
+      }
+      case RunKind.compressed:
+        return this.readCompressed(piece, into);
+      case RunKind.unallocated: {
+        const inBacking = backing ? clamp(backing.size - piece.guest, into.length) : 0;
+        if (backing && inBacking > 0) await backing.read(piece.guest, into.subarray(0, inBacking));
+        into.fill(0, inBacking);
+        return;
+      }
+      default:
+        into.fill(0);
+    }
+  }
+
+  private async readCompressed(piece: Piece, into: Uint8Array): Promise<void> {
+    const { storage, clusterSize, cluster } = this.parts;
+    if (this.decoded !== piece.host) {
+      // Through memory of its own: while a read waits, another may decode in kernel memory.
+      const stream = new Uint8Array(piece.stored);
+      const read = storage.read(piece.host, stream);
+      const got = settled(read) ? read : await read;
+      this.decode(piece.host, stream.subarray(0, got));
+    }
+    const from = piece.guest % clusterSize;
+    into.set(cluster.bytes.subarray(from, from + into.length));
+  }
+
+  private decode(host: number, stream: Uint8Array): void {
+    const { stream: region, cluster, codec, clusterSize } = this.parts;
+    this.decoded = -1;
+    region.bytes.set(stream);
+    const result = decodeInto(region.kernels, codec, {
+      src: region.at,
+      srcBytes: stream.length,
+      dst: cluster.at,
+      dstBytes: clusterSize,
+    });
+    if (result !== clusterSize) throw decodeFailure(result, codec, host);
+    this.decoded = host;
+  }
+}
+
+function clamp(value: number, max: number): number {
+  return Math.max(0, Math.min(value, max));
+}

@@ -1,0 +1,68 @@
+/**
+ * The contract of storage: a place that bytes live, the one thing an image needs from its host.
+ * Knows nothing of disks.
+ *
+ * Every call may answer at once or with a promise, because hosts do: a file in Node and an OPFS
+ * handle answer at once, a Blob and an HTTP range do not. A caller on a hot path looks before it
+ * awaits (`settled`), so that memory and files cost no promise.
+ */
+import type { Awaitable } from '../base/awaitable.ts';
+
+/** A range of storage read front to back: what a Blob or an HTTP body is fast at. */
+export interface StorageCursor {
+  /** Fills `into` with what comes next; fewer bytes than asked for only at the range's end. */
+  read(into: Uint8Array): Awaitable<number>;
+  /** Ends the read-ahead. The storage stays open. */
+  close(): Awaitable<void>;
+}
+
+/** What a worker needs to open the same storage: survives `postMessage`. */
+export type StorageHandle =
+  | { readonly kind: 'fd'; readonly fd: number; readonly name: string }
+  | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string };
+
+/** A place that bytes live. Offsets and lengths are bytes; failures are Qcow2Error with code IO,
+ * NO_SPACE or READ_ONLY. */
+export interface Storage {
+  /** For messages, and for resolving a relative backing file: a path, a URL or a label. */
+  readonly name: string;
+  readonly writable: boolean;
+  size(): Awaitable<number>;
+  /**
+   * Reads `into.length` bytes at `at`.
+   * @returns how many there were: fewer than asked for only where the storage ends. What lies
+   * past the end is left as it was in `into`.
+   */
+  read(at: number, into: Uint8Array): Awaitable<number>;
+  /** Reads [from, to) front to back. */
+  cursor(from: number, to: number): StorageCursor;
+  /** Writes all of `from`, growing the storage when it must. */
+  write(at: number, from: Uint8Array): Awaitable<void>;
+  /** Makes the range read as zeros, as cheaply as this storage can, growing it when it must. */
+  zero(at: number, length: number): Awaitable<void>;
+  /** Cuts or grows the storage; what is new reads as zeros. */
+  truncate(size: number): Awaitable<void>;
+  /** Resolves when everything written before it would survive a power cut. */
+  flush(): Awaitable<void>;
+  close(): Awaitable<void>;
+  /** How a worker may open the same bytes; absent where only this thread can. */
+  share?(): StorageHandle;
+}
+
+/** A cursor for storage that has no faster way than reading range by range. */
+export function rangeCursor(storage: Storage, from: number, to: number): StorageCursor {
+  let at = from;
+  return {
+    read(into) {
+      const wanted = into.subarray(0, Math.min(into.length, to - at));
+      const start = at;
+      const advance = (got: number) => {
+        at = start + got;
+        return got;
+      };
+      const got = storage.read(at, wanted);
+      return typeof got === 'number' ? advance(got) : got.then(advance);
+    },
+    close() {},
+  };
+}
