@@ -272,4 +272,5 @@ function sha256(bytes) {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-if (isMain(import.meta.url)) await ensureSetup({ build: !process.argv.includes('--no-build') });
+// Not awaited: build.js imports this module, and would wait for it while it waits for build.js.
+if (isMain(import.meta.url)) ensureSetup({ build: !process.argv.includes('--no-build') });
