@@ -8,3 +8,4 @@ export { bitmapBits } from './bitmap-offset';
 export { bitmapRuns } from './bitmap-scan';
 export { refcountGet, refcountSet } from './refcount-get-set';
 export { refcountFreeRuns } from './refcount-scan';
+export { inflate } from './inflate';
