@@ -4,17 +4,24 @@
 //
 // Everything is made in a folder of its own and moved into place whole, the stamp with it: a build
 // that was interrupted leaves the old dist/ or none, never half of one.
-import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { die, ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
+import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
 /** Compiles assembly/ to one WebAssembly module, which the bundles embed. */
 export function buildKernels(outFile) {
   mkdirSync(join(outFile, '..'), { recursive: true });
-  run(bin('asc'), ['--target', 'release', '--outFile', outFile]);
+  return runQuietly(bin('asc'), ['--target', 'release', '--outFile', outFile]) === 0;
 }
 
 /** What every bundle has in common. */
@@ -33,7 +40,8 @@ export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
 /**
  * Builds dist/ anew. The caller holds the set-up lock.
  *
- * @param strict whether a type error fails the build; else it is only mentioned
+ * @param strict whether a type error fails the build
+ * @returns whether dist/ is what the sources say; what went wrong has been printed
  */
 export async function build({ strict = false } = {}) {
   const cache = join(root, '.cache');
@@ -45,11 +53,24 @@ export async function build({ strict = false } = {}) {
   // Taken first: a source that is edited while this runs makes the next run build again.
   const stamp = sourceStamp();
 
-  buildKernels(join(out, 'kernels.wasm'));
-  await bundle(out);
-  declareTypes(join(out, 'types'), strict);
+  const built =
+    buildKernels(join(out, 'kernels.wasm')) &&
+    (await bundle(out)) &&
+    (declareTypes(join(out, 'types')) || !strict);
+  if (!built) {
+    say('the build failed: see above');
+    // The tests of what is still sound only need the kernels.
+    if (existsSync(join(out, 'kernels.wasm'))) {
+      mkdirSync(join(root, 'dist'), { recursive: true });
+      rmSync(join(root, 'dist', '.stamp'), { force: true });
+      renameSync(join(out, 'kernels.wasm'), join(root, 'dist', 'kernels.wasm'));
+    }
+    rmSync(out, { recursive: true, force: true });
+    return false;
+  }
   writeFileSync(join(out, '.stamp'), stamp);
   swapIn(out, join(cache, `dist-old-${process.pid}`));
+  return true;
 }
 
 async function bundle(out) {
@@ -71,20 +92,19 @@ async function bundle(out) {
     ]);
   } catch (err) {
     // esbuild has printed its messages already; a stack would only bury them.
-    if (Array.isArray(err.errors)) die('the build failed: see above');
+    if (Array.isArray(err.errors)) return false;
     throw err;
   } finally {
     await stop();
   }
   chmodSync(join(out, 'qcow2-img.js'), 0o755);
+  return true;
 }
 
-function declareTypes(outDir, strict) {
-  const args = ['-p', 'tsconfig.build.json', '--outDir', outDir];
-  if (strict) run(bin('tsc'), args);
-  else if (spawnSync(bin('tsc'), args, { cwd: root, stdio: 'ignore' }).status !== 0) {
-    say('there are type errors: `npm run check` shows them');
-  }
+function declareTypes(outDir) {
+  if (runQuietly(bin('tsc'), ['-p', 'tsconfig.build.json', '--outDir', outDir]) === 0) return true;
+  say('there are type errors: see above');
+  return false;
 }
 
 /** The sources import dist/kernels.wasm; while dist/ is being made that file is elsewhere. */
@@ -108,11 +128,7 @@ function swapIn(fresh, old) {
   rmSync(old, { recursive: true, force: true });
 }
 
-function run(command, args) {
-  if (runQuietly(command, args) !== 0) die('the build failed: see above');
-}
-
 if (isMain(import.meta.url)) {
   await ensureSetup({ build: false });
-  await withLock(() => build({ strict: true }));
+  if (!(await withLock(() => build({ strict: true })))) process.exitCode = 1;
 }

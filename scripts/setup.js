@@ -45,14 +45,17 @@ export function die(text) {
 }
 
 /**
- * Makes everything asked for ready. When it already is, this costs a few milliseconds and takes
+ * Makes everything asked for ready, or ends the program. When it already is, this costs a few milliseconds and takes
  * no lock; otherwise runs of it wait for each other.
  *
  * @param debian Debian packages that should be there; missing ones are installed where we may
  * @param build  whether dist/ must match the sources
+ * @param buildMayFail whether to go on without a dist/ that does
+ * @returns whether the build, if there was to be one, is good
  */
-export async function ensureSetup({ debian = [], build = true } = {}) {
+export async function ensureSetup({ debian = [], build = true, buildMayFail = false } = {}) {
   requireNode();
+  let built = true;
   const todo = () => !packagesMatch() || (build && !buildMatches());
   if (todo()) {
     await withLock(async () => {
@@ -60,12 +63,14 @@ export async function ensureSetup({ debian = [], build = true } = {}) {
       if (build && !buildMatches()) {
         say('building…');
         const { build: run } = await import('./build.js');
-        await run();
+        built = await run();
       }
     });
   }
+  if (!built && !buildMayFail) process.exit(1);
   const missing = debian.filter((name) => !hasDebianPackage(name));
   if (missing.length > 0) await withLock(() => installDebian(missing));
+  return built;
 }
 
 function requireNode() {
