@@ -9,3 +9,4 @@ export { bitmapRuns } from './bitmap-scan';
 export { refcountGet, refcountSet } from './refcount-get-set';
 export { refcountFreeRuns } from './refcount-scan';
 export { inflate } from './inflate';
+export { zstdDecode } from './zstd-decode';
