@@ -6,6 +6,7 @@
 // that was interrupted leaves the old dist/ or none, never half of one.
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -13,7 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -36,6 +37,9 @@ export const bundleOptions = {
 
 /** The program that the worker pool starts; it must lie beside the bundle that starts it. */
 export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
+
+/** What the demonstration converts. */
+const SAMPLE = 'src/cli/sample.qcow2';
 
 /**
  * Builds dist/ anew. The caller holds the set-up lock.
@@ -98,6 +102,7 @@ async function bundle(out) {
     await stop();
   }
   chmodSync(join(out, 'qcow2-img.js'), 0o755);
+  if (existsSync(join(root, SAMPLE))) copyFileSync(join(root, SAMPLE), join(out, basename(SAMPLE)));
   return true;
 }
 

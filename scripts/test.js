@@ -135,9 +135,27 @@ async function testInChromium(files) {
   }
   const folder = join(out, 'web');
   const bundles = await bundle(files, folder, IN_CHROMIUM, { platform: 'browser' });
-  const { chromium } = await import('playwright-core');
+  const browser = await launch(executablePath).catch(async (err) => {
+    const output = err.message;
+    await report('chromium', '', () => ({ passed: 0, failed: bundles.length, skipped: 0, output }));
+  });
+  if (browser === undefined) return;
   const server = await serve(folder);
-  const browser = await chromium.launch({
+  try {
+    const origin = `http://127.0.0.1:${server.address().port}`;
+    await eachAtOnce(bundles, ({ file, path }) =>
+      report(file, IN_CHROMIUM, () => runInPage(browser, origin, path)),
+    );
+  } finally {
+    await browser.close();
+    server.close();
+    server.closeAllConnections();
+  }
+}
+
+async function launch(executablePath) {
+  const { chromium } = await import('playwright-core');
+  return chromium.launch({
     executablePath,
     args: [
       '--no-sandbox',
@@ -149,16 +167,6 @@ async function testInChromium(files) {
       '--disable-sync',
     ],
   });
-  try {
-    const origin = `http://127.0.0.1:${server.address().port}`;
-    await eachAtOnce(bundles, ({ file, path }) =>
-      report(file, IN_CHROMIUM, () => runInPage(browser, origin, path)),
-    );
-  } finally {
-    await browser.close();
-    server.close();
-    server.closeAllConnections();
-  }
 }
 
 async function runInPage(browser, origin, path) {

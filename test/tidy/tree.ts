@@ -1,5 +1,5 @@
 /** The project's files, as the tidiness rules see them. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { sep } from 'node:path';
 
 /** Tests run in the project's folder. */
@@ -7,7 +7,7 @@ const FIXTURES = 'test/fixtures/';
 
 /** Paths below these folders of files that people write, with `/` between their parts. */
 export function sourceFiles(...folders: string[]): string[] {
-  return folders.flatMap((folder) =>
+  return folders.filter(existsSync).flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: 'utf8' })
       .map((path) => `${folder}/${path.split(sep).join('/')}`)
       .filter((path) => /\.[jt]s$/.test(path) && !path.startsWith(FIXTURES))
