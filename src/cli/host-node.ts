@@ -35,7 +35,9 @@ export function nodeHost(script: string | undefined): Host {
     threads: availableParallelism(),
     startWorkers: startNodeWorkers,
     out: (text) => writeText(STDOUT, text),
-    error: (message) => writeText(STDERR, `${program}: ${message}\n`),
+    error: (message) => {
+      writeText(STDERR, message.replace(/^/gm, `${program}: `).concat('\n'));
+    },
     note: (text) => writeText(STDERR, text),
     openFile: openNodeFile,
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),

@@ -1,0 +1,99 @@
+/**
+ * Progress of a long command: what qemu-img prints, where the output is read by a program; on a
+ * terminal a bar with rate and time left.
+ */
+import { formatSize } from '../base/sizes.ts';
+import type { Host } from './command.ts';
+
+/** A display of progress. */
+export interface Progress {
+  readonly update: (done: number, total: number) => void;
+  /** All is done. */
+  end(): void;
+  /** The command failed: leaves what is shown as it is. */
+  stop(): void;
+}
+
+/** What to show, and whether at all. */
+export interface ProgressOptions {
+  readonly enabled: boolean;
+  readonly total: number;
+  /** Standard output carries the disk: the display goes to standard error. */
+  readonly stream: boolean;
+}
+
+/** Between two updates of a bar, milliseconds. */
+const REDRAW_MS = 100;
+const BAR_CELLS = 30;
+
+/** Starts the display that fits the host. */
+export function startProgress(host: Host, options: ProgressOptions): Progress {
+  const { enabled, stream } = options;
+  if (!enabled) return { update() {}, end() {}, stop() {} };
+  const print = (text: string) => (stream ? host.note(text) : host.out(text));
+  return host.terminal && !stream ? barProgress(print) : percentProgress(print);
+}
+
+/** qemu-img's: a line that is written over, a step for each percent. */
+function percentProgress(print: (text: string) => void): Progress {
+  let shown = Number.NEGATIVE_INFINITY;
+  const show = (percent: number) => {
+    shown = percent;
+    print(`    (${percent.toFixed(2)}/100%)\r`);
+  };
+  show(0);
+  return {
+    update(done, total) {
+      const percent = total > 0 ? (done / total) * 100 : 100;
+      if (percent >= shown + 1 || (percent === 100 && shown < 100)) show(percent);
+    },
+    end() {
+      if (shown < 100) show(100);
+      print('\n');
+    },
+    stop() {},
+  };
+}
+
+/** Seconds as people read them: 0:07, 1:02:33. */
+function formatTime(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const two = (value: number) => String(value).padStart(2, '0');
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes}:${two(whole % 60)}`;
+  return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
+}
+
+function barProgress(print: (text: string) => void): Progress {
+  const start = performance.now();
+  let last = Number.NEGATIVE_INFINITY;
+  const draw = (done: number, total: number) => {
+    const part = total > 0 ? done / total : 1;
+    const seconds = (performance.now() - start) / 1000;
+    const cells = Math.round(part * BAR_CELLS);
+    const bar = '█'.repeat(cells) + '░'.repeat(BAR_CELLS - cells);
+    const percent = `${Math.floor(part * 100)}%`.padStart(4);
+    const rate = seconds > 0 ? `${formatSize(done / seconds)}/s` : '';
+    const left =
+      done > 0 && done < total ? `${formatTime((seconds * (1 - part)) / part)} left` : '';
+    const size = `${formatSize(done)} of ${formatSize(total)}`;
+    print(`\r\x1b[K${bar}${percent}  ${size}  ${rate}  ${left}`);
+  };
+  let total = 0;
+  return {
+    update(done, of) {
+      total = of;
+      const now = performance.now();
+      if (now - last < REDRAW_MS) return;
+      last = now;
+      draw(done, of);
+    },
+    end() {
+      draw(total, total);
+      print('\n');
+    },
+    stop() {
+      print('\n');
+    },
+  };
+}

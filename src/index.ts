@@ -1,0 +1,20 @@
+/** The library, as browsers and Node both have it. */
+export { type ErrorCode, isQcow2Error, Qcow2Error } from './base/errors.ts';
+export {
+  type ConvertOptions,
+  convertToRaw,
+  convertToStream,
+  type StreamTarget,
+} from './convert/convert.ts';
+export type { BitmapDirectoryEntry } from './format/bitmap-directory.ts';
+export type { Header } from './format/header.ts';
+export type { Snapshot } from './format/snapshot-table.ts';
+export type { DataSource, Disk, Extent } from './image/disk.ts';
+export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
+export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
+export { Qcow2Image, type Qcow2OpenOptions } from './image/qcow2/qcow2-image.ts';
+export type { SnapshotSelector } from './image/qcow2/snapshots.ts';
+export { RawImage } from './image/raw/raw-image.ts';
+export { blobStorage } from './storage/blob.ts';
+export { memoryStorage } from './storage/memory.ts';
+export type { Storage, StorageCursor, StorageHandle } from './storage/storage.ts';
