@@ -10,7 +10,7 @@ import { join, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureSetup, root, say } from './setup.js';
 
-await ensureSetup({ debian: ['qemu-utils'], buildMayFail: true });
+await ensureSetup({ debian: ['qemu-utils', 'e2fsprogs', 'time'], buildMayFail: true });
 const esbuild = await import('esbuild');
 const { bundleOptions, workerEntry } = await import('./build.js');
 
