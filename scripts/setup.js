@@ -45,8 +45,8 @@ export function die(text) {
 }
 
 /**
- * Makes everything asked for ready, or ends the program. When it already is, this costs a few milliseconds and takes
- * no lock; otherwise runs of it wait for each other.
+ * Makes everything asked for ready, or ends the program. When it already is, this costs a few
+ * milliseconds and takes no lock; otherwise runs of it wait for each other.
  *
  * @param debian Debian packages that should be there; missing ones are installed where we may
  * @param build  whether dist/ must match the sources
