@@ -1,4 +1,4 @@
-/** Timing whole processes: wall and CPU time, peak memory, in turns so that drift hits all alike. */
+/** Timing whole processes: wall and CPU time, peak memory; in turns, so that drift hits all. */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

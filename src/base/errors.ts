@@ -8,7 +8,7 @@ export type ErrorCode =
   | 'NOT_QCOW2'
   /** The image breaks the format: damaged, hostile, or cut short. */
   | 'CORRUPT'
-  /** The format allows it and this reader does not know it: a feature bit, a version, encryption. */
+  /** The format allows it, this reader does not know it: a feature bit, a version, encryption. */
   | 'UNSUPPORTED'
   /** A request that reaches past the end of what there is, or an option outside its limits. */
   | 'OUT_OF_RANGE'

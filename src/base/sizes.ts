@@ -9,10 +9,20 @@ const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
 export function formatSize(bytes: number): string {
   let unit = 0;
   while (unit < UNITS.length - 1 && bytes >= 1000 * 1024 ** unit) unit++;
-  const value = (bytes / 1024 ** unit).toPrecision(3);
-  // C writes 999.9 as "1e+03" with three digits; toPrecision says "1.00e+3".
-  const text = value.includes('e') ? '1e+03' : String(Number(value));
-  return `${text} ${UNITS[unit]}`;
+  return `${threeDigits(bytes / 1024 ** unit)} ${UNITS[unit]}`;
+}
+
+/** @param value from 0.9 to below 16384, or a whole number below 1000 */
+function threeDigits(value: number): string {
+  const scale = value >= 100 ? 1 : value >= 10 ? 10 : value >= 1 ? 100 : 1000;
+  // The scale has fewer bits than it makes the number's last place grow, so no other number lands
+  // on a tie; and a tie goes to the even digit in C: 12.25 MiB are "12.2 MiB".
+  const scaled = value * scale;
+  const below = Math.floor(scaled);
+  const rounded = scaled - below === 0.5 ? below + (below % 2) : Math.round(scaled);
+  if (rounded < 1000 * scale) return String(rounded / scale);
+  // Four digits before the point: C counts in powers of ten from there.
+  return `${String(Number(value.toPrecision(3)) / 1000)}e+03`;
 }
 
 /** All digits of a size, also above 2^53 where `String` would round to the shortest form. */

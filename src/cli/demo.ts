@@ -19,7 +19,8 @@ export async function demo(host: Host): Promise<number> {
     const disk = await openDisk(host.openFile(sample));
     host.out(
       `sample.qcow2: ${formatSize(statSync(sample).size)} of file, ` +
-        `${formatSize(disk.size)} of disk\n$ ${host.program} convert -O raw sample.qcow2 sample.raw\n`,
+        `${formatSize(disk.size)} of disk\n` +
+        `$ ${host.program} convert -O raw sample.qcow2 sample.raw\n`,
     );
     const start = performance.now();
     await convert.run(['-O', 'raw', sample, raw], host);

@@ -60,7 +60,9 @@ export function parseBitmapExtension(
   }
   const count = reader.u32(0, 'bitmaps_ext');
   if (count > BITMAPS_MAX) {
-    const message = `bitmaps_ext: Image has ${count} bitmaps, exceeding the QEMU supported maximum of ${BITMAPS_MAX}`;
+    const message =
+      `bitmaps_ext: Image has ${count} bitmaps, ` +
+      `exceeding the QEMU supported maximum of ${BITMAPS_MAX}`;
     fail('UNSUPPORTED', message, 0);
   }
   if (count === 0) fail('CORRUPT', 'found bitmaps extension with zero bitmaps', 0);
@@ -71,7 +73,9 @@ export function parseBitmapExtension(
   const size = reader.u64(8, 'bitmaps_ext');
   if (size.high !== 0 || size.low > BITMAP_DIRECTORY_BYTES_MAX) {
     const bytes = (BigInt(size.high) << 32n) + BigInt(size.low);
-    const message = `bitmaps_ext: bitmap directory size (${bytes}) exceeds the maximum supported size (${BITMAP_DIRECTORY_BYTES_MAX})`;
+    const message =
+      `bitmaps_ext: bitmap directory size (${bytes}) exceeds ` +
+      `the maximum supported size (${BITMAP_DIRECTORY_BYTES_MAX})`;
     fail('UNSUPPORTED', message, 8);
   }
   return { count, directoryBytes: size.low, directoryOffset };

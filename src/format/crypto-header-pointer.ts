@@ -27,7 +27,9 @@ export function parseCryptoHeaderPointer(
   const offset = reader.number(0, 'Encryption header offset');
   const length = reader.number(8, 'Encryption header length');
   if (offset % clusterSize !== 0) {
-    const message = `Encryption header offset '${offset}' is not a multiple of cluster size '${clusterSize}'`;
+    const message =
+      `Encryption header offset '${offset}' is not a multiple of ` +
+      `cluster size '${clusterSize}'`;
     throw new Qcow2Error('CORRUPT', message, at);
   }
   if (length > LUKS_AREA_BYTES_MAX) {

@@ -21,7 +21,8 @@ export interface L1Entry {
 export function parseL1Offset(view: DataView, at: number, clusterSize: number, file = 0): number {
   const host = (view.getUint32(at) & 0x00ff_ffff) * HIGH + ((view.getUint32(at + 4) & ~511) >>> 0);
   if (host % clusterSize !== 0) {
-    const message = `L2 table offset 0x${host.toString(16)} unaligned (L1 index: 0x${(at / 8).toString(16)})`;
+    const index = (at / 8).toString(16);
+    const message = `L2 table offset 0x${host.toString(16)} unaligned (L1 index: 0x${index})`;
     throw new Qcow2Error('CORRUPT', message, file + at);
   }
   return host;

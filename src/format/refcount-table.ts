@@ -17,7 +17,8 @@ export function parseRefcountTableEntry(
   const low = view.getUint32(at + 4) & ~511;
   const host = high * HIGH + (low >>> 0);
   if (host % clusterSize !== 0 || high >= 0x4000_0000) {
-    const message = `Refblock offset 0x${host.toString(16)} unaligned (reftable index: 0x${(at / 8).toString(16)})`;
+    const index = (at / 8).toString(16);
+    const message = `Refblock offset 0x${host.toString(16)} unaligned (reftable index: 0x${index})`;
     throw new Qcow2Error('CORRUPT', message, file + at);
   }
   return host;

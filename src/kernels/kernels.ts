@@ -77,6 +77,7 @@ export const DecodeError = {
   unsupported: -6,
 } as const;
 
+/** All kernels, bound to one memory. */
 export interface Kernels {
   readonly memory: WebAssembly.Memory;
 
