@@ -12,7 +12,7 @@ export function formatSize(bytes: number): string {
   return `${threeDigits(bytes / 1024 ** unit)} ${UNITS[unit]}`;
 }
 
-/** @param value from 0.9 to below 16384, or a whole number below 1000 */
+/** @param value below 1000; a whole number where it is below 0.97 */
 function threeDigits(value: number): string {
   const scale = value >= 100 ? 1 : value >= 10 ? 10 : value >= 1 ? 100 : 1000;
   // The scale has fewer bits than it makes the number's last place grow, so no other number lands
@@ -20,9 +20,8 @@ function threeDigits(value: number): string {
   const scaled = value * scale;
   const below = Math.floor(scaled);
   const rounded = scaled - below === 0.5 ? below + (below % 2) : Math.round(scaled);
-  if (rounded < 1000 * scale) return String(rounded / scale);
-  // Four digits before the point: C counts in powers of ten from there.
-  return `${String(Number(value.toPrecision(3)) / 1000)}e+03`;
+  // Just below the next unit: C writes four digits with an exponent.
+  return rounded === 1000 * scale ? '1e+03' : String(rounded / scale);
 }
 
 /** All digits of a size, also above 2^53 where `String` would round to the shortest form. */
