@@ -1,0 +1,200 @@
+/** `qcow2-img info`: what an image, or each image of a backing chain, says about itself. */
+import { formatBytes, formatSize } from '../../base/sizes.ts';
+import { isFormat } from '../../image/open.ts';
+import { fullBackingName } from '../backing-name.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
+import { formatJson, type JsonObject } from '../json.ts';
+import { explainOpen } from '../open-image.ts';
+import { given, valueOf as lastValue, type OptionSpec } from '../options.ts';
+import { pathGate, resolveName } from '../path-gate.ts';
+import { snapshotList } from '../snapshot-list.ts';
+import { treeText } from '../tree-text.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'help', short: 'h', value: false },
+  { name: 'format', short: 'f', value: true },
+  { name: 'output', value: true },
+  { name: 'backing-chain', value: false },
+  { name: 'force-share', short: 'U', value: false },
+  { name: 'untrusted', value: false },
+  // QEMU's, and not ours: named so that abbreviations are ambiguous in the same places.
+  { name: 'object', value: true },
+  { name: 'image-opts', value: false },
+];
+
+const BITMAPS_WARNING = {
+  version2:
+    'This qcow2 v2 image contains bitmaps, but they may have been modified by software without ' +
+    'persistent bitmap support; so now these bitmaps must all be considered inconsistent',
+  version3:
+    'a program lacking bitmap support modified this file, so all bitmaps are now considered ' +
+    'inconsistent',
+};
+
+/** What the command line asks for. */
+interface Request {
+  readonly filename: string;
+  readonly format: string | undefined;
+  readonly json: boolean;
+  readonly chain: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const info: Command = {
+  name: 'info',
+  usage: 'info [-f FMT] [--output=human|json] [--backing-chain] [-U] [--untrusted] FILE',
+
+  async run(args, host) {
+    const request = parseRequest(args);
+    if (request === 'help') {
+      host.out(`usage: ${host.program} ${info.usage}\n`);
+      return 0;
+    }
+    const reports = await reportChain(host, request);
+    host.out(request.json ? jsonText(reports, request) : reports.map(humanText).join('\n'));
+    return 0;
+  },
+};
+
+function parseRequest(args: readonly string[]): Request | 'help' {
+  const parsed = parseCommandLine(args, OPTIONS);
+  if (given(parsed, 'help')) return 'help';
+  const [filename, ...more] = parsed.operands;
+  for (const name of ['object', 'image-opts']) {
+    if (given(parsed, name)) throw new UsageError(`--${name} is not supported`);
+  }
+  if (filename === undefined || more.length > 0) {
+    throw new UsageError('Expecting one image file name', true);
+  }
+  const output = lastValue(parsed, 'output') ?? 'human';
+  if (output !== 'human' && output !== 'json') {
+    throw new UsageError('--output must be used with human or json as argument.');
+  }
+  return {
+    filename,
+    format: lastValue(parsed, 'format'),
+    json: output === 'json',
+    chain: given(parsed, 'backing-chain'),
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+/** One image to report on, and the image that named it. */
+interface Link {
+  readonly filename: string;
+  readonly format: string | undefined;
+  readonly namedBy: { readonly path: string; readonly name: string } | undefined;
+}
+
+/** Nothing is printed before the whole chain was read, so that an error stands alone. */
+async function reportChain(host: Host, request: Request): Promise<ImageReport[]> {
+  const { filename, format, chain, untrusted } = request;
+  const reports: ImageReport[] = [];
+  const seen = new Set<string>();
+  let link: Link | undefined = { filename, format, namedBy: undefined };
+  while (link) {
+    if (seen.has(link.filename)) {
+      throw new UsageError(`Backing file '${link.filename}' creates an infinite loop.`);
+    }
+    seen.add(link.filename);
+    const report: ImageReport = await reportLink(host, link, { first: filename, untrusted });
+    warnOfBitmaps(host, report);
+    reports.push(report);
+    const { backing } = report;
+    link = chain && backing ? nextLink(report.filename, backing) : undefined;
+  }
+  return reports;
+}
+
+function nextLink(path: string, backing: NonNullable<ImageReport['backing']>): Link {
+  const { name, format } = backing;
+  return { filename: backing.path, format, namedBy: { path, name } };
+}
+
+function reportLink(
+  host: Host,
+  { filename, format, namedBy }: Link,
+  { first, untrusted }: { first: string; untrusted: boolean },
+): Promise<ImageReport> {
+  return explainOpen(filename, async () => {
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
+    }
+    const start = resolveName(first, '');
+    const storage = namedBy
+      ? await pathGate(host, start, { untrusted })({
+          kind: 'backing',
+          name: namedBy.name,
+          from: namedBy.path,
+        })
+      : host.openFile(start);
+    try {
+      const path = storage.name;
+      return await reportImage(storage, {
+        filename: path,
+        format,
+        allocatedBytes: host.allocatedBytes(path),
+        resolve: (name) => fullBackingName(name, path),
+      });
+    } finally {
+      await storage.close();
+    }
+  });
+}
+
+function warnOfBitmaps(host: Host, { bitmapsInconsistent }: ImageReport): void {
+  if (bitmapsInconsistent === undefined) return;
+  // QEMU ends the second line without a newline.
+  host.note(`${host.program}: warning: ${BITMAPS_WARNING[bitmapsInconsistent]}
+Some clusters may be leaked, run '${host.program} check -r' on the image file to fix.`);
+}
+
+function humanText(report: ImageReport): string {
+  const { virtualSize, clusterSize, backing, snapshots, specific } = report;
+  const lines = [
+    `image: ${report.filename}`,
+    `file format: ${report.format}`,
+    `virtual size: ${formatSize(virtualSize)} (${formatBytes(virtualSize)} bytes)`,
+    `disk size: ${formatSize(report.allocatedBytes)}`,
+  ];
+  if (report.encrypted) lines.push('encrypted: yes');
+  if (clusterSize !== undefined) lines.push(`cluster_size: ${clusterSize}`);
+  if (report.dirty) lines.push('cleanly shut down: no');
+  if (backing) {
+    const { name, path, format } = backing;
+    lines.push(`backing file: ${name}${path === name ? '' : ` (actual path: ${path})`}`);
+    if (format !== undefined) lines.push(`backing file format: ${format}`);
+  }
+  if (snapshots.length > 0) lines.push('Snapshot list:', ...snapshotList(snapshots));
+  const text = `${lines.join('\n')}\n`;
+  if (!specific) return text;
+  const { data } = specific;
+  return `${text}Format specific information:\n${treeText(data as JsonObject, 1)}`;
+}
+
+function jsonText(reports: readonly ImageReport[], { chain }: Request): string {
+  const objects = reports.map(jsonObject);
+  return `${formatJson(chain ? objects : objects[0]!)}\n`;
+}
+
+/** Members in QEMU's order, which is that of its hash table. */
+function jsonObject(report: ImageReport): JsonObject {
+  const { backing, snapshots } = report;
+  return {
+    'backing-filename-format': backing?.format,
+    snapshots: snapshots.length > 0 ? snapshots.map(snapshotMembers) : undefined,
+    'virtual-size': report.virtualSize,
+    filename: report.filename,
+    'cluster-size': report.clusterSize,
+    format: report.format,
+    'actual-size': report.allocatedBytes,
+    'format-specific': report.specific,
+    'full-backing-filename': backing?.path,
+    encrypted: report.encrypted ? true : undefined,
+    'backing-filename': backing?.name,
+    'dirty-flag': report.dirty,
+  };
+}
