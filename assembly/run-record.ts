@@ -28,3 +28,12 @@ export function storeRun(out: usize, kind: u32, units: u32, host: u64, bytes: u3
   store<f64>(out, <f64><i64>host, 8);
   store<u64>(out, <u64>bytes, 16);
 }
+
+/** Writes two records of one unit each. The lanes of `kinds` are the first words, 1 << 32 | kind. */
+// @ts-ignore: decorator
+@inline
+export function storeUnitRuns(out: usize, kinds: v128, hosts: v128, bytes: v128): void {
+  v128.store(out, v128.shuffle<u64>(kinds, hosts, 0, 2));
+  v128.store(out, v128.shuffle<u64>(bytes, kinds, 0, 3), 16);
+  v128.store(out, v128.shuffle<u64>(hosts, bytes, 1, 3), 32);
+}

@@ -220,6 +220,16 @@ for (const [build, kernels] of bound) {
     assert.is(kernels.l2ExtendedRuns(size - 16, 0, 32, 16, 0, OUT, 1), 1);
   });
 
+  test('reads a table that ends with the memory', () => {
+    const size = memory.buffer.byteLength;
+    for (let entries = 1; entries < 20; entries++) {
+      const table = size - entries * 16;
+      for (let i = 0; i < entries; i++) put(table + i * 16, BigInt(i + 1) << 16n, ALL);
+      assert.is(kernels.l2ExtendedRuns(table, 0, entries * 32, 16, 0, OUT, 3), 1);
+      assert.equal(runsAt(1), [['data', entries * 32, 65536, 0]]);
+    }
+  });
+
   test.run();
 }
 

@@ -173,6 +173,18 @@ for (const [build, kernels] of bound) {
     assert.is(kernels.l2Runs(size - 8, 1, 16, 0, OUT, 1), 1);
   });
 
+  test('reads a table that ends with the memory', () => {
+    const size = memory.buffer.byteLength;
+    for (let entries = 1; entries < 150; entries++) {
+      const table = size - entries * 8;
+      bytes.fill(0, table, size);
+      for (const flags of [0, dataFile]) {
+        assert.is(kernels.l2Runs(table, entries, 16, flags, OUT, 3), 1);
+        assert.equal(runsAt(1), [['unallocated', entries, 0, 0]]);
+      }
+    }
+  });
+
   test.run();
 }
 
@@ -192,6 +204,32 @@ test('on every length and break point of a run', () => {
         );
       }
     }
+  }
+});
+
+test('on crowds of entries that do not join', () => {
+  const random = rng();
+  for (let round = 0; round < 2000; round++) {
+    const bits = 9 + random.below(13);
+    const flags = random.pick([0, 0, L2Flags.dataFile, L2Flags.version2]);
+    const entries = 60 + random.below(200);
+    // Streams, scattered data, data and holes or zeros by turns; now and then something else.
+    const mode = random.below(4);
+    const oddEntry = random.oneIn(2) ? 1 + random.below(entries) : 1000;
+    for (let i = 0; i < entries; i++) {
+      let host = 2 ** bits * (1 + random.below(2 ** (random.oneIn(9) ? 34 : 20)));
+      if (mode === 0) host = 2 ** 62 + random.below(2 ** random.pick([48, 49])) * 512;
+      if (mode > 1 && i % 2 === 0) host = mode - 2;
+      let high = Math.floor(host / 2 ** 32);
+      if (i % oddEntry === oddEntry - 1) high ^= 1 << random.below(31);
+      view.setUint32(IN + i * 8, high);
+      view.setUint32(IN + i * 8 + 4, host);
+      if (mode === 0) view.setUint8(IN + i * 8 + 7, random.below(256));
+    }
+    const outMax = random.oneIn(3) ? entries - random.below(60) : entries;
+    agree(`SEED=${SEED} round ${round}`, outMax * RUN_BYTES, (k, out) =>
+      k.l2Runs(IN, entries, bits, flags, out, outMax),
+    );
   }
 });
 

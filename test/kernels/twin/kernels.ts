@@ -7,18 +7,20 @@ import type { Kernels } from '../../../src/kernels/kernels.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
+import { inflate } from './inflate.ts';
 import { l2ExtendedRuns } from './l2-extended.ts';
 import { l2Runs } from './l2-run.ts';
 import { refcountGet, refcountSet } from './refcount-get-set.ts';
 import { refcountFreeRuns } from './refcount-scan.ts';
 import { dataRanges } from './zero-detect.ts';
+import { zstdDecode } from './zstd-decode.ts';
 
 /** Binds the twins to a memory. */
 export function twinKernels(memory: WebAssembly.Memory): Kernels {
   return {
     memory,
-    inflate: missing,
-    zstdDecode: missing,
+    inflate: inflate(memory),
+    zstdDecode: zstdDecode(memory),
     dataRanges: dataRanges(memory),
     l2Runs: l2Runs(memory),
     l2ExtendedRuns: l2ExtendedRuns(memory),
@@ -29,8 +31,4 @@ export function twinKernels(memory: WebAssembly.Memory): Kernels {
     bitmapBits: bitmapBits(memory),
     bitmapRuns: bitmapRuns(memory),
   };
-}
-
-function missing(): number {
-  throw new Error('this kernel has no twin yet');
 }
