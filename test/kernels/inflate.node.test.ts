@@ -8,7 +8,7 @@ import { rng, SEED } from '../random.ts';
 import { Bench, malformedStreams, randomStream, sameBytes } from './inflate-streams.ts';
 
 const replay = `SEED=${SEED}`;
-const SLOW = process.env.SLOW === '1';
+const SLOW = Boolean(process.env.SLOW);
 const bench = new Bench(1 << 20);
 const { inflate } = wasmKernels(bench.memory);
 

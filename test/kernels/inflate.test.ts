@@ -16,9 +16,13 @@ import {
 } from './inflate-streams.ts';
 import { inflate as inflateTwin } from './twin/inflate.ts';
 
-const SLOW =
-  (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env.SLOW ===
-  '1';
+/** In pages, SLOW is a global. */
+interface Host {
+  SLOW?: string;
+  process?: { env: { SLOW?: string } };
+}
+const host = globalThis as unknown as Host;
+const SLOW = Boolean(host.SLOW ?? host.process?.env.SLOW);
 const replay = `SEED=${SEED}`;
 
 const bench = new Bench(2 << 20);
