@@ -7,11 +7,12 @@
 // Spec: "Extended L2 Entries". Neither bit: unallocated. Both bits: corrupt, and so is an allocated
 // subcluster of a cluster that has no place. A compressed cluster is all or nothing: word 1 is 0.
 //
-// Whole clusters that go on as the last one ended, the usual case by far, are passed over two
-// entries at a time; the others are cut into stretches of equal bits.
+// Whole clusters that go on as the last one ended, the usual case by far, and crowds of compressed
+// ones have loops of their own. The others are cut where their subclusters change.
 
 import { MISUSE, isClusterBits, mapped } from './bounds';
 import { COMPRESSED, COPIED, streamBytes, streamHost, streamHostRefused } from './compressed-descriptor';
+import { wordPairAt } from './entry-word';
 import { CORRUPT, COMPRESSED_RUN, DATA, UNALLOCATED, ZERO, RUN_BYTES, storeRun } from './run-record';
 
 // @ts-ignore: decorator
@@ -27,13 +28,6 @@ import { CORRUPT, COMPRESSED_RUN, DATA, UNALLOCATED, ZERO, RUN_BYTES, storeRun }
 // @ts-ignore: decorator
 @inline const DATA_FILE: u32 = 2;
 
-// @ts-ignore: decorator
-@inline
-function entryAt(at: usize): v128 {
-  const raw = v128.load(at);
-  return v128.shuffle<u8>(raw, raw, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
-}
-
 /** How many of the `limit` entries at `at` are wholly allocated, from host offset `want` on. */
 function fullClusters(at: usize, limit: u32, want: u64, cluster: u64): u32 {
   let n: u32 = 0;
@@ -41,7 +35,7 @@ function fullClusters(at: usize, limit: u32, want: u64, cluster: u64): u32 {
   const stride = v128.replace_lane<u64>(v128.splat<u64>(0), 0, cluster);
   let a = v128.replace_lane<u64>(v128.splat<u64>(ALL_ALLOCATED), 0, want);
   while (n < limit) {
-    const d = v128.xor(v128.and(entryAt(at + (<usize>n << 4)), mask), a);
+    const d = v128.xor(v128.and(wordPairAt(at + (<usize>n << 4)), mask), a);
     if (v128.any_true(d)) break;
     a = v128.add<u64>(a, stride);
     n++;
@@ -60,6 +54,24 @@ function emptyClusters(at: usize, limit: u32): u32 {
     n += 4;
   }
   while (n < limit && !v128.any_true(v128.load(at + (<usize>n << 4)))) n++;
+  return n;
+}
+
+/**
+ * Writes the runs of the compressed clusters that the `limit` entries at `at` begin with, each of
+ * 32 subclusters; @returns how many. Stops at whatever needs a second look.
+ */
+function streamClusters(at: usize, limit: u32, clusterBits: u32, out: usize): u32 {
+  let n: u32 = 0;
+  for (; n < limit; n++) {
+    const words = wordPairAt(at + (<usize>n << 4));
+    const plain = v128.extract_lane<u64>(words, 0) & ~COPIED;
+    const host = streamHost(plain, clusterBits);
+    const isStream = (plain & COMPRESSED) != 0 && v128.extract_lane<u64>(words, 1) == 0;
+    if (!isStream || streamHostRefused(host)) break;
+    storeRun(out, COMPRESSED_RUN, 32, host, streamBytes(plain, host, clusterBits));
+    out += RUN_BYTES;
+  }
   return n;
 }
 
@@ -83,8 +95,11 @@ export function l2ExtendedRuns(
   let openNext: u64 = NOTHING;
   let openBytes: u32 = 0;
 
+  // Whether the last entry was one with the run before it: the next ones may be as well.
+  let grew = false;
   while (subclusters != 0) {
-    if (first == 0 && subclusters >= 32) {
+    if (grew && subclusters >= 32) {
+      grew = false;
       let whole: u32 = 0;
       const limit = subclusters >> 5;
       if (openKind == UNALLOCATED) {
@@ -102,8 +117,25 @@ export function l2ExtendedRuns(
         continue;
       }
     }
-    const entry = bswap<u64>(load<u64>(table));
-    const bitmap = bswap<u64>(load<u64>(table, 8));
+    if (openKind == COMPRESSED_RUN && subclusters >= 32 && !dataFile) {
+      // Where one cluster is compressed, the next ones are. The run in hand goes in front of them.
+      const room = min(outMax - runs - 1, subclusters >> 5);
+      const streams = streamClusters(table, room, clusterBits, out + RUN_BYTES);
+      if (streams != 0) {
+        storeRun(out, openKind, openUnits, openHost, openBytes);
+        out += <usize>(streams + 1) * RUN_BYTES;
+        runs += streams + 1;
+        openKind = CORRUPT;
+        openUnits = 0;
+        openNext = NOTHING;
+        subclusters -= streams << 5;
+        table += <usize>streams << 4;
+        continue;
+      }
+    }
+    const words = wordPairAt(table);
+    const entry = v128.extract_lane<u64>(words, 0);
+    const bitmap = v128.extract_lane<u64>(words, 1);
     const plain = entry & ~COPIED;
     const allocated = <u32>bitmap;
     const zero = <u32>(bitmap >> 32);
@@ -124,33 +156,29 @@ export function l2ExtendedRuns(
     }
     if (alone == CORRUPT) host = 0;
 
-    const hole = ~(allocated | zero);
+    // A bit where the kind is not that of the subcluster before, and one at the end.
+    let edges = <u64>1 << end;
+    if (alone == 0) {
+      const changes = (allocated ^ (allocated << 1)) | (zero ^ (zero << 1));
+      edges |= <u64>(changes & (~1 << first)) & (edges - 1);
+    }
     let s = first;
     do {
+      const until = <u32>ctz<u64>(edges);
+      const units = until - s;
       let kind = alone;
       let unitHost = host;
-      let units = end - s;
       let next: u64 = NOTHING;
       if (alone == 0) {
-        let same = hole;
-        kind = UNALLOCATED;
-        unitHost = 0;
-        next = 0;
-        if (allocated & (1 << s)) {
-          same = allocated;
-          kind = DATA;
-          unitHost = host + step * s;
-        } else if (zero & (1 << s)) {
-          same = zero;
-          kind = ZERO;
-          if (host != 0) unitHost = host + step * s;
-        }
-        const stretch = <u32>ctz<u32>(~(same >> s));
-        if (stretch < units) units = stretch;
-        if (kind == DATA || unitHost != 0) next = unitHost + step * units;
+        kind = (((allocated >> s) & 1) << 1) | ((zero >> s) & 1);
+        // Data has a place, zeros where the cluster has one. A mask: branches would be mispredicted.
+        const placed = <u64>0 - <u64>((kind >> 1) | (kind & <u32>(host != 0)));
+        unitHost = (host + step * s) & placed;
+        next = (unitHost + step * units) & placed;
       }
       if (openUnits != 0 && kind == openKind && unitHost == openNext) {
         openUnits += units;
+        grew = units == 32;
       } else {
         if (openUnits != 0) {
           storeRun(out, openKind, openUnits, openHost, openBytes);
@@ -164,8 +192,9 @@ export function l2ExtendedRuns(
         openBytes = bytes;
       }
       openNext = next;
-      s += units;
-    } while (s < end);
+      s = until;
+      edges &= edges - 1;
+    } while (edges != 0);
     subclusters -= end - first;
     first = 0;
     table += 16;

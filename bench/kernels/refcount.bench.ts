@@ -49,7 +49,7 @@ export default async function bench(): Promise<void> {
   printRaces('refcountGet', orders.map(get));
   printRaces('refcountSet', orders.map(set));
   printRaces('refcountFreeRuns', [
-    ...orders.map((order) => scan(order, 'full', () => bytes.fill(0x11, IN, IN + 0x10000))),
+    ...orders.map((order) => scan(order, 'full', () => bytes.fill(0xff, IN, IN + 0x10000))),
     ...orders.map((order) => scan(order, 'free', () => bytes.fill(0, IN, IN + 0x10000))),
     ...orders.map((order) => scan(order, 'long runs', () => fillBlock(2 ** order * 20))),
     ...orders.map((order) => scan(order, 'at random', () => fillBlock(1))),
