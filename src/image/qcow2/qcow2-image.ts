@@ -165,7 +165,7 @@ export class Qcow2Image implements Disk {
     const inBacking = Math.max(0, Math.min(length, backing.size - guest));
     const tail = () => {
       if (length > inBacking) {
-        list.push(ExtentKind.zero, guest + inBacking, length - inBacking, sourceBase);
+        list.push(ExtentKind.hole, guest + inBacking, length - inBacking, sourceBase);
       }
     };
     if (inBacking === 0) return tail();
