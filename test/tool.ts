@@ -1,0 +1,120 @@
+/** Programs as tests run them: the built tool, QEMU's, and folders for their files. Node only. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { requireQemu } from './oracle.ts';
+
+/** The built tool, which is run as a process of its own. */
+export const TOOL = resolve('dist/qcow2-img.js');
+
+/** How a program ended, and what it printed. */
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: Buffer;
+  readonly stderr: string;
+}
+
+/** Where a program runs. */
+export interface RunOptions {
+  readonly cwd?: string;
+  readonly timeoutMs?: number;
+}
+
+/** Runs a program to its end. */
+export function run(
+  program: string,
+  args: readonly string[],
+  { cwd, timeoutMs = 120_000 }: RunOptions = {},
+): Promise<Ended> {
+  return new Promise((done, fail) => {
+    const child = spawn(program, args, {
+      ...(cwd === undefined ? {} : { cwd }),
+      stdio: ['ignore', 'pipe', 'pipe'],
+      timeout: timeoutMs,
+      killSignal: 'SIGKILL',
+    });
+    const out: Buffer[] = [];
+    const err: Buffer[] = [];
+    child.stdout.on('data', (part: Buffer) => out.push(part));
+    child.stderr.on('data', (part: Buffer) => err.push(part));
+    child.once('error', fail);
+    child.once('close', (code, signal) => {
+      done({ code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() });
+    });
+  });
+}
+
+/** Runs the built tool. */
+export function tool(args: readonly string[], options?: RunOptions): Promise<Ended> {
+  return run(process.execPath, [TOOL, ...args], options);
+}
+
+/** Runs a program that has to succeed, and gives its standard output. */
+export async function must(
+  program: string,
+  args: readonly string[],
+  options?: RunOptions,
+): Promise<Buffer> {
+  const { code, signal, stdout, stderr } = await run(program, args, options);
+  if (code === 0) return stdout;
+  const line = [program, ...args].join(' ');
+  throw new Error(`${line}\nended with ${signal ?? code}:\n${stdout}${stderr}`);
+}
+
+/** Runs qemu-img, which has to succeed. */
+export function qemuImg(args: readonly string[], options?: RunOptions): Promise<Buffer> {
+  return must(requireQemu().img, args, options);
+}
+
+/**
+ * Runs qemu-io's commands on an image, all in one process. QEMU refuses to compress a cluster that
+ * is allocated already; such a write may fail, and leaves the image as it was.
+ */
+export async function qemuIo(
+  image: string,
+  commands: readonly string[],
+  { format = 'qcow2', ...options }: RunOptions & { readonly format?: string } = {},
+): Promise<void> {
+  if (commands.length === 0) return;
+  const args = ['-f', format, ...commands.flatMap((command) => ['-c', command]), image];
+  const { code, stdout, stderr } = await run(requireQemu().io, args, options);
+  const compressed = commands.some((command) => command.startsWith('write -c'));
+  const text = `${stdout}${stderr}`;
+  const real = compressed ? text.replaceAll('write failed: Input/output error', '') : text;
+  const failed = code !== 0 && !(compressed && code === 1);
+  if (failed || /failed|error|invalid|argument|aligned/i.test(real)) {
+    throw new Error(`qemu-io ${args.join(' ')}\nended with ${code}:\n${text}`);
+  }
+}
+
+/** A folder for a test's files, removed when `work` is done. */
+export async function inScratch<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), 'qcow2-test-'));
+  try {
+    return await work(folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Works through a list, as many at a time as there are processors, and one more. */
+export async function eachAtOnce<T>(
+  list: Iterable<T>,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const left = list[Symbol.iterator]();
+  const lane = async () => {
+    for (let next = left.next(); !next.done; next = left.next()) await work(next.value);
+  };
+  await Promise.all(Array.from({ length: availableParallelism() + 1 }, lane));
+}
+
+/** Where two buffers differ, as a person can use it; empty where they are equal. */
+export function difference(ours: Uint8Array, theirs: Uint8Array): string {
+  if (ours.length !== theirs.length) return `${ours.length} bytes, not ${theirs.length}`;
+  if (Buffer.compare(ours, theirs) === 0) return '';
+  const at = ours.findIndex((byte, i) => byte !== theirs[i]);
+  return `first difference at ${at}: ${ours[at]}, not ${theirs[at]}`;
+}
