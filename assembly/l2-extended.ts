@@ -101,10 +101,11 @@ export function l2ExtendedRuns(
     if (grew && subclusters >= 32) {
       grew = false;
       let whole: u32 = 0;
+      // A whole cluster joined, so the run ends where a cluster ends, on the host too.
       const limit = subclusters >> 5;
       if (openKind == UNALLOCATED) {
         whole = emptyClusters(table, limit);
-      } else if (openKind == DATA && (openNext & (cluster - 1)) == 0) {
+      } else if (openKind == DATA) {
         // The entry after the highest offset would have a reserved bit set.
         const room = (HOST_END - openNext) >> clusterBits;
         whole = fullClusters(table, room < limit ? <u32>room : limit, openNext, cluster);

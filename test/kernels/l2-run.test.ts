@@ -158,6 +158,24 @@ for (const [build, kernels] of bound) {
     });
   }
 
+  test('long runs end at the highest offset too', () => {
+    const runs = (entries: bigint[]) => {
+      put(IN, ...entries);
+      arm(20 * RUN_BYTES);
+      return runsAt(kernels.l2Runs(IN, entries.length, 16, 0, OUT, 20));
+    };
+    for (let length = 50; length < 250; length++) {
+      for (const zero of [0n, 1n]) {
+        const entries = Array.from(
+          { length: length + 9 },
+          (_, i) => ((1n << 56n) + (BigInt(i - length) << 16n)) | zero,
+        );
+        const expected = [zero ? 'zero' : 'data', length, 2 ** 56 - length * 65536, 0];
+        assert.equal(runs(entries), [expected, ...new Array(9).fill(['corrupt', 1, 0, 0])]);
+      }
+    }
+  });
+
   test('refuses wrong arguments, and touches nothing', () => {
     arm(RUN_BYTES);
     const size = memory.buffer.byteLength;
