@@ -35,6 +35,8 @@ export const BACKING_FORMAT_BYTES_MAX = 15;
 /** Dirty bitmaps of one image, and bytes of their directory (QEMU). */
 export const BITMAPS_MAX = 65535;
 export const BITMAP_DIRECTORY_BYTES_MAX = 1024 * BITMAPS_MAX;
+/** Bytes of one bitmap, stored (QEMU's BME_MAX_PHYS_SIZE). */
+export const BITMAP_BYTES_MAX = 512 * 1024 * 1024;
 /** Bytes of a bitmap's name (QEMU's BDRV_BITMAP_MAX_NAME_SIZE). */
 export const BITMAP_NAME_BYTES_MAX = 1023;
 /** granularity_bits, both ends included (QEMU). */

@@ -10,9 +10,10 @@
  * Specification: QEMU docs/interop/qcow2, "Bitmaps extension" and "Bitmap directory".
  */
 import { BigEndianReader, putU64 } from '../base/be.ts';
-import { alignUp } from '../base/bits.ts';
+import { alignUp, divCeil } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import {
+  BITMAP_BYTES_MAX,
   BITMAP_DIRECTORY_BYTES_MAX,
   BITMAP_GRANULARITY_BITS_MAX,
   BITMAP_GRANULARITY_BITS_MIN,
@@ -39,6 +40,12 @@ export interface BitmapDirectoryEntry {
   readonly granularityBits: number;
   readonly extraData: Uint8Array;
   readonly name: string;
+}
+
+/** What the entries are checked against. */
+interface DirectoryLimits {
+  readonly clusterSize: number;
+  readonly diskSize: number;
 }
 
 const EXTENSION_BYTES = 24;
@@ -99,21 +106,25 @@ export function serializeBitmapExtension(extension: BitmapExtension): Uint8Array
 export function parseBitmapDirectory(
   bytes: Uint8Array,
   at: number,
-  options: { readonly count: number; readonly clusterSize: number; readonly diskSize: number },
+  options: DirectoryLimits & { readonly count: number },
 ): BitmapDirectoryEntry[] {
   const reader = new BigEndianReader(bytes, at);
   const entries: BitmapDirectoryEntry[] = [];
   let pos = 0;
   while (pos < bytes.length) {
     if (entries.length === options.count) {
-      throw new Qcow2Error('CORRUPT', 'More bitmaps found than specified in header', at + pos);
+      throw new Qcow2Error(
+        'CORRUPT',
+        'More bitmaps found than specified in header extension',
+        at + pos,
+      );
     }
     const { entry, length } = parseEntry(reader, pos, options);
     entries.push(entry);
     pos += length;
   }
   if (entries.length !== options.count) {
-    throw new Qcow2Error('CORRUPT', 'Less bitmaps found than specified in header', at);
+    throw new Qcow2Error('CORRUPT', 'Less bitmaps found than specified in header extension', at);
   }
   return entries;
 }
@@ -121,51 +132,58 @@ export function parseBitmapDirectory(
 function parseEntry(
   reader: BigEndianReader,
   pos: number,
-  limits: { readonly clusterSize: number; readonly diskSize: number },
+  limits: DirectoryLimits,
 ): { entry: BitmapDirectoryEntry; length: number } {
+  const what = 'bitmap directory entry';
   const fail = (message: string, field: number): never => {
     throw new Qcow2Error('CORRUPT', message, reader.base + pos + field);
   };
-  const what = 'bitmap directory entry';
-  const tableOffset = reader.number(pos, what);
-  const tableEntries = reader.u32(pos + 8, what);
-  const flags = reader.u32(pos + 12, what);
-  const granularityBits = reader.u8(pos + 17, what);
+  if (pos + ENTRY_BYTES > reader.length) fail('Broken bitmap directory', 0);
   const nameBytes = reader.u16(pos + 18, what);
   const extraBytes = reader.u32(pos + 20, what);
   const length = alignUp(ENTRY_BYTES + extraBytes + nameBytes, 8);
-  if (pos + length > reader.length) fail('bitmap directory entry is cut short', 18);
-  if (tableEntries === 0 || tableOffset === 0 || tableOffset % limits.clusterSize !== 0) {
-    fail('bitmap table offset or size is invalid', 0);
-  }
-  if (flags & ~(BitmapFlag.inUse | BitmapFlag.auto | BitmapFlag.extraDataCompatible)) {
-    fail('reserved flags set in a bitmap directory entry', 12);
-  }
-  if (reader.u8(pos + 16, what) !== TYPE_DIRTY_TRACKING) fail('unknown bitmap type', 16);
-  if (
-    granularityBits < BITMAP_GRANULARITY_BITS_MIN ||
-    granularityBits > BITMAP_GRANULARITY_BITS_MAX
-  ) {
-    fail('bitmap granularity is out of range', 17);
-  }
-  if (nameBytes === 0 || nameBytes > BITMAP_NAME_BYTES_MAX) fail('bitmap name length', 18);
-  if (extraBytes !== 0) fail('bitmap extra data is not supported', 20);
-  // A consistent bitmap covers the disk exactly; one in use may belong to a size of before.
-  const bytesNeeded = Math.ceil(limits.diskSize / 2 ** granularityBits / 8);
-  if (!(flags & BitmapFlag.inUse) && tableEntries !== Math.ceil(bytesNeeded / limits.clusterSize)) {
-    fail('bitmap table size does not fit the disk', 8);
-  }
-  const extraAt = pos + ENTRY_BYTES;
-  const name = reader.slice(extraAt + extraBytes, nameBytes, what);
-  const entry = {
-    tableOffset,
-    tableEntries,
-    flags,
-    granularityBits,
-    extraData: reader.slice(extraAt, extraBytes, what).slice(),
-    name: new TextDecoder().decode(name),
+  if (pos + length > reader.length) fail('Broken bitmap directory', 18);
+  if (extraBytes !== 0) fail('Bitmap extra data is not supported', 20);
+  const name = new TextDecoder().decode(reader.slice(pos + ENTRY_BYTES, nameBytes, what));
+  const entry: BitmapDirectoryEntry = {
+    tableOffset: reader.number(pos, what),
+    tableEntries: reader.u32(pos + 8, what),
+    flags: reader.u32(pos + 12, what),
+    granularityBits: reader.u8(pos + 17, what),
+    extraData: new Uint8Array(),
+    name,
   };
+  const wrong =
+    reader.u8(pos + 16, what) !== TYPE_DIRTY_TRACKING ? 16 : wrongField(entry, nameBytes, limits);
+  if (wrong !== undefined) fail(`Bitmap '${name}' doesn't satisfy the constraints`, wrong);
+  if (!(entry.flags & BitmapFlag.inUse) && entry.tableEntries !== tableEntriesFor(entry, limits)) {
+    fail(`Could not read bitmap '${name}' from image: Invalid argument`, 8);
+  }
   return { entry, length };
+}
+
+/** Offset, within the entry, of a field that breaks the format or QEMU's limits. */
+function wrongField(
+  entry: BitmapDirectoryEntry,
+  nameBytes: number,
+  limits: DirectoryLimits,
+): number | undefined {
+  const { tableOffset, tableEntries, flags, granularityBits } = entry;
+  if (tableOffset === 0 || tableOffset % limits.clusterSize !== 0) return 0;
+  if (tableEntries === 0 || tableEntries * limits.clusterSize > BITMAP_BYTES_MAX) return 8;
+  if (flags & ~(BitmapFlag.inUse | BitmapFlag.auto | BitmapFlag.extraDataCompatible)) return 12;
+  if (granularityBits < BITMAP_GRANULARITY_BITS_MIN) return 17;
+  if (granularityBits > BITMAP_GRANULARITY_BITS_MAX) return 17;
+  if (nameBytes === 0 || nameBytes > BITMAP_NAME_BYTES_MAX) return 18;
+  // A bitmap in use may belong to the size that the disk had before.
+  const covered = tableEntries * limits.clusterSize * 8 * 2 ** granularityBits;
+  return !(flags & BitmapFlag.inUse) && limits.diskSize > covered ? 8 : undefined;
+}
+
+/** Table entries of a bitmap that covers the disk exactly. */
+function tableEntriesFor({ granularityBits }: BitmapDirectoryEntry, limits: DirectoryLimits) {
+  const bytes = divCeil(divCeil(limits.diskSize, 2 ** granularityBits), 8);
+  return divCeil(bytes, limits.clusterSize);
 }
 
 /** One directory entry as bytes, padding included. */

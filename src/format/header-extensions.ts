@@ -57,11 +57,13 @@ export function parseRawExtensions(bytes: Uint8Array, header: Header): RawExtens
   const reader = new BigEndianReader(bytes);
   const found: RawExtension[] = [];
   let at = header.headerLength;
-  // Past the end of a short file there are only zeros: the end marker.
-  while (at < end && at + 8 <= bytes.length) {
+  while (at < end) {
+    if (at + 8 > end) throw new Qcow2Error('CORRUPT', 'Header extension too large', at);
+    // Past the end of a short file there are only zeros: the end marker.
+    if (at + 8 > bytes.length) break;
     const type = reader.u32(at, 'header extension');
     const length = reader.u32(at + 4, 'header extension');
-    if (at + 8 > end || length > end - at - 8) {
+    if (length > end - at - 8) {
       throw new Qcow2Error('CORRUPT', 'Header extension too large', at);
     }
     if (type === ExtensionType.end) break;

@@ -23,7 +23,7 @@ import {
   REFCOUNT_TABLE_BYTES_MAX,
   SNAPSHOTS_MAX,
 } from '../base/limits.ts';
-import { hasFeature, Incompatible } from './feature-bits.ts';
+import { hasFeature, Incompatible, unknownIncompatible } from './feature-bits.ts';
 import { type Geometry, geometryOf, l1EntriesFor } from './geometry.ts';
 
 /** `QFI\xfb`. */
@@ -134,6 +134,11 @@ export function parseHeader(bytes: Uint8Array, options: HeaderOptions = {}): Hea
   );
   const refcountOrder = v3 ? reader.u32(96, 'header') : 4;
   const size = reader.u64(24, 'header');
+  // Before the L1 table: the order that QEMU checks them in.
+  const refcountTableOffset = tableOffset(reader, 48, clusterSize, 'Reference count table');
+  const snapshotsOffset = options.lenient
+    ? lenientOffset(reader.u64(64, 'header'))
+    : tableOffset(reader, 64, clusterSize, 'Snapshot table');
   const known = v3 ? Math.min(headerLength, 105) : HEADER_BYTES_V2;
   const header: Header = {
     version,
@@ -145,12 +150,10 @@ export function parseHeader(bytes: Uint8Array, options: HeaderOptions = {}): Hea
     cryptMethod: reader.u32(32, 'header'),
     l1Entries: reader.u32(36, 'header'),
     l1Offset: tableOffset(reader, 40, clusterSize, 'Active L1 table'),
-    refcountTableOffset: tableOffset(reader, 48, clusterSize, 'Reference count table'),
+    refcountTableOffset,
     refcountTableClusters: reader.u32(56, 'header'),
     snapshotCount: reader.u32(60, 'header'),
-    snapshotsOffset: options.lenient
-      ? lenientOffset(reader.u64(64, 'header'))
-      : tableOffset(reader, 64, clusterSize, 'Snapshot table'),
+    snapshotsOffset,
     incompatible,
     compatible: v3 ? reader.u64(80, 'header') : NO_BITS,
     autoclear: v3 ? reader.u64(88, 'header') : NO_BITS,
@@ -159,7 +162,8 @@ export function parseHeader(bytes: Uint8Array, options: HeaderOptions = {}): Hea
     compression,
     unknownFields: padTo(bytes, headerLength).slice(known, headerLength),
   };
-  checkLimits(header, options);
+  // An image with feature bits that are not known is refused for these, by name.
+  if (unknownIncompatible(incompatible).length === 0) checkLimits(header, options);
   return header;
 }
 

@@ -43,10 +43,8 @@ const KNOWN_EXTRA_BYTES = 24;
 /** What the entries are checked against. */
 export interface SnapshotContext {
   readonly count: number;
-  /** Stands in where an entry has no virtual size of its own (version 2). */
+  /** Stands in where an entry has no virtual size of its own, as in version 2. */
   readonly diskSize: number;
-  readonly clusterSize: number;
-  readonly version: 2 | 3;
 }
 
 /**
@@ -64,7 +62,7 @@ export function parseSnapshotTable(
   const snapshots: Snapshot[] = [];
   let pos = 0;
   for (let index = 0; index < context.count; index++) {
-    const { snapshot, length } = parseSnapshot(reader, pos, context);
+    const { snapshot, length } = parseSnapshot(reader, pos, { index, ...context });
     snapshots.push(snapshot);
     pos += length;
     if (pos > SNAPSHOT_TABLE_BYTES_MAX) {
@@ -77,23 +75,19 @@ export function parseSnapshotTable(
 function parseSnapshot(
   reader: BigEndianReader,
   pos: number,
-  context: SnapshotContext,
+  context: SnapshotContext & { readonly index: number },
 ): { snapshot: Snapshot; length: number } {
   const what = 'snapshot table entry';
   const idBytes = reader.u16(pos + 12, what);
   const nameBytes = reader.u16(pos + 14, what);
   const extraBytes = reader.u32(pos + 36, what);
   if (extraBytes > SNAPSHOT_EXTRA_BYTES_MAX) {
-    const message = 'Too much extra metadata in snapshot table entry';
+    const message = `Too much extra metadata in snapshot table entry ${context.index}`;
     throw new Qcow2Error('UNSUPPORTED', message, reader.base + pos + 36);
   }
   const extra = pos + ENTRY_BYTES;
   const idAt = extra + extraBytes;
   const end = idAt + idBytes + nameBytes;
-  if (context.version === 3 && extraBytes < 16) {
-    const message = 'snapshot table entry lacks the extra data of version 3';
-    throw new Qcow2Error('CORRUPT', message, reader.base + pos + 36);
-  }
   const snapshot: Snapshot = {
     id: reader.text(idAt, idBytes, what),
     name: reader.text(idAt + idBytes, nameBytes, what),

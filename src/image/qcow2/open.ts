@@ -67,11 +67,11 @@ export async function readMetadata(storage: Storage): Promise<Metadata> {
 
   const header = parseHeader(head);
   refuseUnknownFeatures(head, header);
-  const extensions = parseHeaderExtensions(head, header);
   if (header.cryptMethod > CryptMethod.luks) {
-    const message = `Unsupported encryption method ${header.cryptMethod}`;
+    const message = `Unsupported encryption method ${header.cryptMethod | 0}`;
     throw new Qcow2Error('UNSUPPORTED', message, 32);
   }
+  const extensions = parseHeaderExtensions(head, header);
   if (header.cryptMethod === CryptMethod.luks && extensions.cryptoHeader === undefined) {
     throw new Qcow2Error('CORRUPT', 'Encryption header missing', 32);
   }

@@ -20,12 +20,7 @@ export async function readSnapshots(
   const { snapshotCount: count, snapshotsOffset: at } = header;
   if (count === 0) return [];
   const limit = Math.min(SNAPSHOT_TABLE_BYTES_MAX, (await storage.size()) - at);
-  const context = {
-    count,
-    diskSize,
-    clusterSize: 2 ** header.clusterBits,
-    version: header.version,
-  };
+  const context = { count, diskSize };
   let length = Math.min(limit, count * ENTRY_BYTES_GUESS);
   for (;;) {
     const bytes = new Uint8Array(Math.max(0, length));
