@@ -11,9 +11,13 @@
 // ones have loops of their own. The others are cut where their subclusters change.
 
 import { MISUSE, isClusterBits, mapped } from './bounds';
-import { COMPRESSED, COPIED, streamBytes, streamHost, streamHostRefused } from './compressed-descriptor';
+import {
+  COMPRESSED, COPIED, streamBytes, streamHost, streamHostRefused,
+} from './compressed-descriptor';
 import { wordPairAt } from './entry-word';
-import { CORRUPT, COMPRESSED_RUN, DATA, UNALLOCATED, ZERO, RUN_BYTES, storeRun } from './run-record';
+import {
+  COMPRESSED_RUN, CORRUPT, DATA, RUN_BYTES, UNALLOCATED, ZERO, storeRun,
+} from './run-record';
 
 // @ts-ignore: decorator
 @inline const RESERVED: u64 = 0x3f00_0000_0000_01ff;
@@ -172,7 +176,7 @@ export function l2ExtendedRuns(
       let next: u64 = NOTHING;
       if (alone == 0) {
         kind = (((allocated >> s) & 1) << 1) | ((zero >> s) & 1);
-        // Data has a place, zeros where the cluster has one. A mask: branches would be mispredicted.
+        // Data has a place, zeros where the cluster has one. A branch would be mispredicted.
         const placed = <u64>0 - <u64>((kind >> 1) | (kind & <u32>(host != 0)));
         unitHost = (host + step * s) & placed;
         next = (unitHost + step * units) & placed;

@@ -9,12 +9,12 @@
 //
 // Spec: "Standard Cluster Descriptor". Without COPIED an entry tells what the next must be to join
 // it: the same where it has no place, else one cluster more. So vectors compare every entry with
-// what the one before it asks for, 64 entries become a word that has a bit for each run that begins,
-// and entries are taken apart only there: no branch hangs on a single entry. Two crowds have loops
-// of their own: entries that all join, and entries of which no two do.
+// what the one before it asks for, 64 entries become a word that has a bit for each run that
+// begins, and entries are taken apart only there: no branch hangs on a single entry. Two crowds
+// have loops of their own: entries that all join, and entries of which no two do.
 //
-// The comparison is right for good entries. Bad ones (compressed or corrupt) never join; most tables
-// have none, so 16 entries are asked for any before they are asked for each.
+// The comparison is right for good entries. Bad ones (compressed or corrupt) never join; most
+// tables have none, so 16 entries are asked for any before they are asked for each.
 
 import { MISUSE, isClusterBits, mapped } from './bounds';
 import {
@@ -56,14 +56,20 @@ function nextPair(plain: v128, cluster: v128): v128 {
   return v128.add<u64>(plain, v128.and(placed, cluster));
 }
 
+// @ts-ignore: decorator
+@inline
+function lowHalves(a: v128, b: v128): v128 {
+  return v128.shuffle<u32>(a, b, 0, 2, 4, 6);
+}
+
 /** A bit for each of 16 lanes of 64 bits, all ones or 0: eight pairs in order. */
 // @ts-ignore: decorator
 @inline
 function bits16(
   a: v128, b: v128, c: v128, d: v128, e: v128, f: v128, g: v128, h: v128,
 ): u32 {
-  const ad = v128.narrow<i32>(v128.shuffle<u32>(a, b, 0, 2, 4, 6), v128.shuffle<u32>(c, d, 0, 2, 4, 6));
-  const eh = v128.narrow<i32>(v128.shuffle<u32>(e, f, 0, 2, 4, 6), v128.shuffle<u32>(g, h, 0, 2, 4, 6));
+  const ad = v128.narrow<i32>(lowHalves(a, b), lowHalves(c, d));
+  const eh = v128.narrow<i32>(lowHalves(e, f), lowHalves(g, h));
   return v128.bitmask<i8>(v128.narrow<i16>(ad, eh));
 }
 
@@ -343,9 +349,8 @@ export function l2Runs(
     // In a data file COPIED alone says "at offset 0", where 0 says "nowhere". A sound table has one
     // such entry at most, so it is no matter for the loops: it begins a segment of its own.
     const segment = dataFile ? 1 + beforeZeroOffset(table + 8, entries - 1) : entries;
-    found += runs(
-      table, segment, clusterBits, badBits, dataFile, out + <usize>found * RUN_BYTES, outMax - found,
-    );
+    const to = out + <usize>found * RUN_BYTES;
+    found += runs(table, segment, clusterBits, badBits, dataFile, to, outMax - found);
     table += <usize>segment << 3;
     entries -= segment;
   }

@@ -1,10 +1,11 @@
 // Refcounts out of a block and into it, all widths as u64. (Kernels.refcountGet, refcountSet)
 //
 // Sixteen entries a step: narrow ones (layout: refcount-entry.ts) by way of a vector with one in
-// each byte, wide ones by one shuffle that also swaps their bytes. An entry that shares its byte
+// each byte, wide ones as they are but for the order of their bytes. An entry that shares its byte
 // with one outside of the range is set alone.
 
 import { MISUSE, mapped } from './bounds';
+import { wordPairAt } from './entry-word';
 import {
   ORDER_MAX, byteOf, bytesOf16, entriesMapped, entryGet, entrySet, storeBytes16,
 } from './refcount-entry';
@@ -16,46 +17,53 @@ function headOf(first: u32, count: u32, order: u32): u32 {
   return order < 3 ? min((0 - first) & ((1 << (3 - order)) - 1), count) : 0;
 }
 
-/** Sixteen entries as u64, little-endian. */
 // @ts-ignore: decorator
 @inline
-function get16(at: usize, order: u32, out: usize): void {
-  const none = v128.splat<u64>(0);
-  if (order <= 3) {
-    const b = bytesOf16(at, order);
-    v128.store(out, v128.shuffle<u8>(b, none, 0, 16, 16, 16, 16, 16, 16, 16, 1, 16, 16, 16, 16, 16, 16, 16), 0);
-    v128.store(out, v128.shuffle<u8>(b, none, 2, 16, 16, 16, 16, 16, 16, 16, 3, 16, 16, 16, 16, 16, 16, 16), 16);
-    v128.store(out, v128.shuffle<u8>(b, none, 4, 16, 16, 16, 16, 16, 16, 16, 5, 16, 16, 16, 16, 16, 16, 16), 32);
-    v128.store(out, v128.shuffle<u8>(b, none, 6, 16, 16, 16, 16, 16, 16, 16, 7, 16, 16, 16, 16, 16, 16, 16), 48);
-    v128.store(out, v128.shuffle<u8>(b, none, 8, 16, 16, 16, 16, 16, 16, 16, 9, 16, 16, 16, 16, 16, 16, 16), 64);
-    v128.store(out, v128.shuffle<u8>(b, none, 10, 16, 16, 16, 16, 16, 16, 16, 11, 16, 16, 16, 16, 16, 16, 16), 80);
-    v128.store(out, v128.shuffle<u8>(b, none, 12, 16, 16, 16, 16, 16, 16, 16, 13, 16, 16, 16, 16, 16, 16, 16), 96);
-    v128.store(out, v128.shuffle<u8>(b, none, 14, 16, 16, 16, 16, 16, 16, 16, 15, 16, 16, 16, 16, 16, 16, 16), 112);
-  } else if (order == 4) {
-    for (let i: usize = 0; i < 2; i++) {
-      const b = v128.load(at + (i << 4));
-      const to = out + (i << 6);
-      v128.store(to, v128.shuffle<u8>(b, none, 1, 0, 16, 16, 16, 16, 16, 16, 3, 2, 16, 16, 16, 16, 16, 16), 0);
-      v128.store(to, v128.shuffle<u8>(b, none, 5, 4, 16, 16, 16, 16, 16, 16, 7, 6, 16, 16, 16, 16, 16, 16), 16);
-      v128.store(to, v128.shuffle<u8>(b, none, 9, 8, 16, 16, 16, 16, 16, 16, 11, 10, 16, 16, 16, 16, 16, 16), 32);
-      v128.store(to, v128.shuffle<u8>(b, none, 13, 12, 16, 16, 16, 16, 16, 16, 15, 14, 16, 16, 16, 16, 16, 16), 48);
-    }
-  } else if (order == 5) {
-    for (let i: usize = 0; i < 4; i++) {
-      const b = v128.load(at + (i << 4));
-      const to = out + (i << 5);
-      v128.store(to, v128.shuffle<u8>(b, none, 3, 2, 1, 0, 16, 16, 16, 16, 7, 6, 5, 4, 16, 16, 16, 16), 0);
-      v128.store(to, v128.shuffle<u8>(b, none, 11, 10, 9, 8, 16, 16, 16, 16, 15, 14, 13, 12, 16, 16, 16, 16), 16);
-    }
-  } else {
-    for (let i: usize = 0; i < 128; i += 16) v128.store(out + i, swap64(v128.load(at + i)));
-  }
+function swap16(shorts: v128): v128 {
+  return v128.swizzle(shorts, i8x16(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
 }
 
 // @ts-ignore: decorator
 @inline
-function swap64(pair: v128): v128 {
-  return v128.shuffle<u8>(pair, pair, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
+function swap32(words: v128): v128 {
+  return v128.swizzle(words, i8x16(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12));
+}
+
+/** Four u32 as u64. */
+// @ts-ignore: decorator
+@inline
+function widen4(words: v128, out: usize): void {
+  v128.store(out, v128.extend_low<u32>(words));
+  v128.store(out, v128.extend_high<u32>(words), 16);
+}
+
+/** Eight u16 as u64. */
+// @ts-ignore: decorator
+@inline
+function widen8(shorts: v128, out: usize): void {
+  widen4(v128.extend_low<u16>(shorts), out);
+  widen4(v128.extend_high<u16>(shorts), out + 32);
+}
+
+/** Sixteen entries as u64, little-endian. */
+// @ts-ignore: decorator
+@inline
+function get16(at: usize, order: u32, out: usize): void {
+  if (order <= 3) {
+    const entries = bytesOf16(at, order);
+    widen8(v128.extend_low<u8>(entries), out);
+    widen8(v128.extend_high<u8>(entries), out + 64);
+  } else if (order == 4) {
+    widen8(swap16(v128.load(at)), out);
+    widen8(swap16(v128.load(at, 16)), out + 64);
+  } else if (order == 5) {
+    widen4(swap32(v128.load(at)), out);
+    widen4(swap32(v128.load(at, 16)), out + 32);
+    widen4(swap32(v128.load(at, 32)), out + 64);
+    widen4(swap32(v128.load(at, 48)), out + 96);
+  } else {
+    for (let i: usize = 0; i < 128; i += 16) v128.store(out + i, wordPairAt(at + i));
+  }
 }
 
 // @ts-ignore: decorator
@@ -96,7 +104,7 @@ function lowOf4(values: usize): v128 {
 // @ts-ignore: decorator
 @inline
 function shortsOf8(values: usize): v128 {
-  return v128.shuffle<u16>(lowOf4(values), lowOf4(values + 32), 0, 2, 4, 6, 8, 10, 12, 14);
+  return v128.narrow<u32>(lowOf4(values), lowOf4(values + 32));
 }
 
 // @ts-ignore: decorator
@@ -105,17 +113,15 @@ function set16(at: usize, order: u32, values: usize): void {
   if (order <= 3) {
     storeBytes16(at, order, v128.narrow<u16>(shortsOf8(values), shortsOf8(values + 64)));
   } else if (order == 4) {
-    for (let i: usize = 0; i < 2; i++) {
-      const s = shortsOf8(values + (i << 6));
-      v128.store(at + (i << 4), v128.shuffle<u8>(s, s, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-    }
+    v128.store(at, swap16(shortsOf8(values)));
+    v128.store(at, swap16(shortsOf8(values + 64)), 16);
   } else if (order == 5) {
-    for (let i: usize = 0; i < 4; i++) {
-      const w = lowOf4(values + (i << 5));
-      v128.store(at + (i << 4), v128.shuffle<u8>(w, w, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12));
-    }
+    v128.store(at, swap32(lowOf4(values)));
+    v128.store(at, swap32(lowOf4(values + 32)), 16);
+    v128.store(at, swap32(lowOf4(values + 64)), 32);
+    v128.store(at, swap32(lowOf4(values + 96)), 48);
   } else {
-    for (let i: usize = 0; i < 128; i += 16) v128.store(at + i, swap64(v128.load(values + i)));
+    for (let i: usize = 0; i < 128; i += 16) v128.store(at + i, wordPairAt(values + i));
   }
 }
 

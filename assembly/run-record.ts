@@ -29,7 +29,7 @@ export function storeRun(out: usize, kind: u32, units: u32, host: u64, bytes: u3
   store<u64>(out, <u64>bytes, 16);
 }
 
-/** Writes two records of one unit each. The lanes of `kinds` are the first words, 1 << 32 | kind. */
+/** Writes two records of one unit each; the lanes of `kinds` are 1 << 32 | kind. */
 // @ts-ignore: decorator
 @inline
 export function storeUnitRuns(out: usize, kinds: v128, hosts: v128, bytes: v128): void {

@@ -33,7 +33,7 @@ for (const [build, kernels] of bound) {
         assert.equal(parse(stride, 0n, ~COMPRESSED, 1n, COPIED), [0, none, none, none, none]);
       });
 
-      test(`${2 ** bits}, stride ${stride}: offset, and bytes to the end of the last sector`, () => {
+      test(`${2 ** bits}, stride ${stride}: offset, bytes to the end of the last sector`, () => {
         const most = (1n << (62n - x)) - 1n;
         const sectors = Number(most) + 1;
         assert.equal(

@@ -1,4 +1,4 @@
-/** Extended L2 entries to runs of subclusters. The TypeScript twin is the oracle of the random part. */
+/** Extended L2 entries to runs of subclusters. The twin is the oracle of the random part. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { L2Flags, MISUSE, RUN_BYTES } from '../../src/kernels/kernels.ts';
