@@ -84,7 +84,8 @@ function reportQcow2(metadata: Metadata, context: ReportContext): ImageReport {
     backing: backingName
       ? { name: backingName, path: resolve(backingName), format: extensions.backingFormat }
       : undefined,
-    snapshots,
+    // With an external data file there can be none, whatever the header says.
+    snapshots: metadata.dataFile ? [] : snapshots,
     specific: { type: 'qcow2', data: specificMembers(metadata) },
     bitmapsInconsistent: extensions.bitmapsInconsistent ? `version${header.version}` : undefined,
   };

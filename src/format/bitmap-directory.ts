@@ -108,6 +108,9 @@ export function parseBitmapDirectory(
   at: number,
   options: DirectoryLimits & { readonly count: number },
 ): BitmapDirectoryEntry[] {
+  if (bytes.length === 0) {
+    throw new Qcow2Error('CORRUPT', 'Requested bitmap directory size is zero', at);
+  }
   const reader = new BigEndianReader(bytes, at);
   const entries: BitmapDirectoryEntry[] = [];
   let pos = 0;

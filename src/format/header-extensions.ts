@@ -48,14 +48,17 @@ export interface HeaderExtensions {
 }
 
 /**
- * Splits the extension area.
+ * Splits the extension area, one extension at a time: what is wrong with one is found before what
+ * is wrong with the next.
  * @param bytes the first cluster of the file
  * @throws Qcow2Error CORRUPT where an extension reaches past the area
  */
-export function parseRawExtensions(bytes: Uint8Array, header: Header): RawExtension[] {
+export function* parseRawExtensions(
+  bytes: Uint8Array,
+  header: Header,
+): Generator<RawExtension, void, undefined> {
   const end = extensionsEnd(header);
   const reader = new BigEndianReader(bytes);
-  const found: RawExtension[] = [];
   let at = header.headerLength;
   while (at < end) {
     if (at + 8 > end) throw new Qcow2Error('CORRUPT', 'Header extension too large', at);
@@ -67,10 +70,9 @@ export function parseRawExtensions(bytes: Uint8Array, header: Header): RawExtens
       throw new Qcow2Error('CORRUPT', 'Header extension too large', at);
     }
     if (type === ExtensionType.end) break;
-    found.push({ type, at: at + 8, data: reader.slice(at + 8, length, 'header extension') });
+    yield { type, at: at + 8, data: reader.slice(at + 8, length, 'header extension') };
     at += 8 + alignUp(length, 8);
   }
-  return found;
 }
 
 /**

@@ -9,6 +9,7 @@
  * Specification: LUKS On-Disk Format, version 1.2.3.
  */
 import { BigEndianReader } from '../base/be.ts';
+import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 
 /** Bytes of the header before the key material. */
@@ -18,6 +19,11 @@ const SLOTS = 8;
 const SLOTS_AT = 208;
 const SLOT_BYTES = 48;
 const SLOT_ACTIVE = 0x00ac71f3;
+const SLOT_INACTIVE = 0x0000dead;
+/** What every implementation writes, and QEMU demands. */
+const STRIPES = 4000;
+/** Key material begins and ends at multiples of this. */
+const ALIGNMENT = 4096;
 const SECTOR = 512;
 
 /** One key slot. Offsets are bytes from the start of the LUKS header. */
@@ -60,6 +66,9 @@ export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
   if (version !== 1) {
     throw new Qcow2Error('UNSUPPORTED', `LUKS version ${version} is not supported`, at + 6);
   }
+  needTerminated(reader, 8, 'cipher name');
+  needTerminated(reader, 40, 'cipher mode');
+  needTerminated(reader, 72, 'hash spec');
   const slots = Array.from({ length: SLOTS }, (_, index): LuksKeySlot => {
     const slot = SLOTS_AT + index * SLOT_BYTES;
     return {
@@ -70,7 +79,7 @@ export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
       stripes: reader.u32(slot + 44, what),
     };
   });
-  return {
+  const header: LuksHeader = {
     cipherName: reader.text(8, 32, what),
     cipherMode: reader.text(40, 32, what),
     hash: reader.text(72, 32, what),
@@ -82,4 +91,47 @@ export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
     uuid: reader.text(168, 40, what),
     slots,
   };
+  checkLuksHeader(header, reader);
+  return header;
+}
+
+function needTerminated(reader: BigEndianReader, at: number, what: string): void {
+  if (reader.u8(at + 31, what) === 0) return;
+  const message = `LUKS header ${what} is not NUL terminated`;
+  throw new Qcow2Error('CORRUPT', message, reader.base + at);
+}
+
+/** The checks, their order and their words are QEMU's. */
+function checkLuksHeader(header: LuksHeader, reader: BigEndianReader): void {
+  const fail = (message: string, field: number): never => {
+    throw new Qcow2Error('CORRUPT', message, reader.base + field);
+  };
+  const { payloadOffset, digestIterations, slots } = header;
+  if (payloadOffset < ALIGNMENT) fail('LUKS payload is overlapping with the header', 104);
+  if (digestIterations === 0) fail('LUKS key iteration count is zero', 164);
+  const ends = slots.map(({ keyOffset }) => keyOffset + keyMaterialBytes(header));
+  for (const [index, slot] of slots.entries()) {
+    const field = SLOTS_AT + index * SLOT_BYTES;
+    const name = `Keyslot ${index}`;
+    const state = reader.u32(field, 'LUKS header');
+    if (slot.stripes !== STRIPES) {
+      fail(`${name} is corrupted (stripes ${slot.stripes} != ${STRIPES})`, field + 44);
+    }
+    if (slot.keyOffset < ALIGNMENT) fail(`${name} is overlapping with the LUKS header`, field + 40);
+    if (state !== SLOT_ACTIVE && state !== SLOT_INACTIVE) {
+      fail(`${name} state (active/disable) is corrupted`, field);
+    }
+    if (slot.active && slot.iterations === 0) fail(`${name} iteration count is zero`, field + 4);
+    const end = ends[index]!;
+    if (end > payloadOffset) fail(`${name} is overlapping with the encrypted payload`, field + 40);
+    const other = slots.findIndex(
+      ({ keyOffset }, at) => at > index && keyOffset < end && slot.keyOffset < ends[at]!,
+    );
+    if (other >= 0)
+      fail(`Keyslots ${index} and ${other} are overlapping in the header`, field + 40);
+  }
+}
+
+function keyMaterialBytes({ keyBytes }: LuksHeader): number {
+  return alignUp(keyBytes * STRIPES, ALIGNMENT);
 }

@@ -102,9 +102,13 @@ async function readLuksHeader(
   storage: Storage,
   { offset, length }: CryptoHeaderPointer,
 ): Promise<LuksHeader> {
-  const bytes = new Uint8Array(Math.min(length, LUKS_HEADER_BYTES));
-  const got = await storage.read(offset, bytes);
-  return parseLuksHeader(bytes.subarray(0, got), offset);
+  if (length < LUKS_HEADER_BYTES) {
+    throw new Qcow2Error('CORRUPT', 'Request for data outside of extension header', offset);
+  }
+  // Past the end of the file there are zeros, which are no LUKS header.
+  const bytes = new Uint8Array(LUKS_HEADER_BYTES);
+  await storage.read(offset, bytes);
+  return parseLuksHeader(bytes, offset);
 }
 
 function padded(bytes: Uint8Array): Uint8Array {
