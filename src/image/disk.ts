@@ -172,6 +172,35 @@ export interface Disk {
   close(): Promise<void>;
 }
 
+/** What a discarded or zeroed range may give up. */
+export interface ZeroOptions {
+  /** Let clusters go where the range covers them whole, rather than keep them as zeros. */
+  readonly unmap?: boolean;
+}
+
+/**
+ * A disk that can be written. Any number of requests may be in flight: those that overlap are
+ * carried out in the order they came. A request that fails leaves its range with old bytes, new
+ * bytes or zeros, cluster by cluster, and everything else as it was.
+ */
+export interface WritableDisk extends Disk {
+  /** Writes guest bytes. Not on stable storage before a `flush` that starts later is done. */
+  write(guest: number, from: Uint8Array): Promise<void>;
+  /** Makes a range read as zeros, without writing them where the format can say so. */
+  zero(guest: number, length: number, options?: ZeroOptions): Promise<void>;
+  /**
+   * Says that a range is not needed. Only what covers whole clusters is acted on; it then reads as
+   * zeros, also where there is a backing file.
+   */
+  discard(guest: number, length: number): Promise<void>;
+  /** Writes whole clusters (or up to the disk's end) compressed, where that makes them smaller. */
+  writeCompressed(guest: number, from: Uint8Array): Promise<void>;
+  /** Changes the virtual size; a smaller one discards what lies beyond. A multiple of 512. */
+  resize(size: number): Promise<void>;
+  /** Resolves when all that was written before would survive a power cut. */
+  flush(): Promise<void>;
+}
+
 /** Guest bytes that `iterateExtents` asks for at a time: a bound on what one list holds. */
 const WINDOW_BYTES = 2 ** 30;
 
