@@ -166,6 +166,8 @@ class Conversion {
       granule: granuleOf(sparseBytes),
       // A target that holds something must get the zeros within data too.
       holeBytes: targetIsZero ? sparseBytes : 0,
+      // A stream has no holes; its own way to write zeros is the cheaper one.
+      allocate: sparseBytes === 0 && !shape.stream,
     };
     const storages = sources.map(({ storage }) => storage);
     this.runner = new JobRunner(storages, target, this.runnerOptions);

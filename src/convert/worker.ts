@@ -26,6 +26,8 @@ export interface RunnerOptions {
    */
   readonly granule: number;
   readonly holeBytes: number;
+  /** Zeros are written like data, so that the target has room for all of the disk. */
+  readonly allocate: boolean;
 }
 
 /** Bytes of the output window. Small enough for a core's cache to keep between read and write. */
@@ -113,11 +115,15 @@ export class JobRunner {
   private async zero(ops: Float64Array, op: number): Promise<void> {
     const target = ops[op + 4]!;
     const length = ops[op + 5]!;
-    if (length <= ZERO_INLINE) {
-      if (!this.follows(target, length)) await this.flushWindow();
-      const at = this.place(target);
-      this.output.bytes.fill(0, at, at + length);
-      this.filled = at + length;
+    if (length <= ZERO_INLINE || this.options.allocate) {
+      for (let done = 0; done < length; ) {
+        if (!this.follows(target + done, 1)) await this.flushWindow();
+        const at = this.place(target + done);
+        const take = Math.min(length - done, this.output.length - at);
+        this.output.bytes.fill(0, at, at + take);
+        this.filled = at + take;
+        done += take;
+      }
       return;
     }
     await this.flushWindow();
