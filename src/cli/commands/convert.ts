@@ -174,16 +174,20 @@ function parsePreallocation(parsed: ParsedOptions, target: string): Preallocatio
       const [key, ...rest] = part.split('=');
       if (key === 'size') continue;
       if (key !== 'preallocation') throw new UsageError(`Invalid parameter '${key}'`);
-      mode = rest.join('=');
+      // A name without a value means "on", which is no mode: the message below says so.
+      mode = rest.length === 0 ? 'on' : rest.join('=');
     }
   }
   if (mode === 'off' || mode === 'falloc' || mode === 'full') return mode;
   const why =
     mode === 'metadata'
-      ? "Unsupported preallocation mode 'metadata'"
+      ? 'Unsupported preallocation mode: metadata'
       : `invalid parameter value: ${mode}`;
   throw new UsageError(`${target}: error while converting raw: ${why}`);
 }
+
+/** What of a message tells that the snapshot is to blame, and not the image. */
+const SNAPSHOT_FAILURE = /(Can't find snapshot|Block format 'raw' .*)$/;
 
 /** A snapshot that is not there has a message of its own. */
 async function openSource(
@@ -194,9 +198,9 @@ async function openSource(
   try {
     return await openImage(host, source, options);
   } catch (cause) {
-    const missing = cause instanceof UsageError && cause.message.endsWith("Can't find snapshot");
-    if (!missing) throw cause;
-    throw new UsageError("Failed to load snapshot: Can't find snapshot");
+    const why = cause instanceof UsageError && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
+    if (!why) throw cause;
+    throw new UsageError(`Failed to load snapshot: ${why}`);
   }
 }
 
@@ -236,7 +240,7 @@ async function convertToFile(
   options: Options,
 ): Promise<void> {
   const { target, create } = request;
-  refuseSourceAsTarget(host, request);
+  refuseSourceAsTarget(host, target, disks);
   const isNew = create && !host.exists(target);
   const file = openTarget(host, request);
   let done = false;
@@ -266,12 +270,12 @@ function openTarget(host: Host, { target, create }: Request): NodeFileStorage {
   }
 }
 
-/** Emptying the target must not destroy what is to be read. */
-function refuseSourceAsTarget(host: Host, { sources, target, create }: Request): void {
-  if (!create || !host.exists(target)) return;
+/** Writing the target must not destroy what is to be read: no file of any source's chain. */
+function refuseSourceAsTarget(host: Host, target: string, disks: readonly Disk[]): void {
+  if (!host.exists(target)) return;
   const real = host.realPath(target);
-  for (const source of sources) {
-    if (host.realPath(source) === real) {
+  for (const { storage } of disks.flatMap(({ sources }) => sources)) {
+    if (host.realPath(storage.name) === real) {
       throw new UsageError(`'${target}' is both a source and the target`);
     }
   }
