@@ -51,7 +51,9 @@ function percentProgress(print: (text: string) => void): Progress {
       if (shown < 100) show(100);
       print('\n');
     },
-    stop() {},
+    stop() {
+      print('\n');
+    },
   };
 }
 

@@ -68,7 +68,9 @@ async function openAt(
     }
     format = options.format ?? (await probeFormat(storage));
     if (format === 'raw' && snapshot !== undefined) {
-      throw new Qcow2Error('OUT_OF_RANGE', "Can't find snapshot");
+      const what = "Block format 'raw' used by device ''";
+      const message = `${what} does not support temporarily loading internal snapshots`;
+      throw new Qcow2Error('UNSUPPORTED', message);
     }
   } catch (cause) {
     await storage.close();

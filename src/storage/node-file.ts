@@ -178,6 +178,9 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
   const access = writable || create ? constants.O_RDWR : constants.O_RDONLY;
   // Without O_NONBLOCK opening a FIFO would wait for its other end.
   const flags = access | constants.O_NONBLOCK | (create ? constants.O_CREAT : 0);
+  if (path === '' && !create) {
+    throw new Qcow2Error('IO', "The 'file' block driver requires a file name");
+  }
   let fd: number;
   try {
     fd = openSync(path, flags, 0o644);

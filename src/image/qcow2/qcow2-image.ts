@@ -3,7 +3,7 @@
  * algorithm; those are in the files beside it.
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
-import { assert, Qcow2Error } from '../../base/errors.ts';
+import { assert, isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
@@ -260,7 +260,14 @@ async function openBacking(
   if (!options.backing) {
     throw new Qcow2Error('REFUSED', `no gate opens the backing file '${backingName}'`);
   }
-  return options.backing(backingName, extensions.backingFormat);
+  try {
+    return await options.backing(backingName, extensions.backingFormat);
+  } catch (cause) {
+    // As QEMU says it, once for each step down the chain; of a ring one step says enough.
+    if (!isQcow2Error(cause) || cause.code === 'OUT_OF_RANGE') throw cause;
+    const message = `Could not open backing file: ${cause.message}`;
+    throw new Qcow2Error(cause.code, message, cause.at, cause);
+  }
 }
 
 /** Kernel memory: no more for tables than the whole disk's take. */
