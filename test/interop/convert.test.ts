@@ -197,7 +197,7 @@ for (const compression of ['zlib', 'zstd'] as const) {
         const length = Math.min(cluster, setting.size - at);
         commands.push(`write -c -s pattern.bin ${at} ${length}`);
       }
-      commands.push(...fillCommands(next, setting, 4));
+      commands.push(...fillCommands(next, { ...setting, compression: 'none' }, 4));
       await qemuIo('a.qcow2', commands, { cwd: folder });
       return chainOf('a.qcow2', setting);
     }),

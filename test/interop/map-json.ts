@@ -59,6 +59,8 @@ export function parseMap(json: string, rules: MapRules): MapEntry[] {
   const entries: MapEntry[] = [];
   for (const entry of JSON.parse(json) as MapEntry[]) {
     const { start, length, depth, present, offset } = entry;
+    // An empty disk has one entry of no length.
+    if (length === 0) continue;
     const data = entry.data || (present && rules.rawDepths.includes(depth));
     const shown: MapEntry = { start, length, depth, present, zero: !data, data };
     const placeless = !data && rules.placelessDepths.includes(depth);

@@ -147,17 +147,20 @@ function randomRange(next: Random, size: number, unit: number): { at: number; le
   return { at: at * 512, length: (1 + next.below(Math.max(1, most))) * 512 };
 }
 
-/** qemu-io commands that write, zero and discard. */
+/**
+ * qemu-io commands that write, zero and discard, for an image that is empty as yet (or whose
+ * setting says that nothing is to be compressed): QEMU compresses only what is not allocated.
+ */
 export function fillCommands(next: Random, setting: ImageSetting, count: number): string[] {
-  const { size, compression, dataFile, extended } = setting;
+  const { size, compression, extended } = setting;
   const cluster = 2 ** setting.clusterBits;
   const unit = Math.min(extended ? cluster / 32 : cluster, 65536);
   const commands: string[] = [];
-  while (commands.length < count) {
+  const touched = new Set<number>();
+  for (let step = 0; step < count; step++) {
     let { at, length } = randomRange(next, size, unit);
-    // Most compressed writes come first: later QEMU refuses them where something is already.
-    const early = commands.length < count / 2;
-    const what = compression !== 'none' && next.below(9) < (early ? 6 : 1) ? 8 : next.below(8);
+    const compress = compression !== 'none' && next.below(9) < (step < count / 2 ? 6 : 1);
+    const what = compress ? 8 : next.below(8);
     if (what < 3) commands.push(`write -s ${PATTERN} ${at} ${length}`);
     else if (what === 3) commands.push(`write -P ${next.below(256)} ${at} ${length}`);
     else if (what === 4) commands.push(`write -z ${at} ${length}`);
@@ -167,12 +170,16 @@ export function fillCommands(next: Random, setting: ImageSetting, count: number)
       at -= at % cluster;
       length = Math.min(size - at, (1 + next.below(3)) * cluster);
       commands.push(`${next.pick(['discard', 'write -z', 'write -z -u'])} ${at} ${length}`);
-    } else if (dataFile === 'none') {
-      // QEMU compresses whole clusters, and the last one of the disk.
+    } else {
+      // Whole clusters, and the last one of the disk.
       at -= at % cluster;
       length = Math.min(size - at, cluster);
+      if (touched.has(at / cluster)) continue;
       const source = next.oneIn(4) ? `-P ${next.below(256)}` : `-s ${PATTERN}`;
       commands.push(`write -c ${source} ${at} ${length}`);
+    }
+    for (let from = at - (at % cluster); from < at + length; from += cluster) {
+      touched.add(from / cluster);
     }
   }
   return commands;
