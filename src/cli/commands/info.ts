@@ -26,8 +26,8 @@ const OPTIONS: readonly OptionSpec[] = [
 
 const BITMAPS_WARNING = {
   version2:
-    'This qcow2 v2 image contains bitmaps, but they may have been modified by software without ' +
-    'persistent bitmap support; so now these bitmaps must all be considered inconsistent',
+    'This qcow2 v2 image contains bitmaps, but they may have been modified by a program without ' +
+    'persistent bitmap support; so now they must all be considered inconsistent',
   version3:
     'a program lacking bitmap support modified this file, so all bitmaps are now considered ' +
     'inconsistent',
@@ -82,11 +82,11 @@ function parseRequest(args: readonly string[]): Request | 'help' {
   };
 }
 
-/** One image to report on, and the image that named it. */
+/** One image to report on, named by the person or by the image before it. */
 interface Link {
   readonly filename: string;
   readonly format: string | undefined;
-  readonly namedBy: { readonly path: string; readonly name: string } | undefined;
+  readonly first: boolean;
 }
 
 /** Nothing is printed before the whole chain was read, so that an error stands alone. */
@@ -94,43 +94,36 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
   const { filename, format, chain, untrusted } = request;
   const reports: ImageReport[] = [];
   const seen = new Set<string>();
-  let link: Link | undefined = { filename, format, namedBy: undefined };
+  let link: Link | undefined = { filename, format, first: true };
   while (link) {
     if (seen.has(link.filename)) {
       throw new UsageError(`Backing file '${link.filename}' creates an infinite loop.`);
     }
     seen.add(link.filename);
-    const report: ImageReport = await reportLink(host, link, { first: filename, untrusted });
+    const report: ImageReport = await reportLink(host, link, { start: filename, untrusted });
     warnOfBitmaps(host, report);
     reports.push(report);
     const { backing } = report;
-    link = chain && backing ? nextLink(report.filename, backing) : undefined;
+    link =
+      chain && backing
+        ? { filename: backing.path, format: backing.format, first: false }
+        : undefined;
   }
   return reports;
 }
 
-function nextLink(path: string, backing: NonNullable<ImageReport['backing']>): Link {
-  const { name, format } = backing;
-  return { filename: backing.path, format, namedBy: { path, name } };
-}
-
 function reportLink(
   host: Host,
-  { filename, format, namedBy }: Link,
-  { first, untrusted }: { first: string; untrusted: boolean },
+  { filename, format, first }: Link,
+  { start, untrusted }: { start: string; untrusted: boolean },
 ): Promise<ImageReport> {
   return explainOpen(filename, async () => {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    const start = resolveName(first, '');
-    const storage = namedBy
-      ? await pathGate(host, start, { untrusted })({
-          kind: 'backing',
-          name: namedBy.name,
-          from: namedBy.path,
-        })
-      : host.openFile(start);
+    // The name has its folder in front already, so it stands for itself.
+    const gate = pathGate(host, resolveName(start, ''), { untrusted: untrusted && !first });
+    const storage = await gate({ kind: 'backing', name: filename, from: '' });
     try {
       const path = storage.name;
       return await reportImage(storage, {
