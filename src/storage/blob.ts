@@ -70,7 +70,8 @@ class BlobStorage implements Storage {
       },
       async close() {
         alive.delete(reader);
-        await reader.cancel();
+        // A stream that has failed says so once more.
+        await reader.cancel().catch(() => {});
       },
     };
   }

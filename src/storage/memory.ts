@@ -27,11 +27,15 @@ class MemoryStorage implements Storage {
   }
 
   write(at: number, from: Uint8Array): void {
+    this.needWritable();
+    if (from.length === 0) return;
     this.reach(at + from.length);
     this.bytes.set(from, at);
   }
 
   zero(at: number, length: number): void {
+    this.needWritable();
+    if (length === 0) return;
     this.reach(at + length);
     this.bytes.fill(0, at, at + length);
   }
@@ -56,7 +60,6 @@ class MemoryStorage implements Storage {
   }
 
   private reach(end: number): void {
-    this.needWritable();
     if (end > this.bytes.length) {
       const grown = new Uint8Array(Math.max(end, alignUp(this.bytes.length * 2, 4096)));
       grown.set(this.bytes.subarray(0, this.length));

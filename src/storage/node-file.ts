@@ -112,6 +112,7 @@ export class NodeFileStorage implements Storage {
   }
 
   write(at: number, from: Uint8Array): void {
+    this.needWritable();
     let done = 0;
     try {
       while (done < from.length) {
@@ -124,6 +125,8 @@ export class NodeFileStorage implements Storage {
 
   /** Node has no way to punch holes: past the end the file grows, before it zeros are written. */
   zero(at: number, length: number): void {
+    this.needWritable();
+    if (length === 0) return;
     const end = at + length;
     if (this.kind === 'regular') {
       const size = this.size();
@@ -137,6 +140,7 @@ export class NodeFileStorage implements Storage {
   }
 
   truncate(size: number): void {
+    this.needWritable();
     try {
       ftruncateSync(this.fd, size);
     } catch (cause) {
@@ -159,6 +163,10 @@ export class NodeFileStorage implements Storage {
 
   share(): StorageHandle {
     return { kind: 'fd', fd: this.fd, name: this.name };
+  }
+
+  private needWritable(): void {
+    if (!this.writable) throw new Qcow2Error('READ_ONLY', `${this.name} is read-only`);
   }
 }
 

@@ -36,7 +36,7 @@ export interface Storage {
   read(at: number, into: Uint8Array): Awaitable<number>;
   /** Reads [from, to) front to back. */
   cursor(from: number, to: number): StorageCursor;
-  /** Writes all of `from`, growing the storage when it must. */
+  /** Writes all of `from`, growing the storage when it must; nothing, where that is empty. */
   write(at: number, from: Uint8Array): Awaitable<void>;
   /** Makes the range read as zeros, as cheaply as this storage can, growing it when it must. */
   zero(at: number, length: number): Awaitable<void>;
