@@ -5,6 +5,13 @@ import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Host, UsageError } from '../../src/cli/command.ts';
 import { info } from '../../src/cli/commands/info.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
+import {
+  buildImage,
+  type ClusterSpec,
+  deflateStored,
+  type ImageSpec,
+  zstdStored,
+} from '../format/image-builder.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
 import { eachAtOnce, inScratch, qemuImg, qemuIo, run, tool } from '../tool.ts';
@@ -454,6 +461,48 @@ test(
       writeFileSync('bad', bad);
       const [mine, expected] = [await ours(['bad']), await theirs(['bad'])];
       assert.equal(mine, expected, `${value} at ${at}, SEED=${SEED}`);
+    }
+  }),
+);
+
+test(
+  "images of the tests' own builder are clean in QEMU's eyes",
+  inFolder(async () => {
+    const cluster = new Uint8Array(512).fill(7);
+    const clusters: Record<number, ClusterSpec> = {
+      0: { kind: 'data', fill: 1 },
+      1: { kind: 'zero' },
+      2: { kind: 'zero', kept: true },
+      70: { kind: 'data', fill: 2 },
+    };
+    const deflated = { 3: { kind: 'compressed', stream: deflateStored(cluster) } } as const;
+    const zstd = { 3: { kind: 'compressed', stream: zstdStored(cluster) } } as const;
+    const { 0: data } = clusters;
+    const specs: ImageSpec[] = [
+      {},
+      { clusters: { ...clusters, ...deflated } },
+      { version: 2, clusters: { 0: data!, ...deflated } },
+      { zstd: true, clusters: { ...clusters, ...zstd } },
+      { extendedL2: true, clusters: { 0: data!, 1: { kind: 'zero' }, 3: data! } },
+      { snapshots: ['one', 'two'], clusters },
+      { version: 2, snapshots: ['one', 'two'], clusters: { 5: data! } },
+      { bitmaps: ['b', 'c'], clusters },
+      { backing: { name: 'base', format: 'raw' }, clusters },
+      { dataFile: 'data', clusters },
+      ...[0, 3, 6].map((refcountOrder) => ({ refcountOrder, clusters })),
+      { size: 65536 + 1000 },
+    ];
+    writeFileSync('base', Buffer.alloc(70_000, 9));
+    writeFileSync('data', Buffer.alloc(70_000, 9));
+    for (const [index, spec] of specs.entries()) {
+      const { bytes } = buildImage(spec);
+      writeFileSync(`image-${index}`, bytes);
+      await qemuImg(['check', `image-${index}`]);
+      await sameForms(`image-${index}`);
+      await qemuImg(['convert', '-O', 'raw', `image-${index}`, 'copy']);
+      const copy = readFileSync('copy');
+      const compressed = Object.values(spec.clusters ?? {}).some((c) => c.kind === 'compressed');
+      if (compressed) assert.ok(copy.subarray(1536, 2048).every((byte) => byte === 7));
     }
   }),
 );
