@@ -32,6 +32,8 @@ export interface OpenDiskOptions {
   readonly snapshot?: SnapshotSelector | undefined;
   /** Bytes of L2 tables to keep in memory, for each image of the chain. Default 32 MiB. */
   readonly cacheBytes?: number;
+  /** Makes the disk a `WritableDisk`; its backing chain stays read-only. Raw images only so far. */
+  readonly writable?: boolean;
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -42,7 +44,8 @@ export async function probeFormat(storage: Storage): Promise<Format> {
 }
 
 /**
- * Opens a disk and its backing chain, read-only. Owns the storage from here on, also on failure.
+ * Opens a disk and its backing chain, read-only unless told otherwise. Owns the storage from here
+ * on, also on failure.
  * @throws Qcow2Error whatever its images or the gate throw; OUT_OF_RANGE where the chain is a ring
  * or longer than 200 images
  */
@@ -60,7 +63,7 @@ async function openAt(
   options: OpenDiskOptions,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
-  const { gate = closedGate, snapshot, cacheBytes } = options;
+  const { gate = closedGate, snapshot, cacheBytes, writable = false } = options;
   let format: Format;
   try {
     if (depth >= CHAIN_DEPTH_MAX) {
@@ -76,7 +79,7 @@ async function openAt(
     await storage.close();
     throw cause;
   }
-  if (format === 'raw') return RawImage.open(storage, { depth });
+  if (format === 'raw') return RawImage.open(storage, { depth, writable });
   return Qcow2Image.open(storage, {
     workspace,
     depth,

@@ -2,43 +2,99 @@
  * A raw image: guest offset and file offset are the same. Bytes past the file's end, up to the
  * next multiple of 512, read as zeros.
  */
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import type { Storage } from '../../storage/storage.ts';
 import {
   type DataSource,
-  type Disk,
   type Extent,
   ExtentKind,
   type ExtentList,
   iterateExtents,
+  type WritableDisk,
 } from '../disk.ts';
 
+/** How a raw image is opened. */
+export interface RawOpenOptions {
+  /** How many images stand in front of this one in its chain. */
+  readonly depth?: number;
+  readonly writable?: boolean;
+}
+
 /** A raw disk over storage that it owns. */
-export class RawImage implements Disk {
+export class RawImage implements WritableDisk {
   readonly format = 'raw';
   readonly sources: readonly DataSource[];
+  /** The last request, where it is not done yet: requests that change bytes queue behind it. */
+  private last: Promise<unknown> | undefined;
 
   private constructor(
     private readonly storage: Storage,
-    readonly size: number,
+    private bytes: number,
+    private readonly writable: boolean,
     depth: number,
   ) {
     this.sources = [{ storage, depth, clusterSize: 1, codec: 'deflate' }];
   }
 
-  /** @param options.depth how many images stand in front of this one in its chain */
-  static async open(storage: Storage, options: { depth?: number } = {}): Promise<RawImage> {
+  /** @throws Qcow2Error READ_ONLY where it is to be writable and the storage is not */
+  static async open(storage: Storage, options: RawOpenOptions = {}): Promise<RawImage> {
+    const { depth = 0, writable = false } = options;
+    if (writable && !storage.writable) {
+      await storage.close();
+      throw new Qcow2Error('READ_ONLY', `${storage.name} is read-only`);
+    }
     const size = alignUp(await storage.size(), 512);
-    return new RawImage(storage, size, options.depth ?? 0);
+    return new RawImage(storage, size, writable, depth);
+  }
+
+  get size(): number {
+    return this.bytes;
   }
 
   async read(guest: number, into: Uint8Array): Promise<void> {
-    if (guest < 0 || guest + into.length > this.size) {
-      throw new Qcow2Error('OUT_OF_RANGE', 'read past the end of the disk', guest);
-    }
-    const got = await this.storage.read(guest, into);
+    this.needInside(guest, into.length, 'read');
+    const got = await this.inTurn(() => this.storage.read(guest, into));
     into.fill(0, got);
+  }
+
+  async write(guest: number, from: Uint8Array): Promise<void> {
+    this.needWritable();
+    this.needInside(guest, from.length, 'write');
+    if (from.length > 0) await this.inTurn(() => this.storage.write(guest, from));
+  }
+
+  async zero(guest: number, length: number): Promise<void> {
+    this.needWritable();
+    this.needInside(guest, length, 'write');
+    if (length > 0) await this.inTurn(() => this.storage.zero(guest, length));
+  }
+
+  /** Acts on any range: a raw disk has no clusters. What the file does not have stays that way. */
+  async discard(guest: number, length: number): Promise<void> {
+    this.needWritable();
+    this.needInside(guest, length, 'discard');
+    await this.inTurn(async () => {
+      const end = Math.min(guest + length, await this.storage.size());
+      if (end > guest) await this.storage.zero(guest, end - guest);
+    });
+  }
+
+  async writeCompressed(): Promise<void> {
+    this.needWritable();
+    throw new Qcow2Error('UNSUPPORTED', 'raw images hold nothing compressed');
+  }
+
+  /** Any number of bytes will do for the file; the disk's size is rounded up to sectors. */
+  async resize(size: number): Promise<void> {
+    this.needWritable();
+    await this.inTurn(() => this.storage.truncate(size));
+    this.bytes = alignUp(size, 512);
+  }
+
+  async flush(): Promise<void> {
+    if (this.writable) await this.inTurn(() => this.storage.flush());
   }
 
   extents(from = 0, to = this.size): AsyncIterable<Extent> {
@@ -50,6 +106,38 @@ export class RawImage implements Disk {
   }
 
   async close(): Promise<void> {
+    await this.last;
     await this.storage.close();
+  }
+
+  private needWritable(): void {
+    if (!this.writable) throw new Qcow2Error('READ_ONLY', `${this.storage.name} is read-only`);
+  }
+
+  private needInside(guest: number, length: number, what: string): void {
+    if (guest < 0 || length < 0 || guest + length > this.bytes) {
+      throw new Qcow2Error('OUT_OF_RANGE', `${what} past the end of the disk`, guest);
+    }
+  }
+
+  /**
+   * Requests that overlap are carried out in the order they came. Storage that answers at once
+   * does so by itself; for other storage they queue, all of them, and only where the disk may
+   * change: those who write raw images through such storage are few.
+   */
+  private inTurn<T>(work: () => Awaitable<T>): Awaitable<T> {
+    if (!this.writable) return work();
+    const answer = this.last ? this.last.then(work) : work();
+    if (settled(answer)) return answer;
+    const done: Promise<void> = answer.then(
+      () => this.forget(done),
+      () => this.forget(done),
+    );
+    this.last = done;
+    return answer;
+  }
+
+  private forget(done: Promise<void>): void {
+    if (this.last === done) this.last = undefined;
   }
 }
