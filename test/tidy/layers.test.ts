@@ -22,12 +22,13 @@ const LAYERS = [
 const ENTRY_POINTS = ['src/index.ts', 'src/node.ts'];
 
 const MAY_IMPORT_NODE =
-  /^src\/(node\.ts|cli\/.*|storage\/node-[a-z]+\.ts|convert\/(pool|worker)-node\.ts)$/;
+  /^src\/(node\.ts|cli\/.*|storage\/(node|native)-[a-z]+\.ts|convert\/(pool|worker)-node\.ts)$/;
 
 /** Each package is imported by one file. */
 const PACKAGES: Record<string, string> = {
   pako: 'src/codec/deflate.ts',
   '@bokuweb/zstd-wasm': 'src/codec/zstd.ts',
+  koffi: 'src/storage/native-libc.ts',
 };
 
 const KERNELS = 'dist/kernels.wasm';
@@ -103,6 +104,8 @@ test('lets a file import its own folder and those below', () => {
   assert.equal(plant('src/web/page.ts', 'src/index.ts'), []);
   assert.equal(plant('src/index.ts', 'src/convert/convert.ts'), []);
   assert.equal(plant('src/storage/node-file.ts', 'node:fs', true), []);
+  assert.equal(plant('src/storage/native-lock.ts', 'node:fs', true), []);
+  assert.equal(plant('src/storage/native-libc.ts', 'koffi', true), []);
   assert.equal(plant('src/codec/deflate.ts', 'pako', true), []);
   assert.equal(plant('src/kernels/wasm.ts', `../../${KERNELS}`, true), []);
 });
@@ -123,6 +126,7 @@ for (const [from, path] of [
   ['src/convert/pool.ts', 'node:os'],
   ['src/storage/node-file.ts', 'fs'],
   ['src/image/disk.ts', 'pako'],
+  ['src/storage/node-file.ts', 'koffi'],
   ['src/codec/deflate.ts', 'left-pad'],
   ['src/image/disk.ts', '../../dist/kernels.wasm'],
 ] as const) {

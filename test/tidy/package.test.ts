@@ -4,8 +4,11 @@ import { build, type Metafile } from 'esbuild';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
-/** Packages that users of the library have to install. All else is bundled or for development. */
-const DEPENDENCIES: string[] = [];
+/**
+ * Packages that come along when the library is installed. All else is bundled or for development.
+ * koffi is optional: without it there are no locks and no holes.
+ */
+const DEPENDENCIES: string[] = ['koffi'];
 /** What `qcow2-img --version` has to load and parse. Subcommands come when they are asked for. */
 const STARTUP_BYTES_MAX = 100_000;
 
@@ -19,9 +22,11 @@ interface Package {
 function wrongDependencies(json: Package): string[] {
   const { dependencies, peerDependencies, optionalDependencies, devDependencies } = json;
   const needed = Object.keys({ ...dependencies, ...peerDependencies, ...optionalDependencies });
-  const loose = Object.entries({ ...dependencies, ...devDependencies }).filter(
-    ([, version]) => !/^\d+\.\d+\.\d+$/.test(version),
-  );
+  const loose = Object.entries({
+    ...dependencies,
+    ...optionalDependencies,
+    ...devDependencies,
+  }).filter(([, version]) => !/^\d+\.\d+\.\d+$/.test(version));
   return [
     ...needed.filter((name) => !DEPENDENCIES.includes(name)).map((name) => `${name} is new`),
     ...loose.map(([name, version]) => `${name} is not pinned: ${version}`),
@@ -49,6 +54,7 @@ test('finds a new dependency, and one that is not pinned', () => {
   assert.is(wrongDependencies({ dependencies: { 'left-pad': '1.0.0' } }).length, 1);
   assert.is(wrongDependencies({ peerDependencies: { react: '*' } }).length, 1);
   assert.is(wrongDependencies({ devDependencies: { uvu: '^0.5.6' } }).length, 1);
+  assert.is(wrongDependencies({ optionalDependencies: { koffi: '^3.3.4' } }).length, 1);
 });
 
 test('the tool starts from a small bundle', async () => {
