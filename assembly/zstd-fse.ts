@@ -1,25 +1,32 @@
 // Finite-state entropy tables: reading their description, laying them out. (RFC 8878, 4.1)
 //
-// One state is one u64, so that a step costs one load:
+// One state is 16 bytes, and has all that a step needs without further arithmetic:
 //
-//   0 – 7    bits that follow the symbol (extra bits of a length or offset)
-//   8 – 15   bits that the next state takes from the stream
-//  16 – 31   next state before those bits are added, times 8: an offset into the table
-//  32 – 63   what the symbol stands for: baseline of a length or offset, or a Huffman weight
+//   byte 0   u8    bits that a step takes in all: those below and the extra ones
+//        1   u8    0 – 5 bits that the next state takes · 6 set if there are extra bits to look for
+//        2   u16   next state before those bits are added, times 16: an offset into the table
+//        4   u32   what the symbol stands for: baseline of a length or offset, or a Huffman weight
+//        8   u16   mask of the next state's bits, times 16
+//       10   u8    extra bits
+//       12   u32   mask of the extra bits
 //
-// The low two bytes of three such words may be added up without a carry: the sums are the numbers
-// of bits that a whole sequence takes.
+// The first two bytes of three such states may be added up as one number: none of them carries.
 
 import {
-  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, NEXT, SPREAD,
+  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, MEANINGS, NEXT, SPREAD,
 } from './zstd-scratch';
+
+/** Zeros `bytes`, a multiple of 16. For few of them it beats the instruction, which is a call. */
+export function clear(at: usize, bytes: usize): void {
+  for (let i: usize = 0; i < bytes; i += 16) v128.store(at + i, v128.splat<u64>(0));
+}
 
 /**
  * Reads a table description of at most `end - at` bytes into COUNTS, COUNTS_LOG, COUNTS_SYMBOLS.
  * @returns the bytes it takes, or INVALID
  */
 export function readCounts(at: usize, end: usize, symbolMax: u32, logMax: u32): i32 {
-  memory.fill(COUNTS, 0, 512);
+  clear(COUNTS, 512);
   const bitsEnd: u32 = <u32>(end - at) << 3;
   if (bitsEnd == 0) return INVALID;
   const log: u32 = (load<u8>(at) & 15) + 5;
@@ -44,7 +51,7 @@ export function readCounts(at: usize, end: usize, symbolMax: u32, logMax: u32): 
       bit += width;
     }
     const count = value - 1; // −1 is a probability below one state; it takes one all the same
-    store<i16>(COUNTS + (<usize>symbol << 1), <i16>count);
+    store<i16>(<usize>symbol << 1, <i16>count, COUNTS);
     symbol++;
     left -= count < 0 ? 1 : count;
     if (count == 0) {
@@ -64,48 +71,50 @@ export function readCounts(at: usize, end: usize, symbolMax: u32, logMax: u32): 
 }
 
 /**
- * Lays out the table that COUNTS describes. `meanings` has a state word without its next state for
- * each symbol; 0 for the table of Huffman weights, whose symbols stand for themselves.
+ * Lays out the table that COUNTS describes. `extraBits` has a byte for each symbol; the baselines
+ * follow from them, for a symbol's values begin where those of the one before end: the first at
+ * `first`. `bias` is added to the first two bytes of all states, `mark` where there are extra bits.
  */
-export function buildTable(table: usize, symbols: u32, log: u32, meanings: usize): void {
+export function buildTable(
+  table: usize, symbols: u32, log: u32, extraBits: usize, first: u32, bias: u32, mark: u32,
+): void {
   const size: u32 = 1 << log;
   const mask: u32 = size - 1;
   const step: u32 = (size >> 1) + (size >> 3) + 3;
   let high: u32 = mask; // states above hold the symbols of less than one state
+  let baseline: u32 = first;
   for (let s: u32 = 0; s < symbols; s++) {
-    let count: i32 = load<i16>(COUNTS + (<usize>s << 1));
+    let count: i32 = load<i16>(<usize>s << 1, COUNTS);
     if (count < 0) {
       count = 1;
-      store<u8>(SPREAD + high, s);
+      store<u8>(high, s, SPREAD);
       high--;
     }
-    store<u16>(NEXT + (<usize>s << 1), count);
+    store<u16>(<usize>s << 1, count, NEXT);
+    const extra: u32 = load<u8>(extraBits + s);
+    const taken: u32 = bias + extra + (extra ? mark : 0);
+    // Less what the loop below adds too much.
+    const meaning: usize = <usize>s << 4;
+    store<u64>(meaning, (<u64>baseline << 32) + taken - (<u64>size << 20), MEANINGS);
+    store<u64>(meaning, (<u64>((1 << extra) - 1) << 32) + (extra << 16) - 16, MEANINGS + 8);
+    baseline += 1 << extra;
   }
   let position: u32 = 0;
-  if (high == mask) {
-    for (let s: u32 = 0; s < symbols; s++) {
-      for (let n: i32 = load<i16>(COUNTS + (<usize>s << 1)); n > 0; n--) {
-        store<u8>(SPREAD + position, s);
-        position = (position + step) & mask;
-      }
-    }
-  } else {
-    for (let s: u32 = 0; s < symbols; s++) {
-      for (let n: i32 = load<i16>(COUNTS + (<usize>s << 1)); n > 0; n--) {
-        store<u8>(SPREAD + position, s);
-        do position = (position + step) & mask; while (position > high);
-      }
+  for (let s: u32 = 0; s < symbols; s++) {
+    for (let n: i32 = load<i16>(<usize>s << 1, COUNTS); n > 0; n--) {
+      store<u8>(position, s, SPREAD);
+      do position = (position + step) & mask; while (position > high);
     }
   }
-  for (let state: u32 = 0; state < size; state++) {
-    const s: usize = load<u8>(SPREAD + state);
-    const next: u32 = load<u16>(NEXT + (s << 1));
-    store<u16>(NEXT + (s << 1), next + 1);
-    const bits: u32 = log - 31 + clz(next);
-    const meaning: u64 = meanings ? load<u64>(meanings + (s << 3)) : <u64>s << 32;
-    store<u64>(
-      table + (<usize>state << 3),
-      meaning | <u64>((((next << bits) - size) << 19) | (bits << 8)),
-    );
+  const spare: u32 = 31 - log;
+  const end: usize = table + (<usize>size << 4);
+  for (let at = table, state: usize = 0; at < end; at += 16, state++) {
+    const s: usize = load<u8>(state, SPREAD);
+    const next: u32 = load<u16>(s << 1, NEXT);
+    store<u16>(s << 1, next + 1, NEXT);
+    const bits: u32 = clz(next) - spare;
+    const taken: u32 = bits | (bits << 8);
+    store<u64>(at, load<u64>(s << 4, MEANINGS) + (<u64>next << (bits + 20)) + taken);
+    store<u64>(at, load<u64>(s << 4, MEANINGS + 8) + (<u64>16 << bits), 8);
   }
 }

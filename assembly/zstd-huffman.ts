@@ -1,9 +1,7 @@
 // Huffman-coded literals: the tree, its table, one or four backward streams. (RFC 8878, 4.2)
 //
-// A table entry is a u16, indexed by the next bits of a stream:
-//
-//   0 – 7    length of the code
-//   8 – 15   symbol
+// The table is two arrays of bytes, indexed by the next bits of a stream: SYMBOLS and CODE_BITS,
+// the length of the symbol's code. (One array of pairs would cost a shift for each symbol.)
 //
 // A stream is read from its end in a 64-bit word whose top bits come next. The word's lowest bit
 // is set when it is loaded: the zeros below it tell, at any time, how many bits were taken.
@@ -11,10 +9,10 @@
 // the headers of the frame, or the stream before: never less than `src`.
 
 import {
-  COUNTS_LOG, COUNTS_SYMBOLS, HUFFMAN, HUFFMAN_BITS, INVALID, NEXT, RANKED, WEIGHT_FSE,
-  WEIGHTS,
+  CODE_BITS, COUNTS_LOG, COUNTS_SYMBOLS, HUFFMAN_BITS, INVALID, NEXT, RANKED, SYMBOLS, WEIGHT_FSE,
+  WEIGHTS, ZEROS,
 } from './zstd-scratch';
-import { buildTable, readCounts } from './zstd-fse';
+import { buildTable, clear, readCounts } from './zstd-fse';
 
 /** The table has at least this many index bits, whatever the tree: the fast loop shifts by it. */
 const TABLE_BITS: u32 = 11;
@@ -33,33 +31,32 @@ function readCodedWeights(at: usize, end: usize): i32 {
   const header = readCounts(at, end, 255, 6);
   if (header < 0) return INVALID;
   const log = load<u32>(COUNTS_LOG);
-  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, 0);
+  clear(ZEROS, 256);
+  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, ZEROS, 0, 0, 0);
   const start: usize = at + header;
   if (start >= end) return INVALID;
   const last: u32 = load<u8>(end - 1);
   if (last == 0) return INVALID;
-  // `left` bits of the stream are still to come; a word holding them ends above the topmost.
+  // `left` bits of the stream are still to come: what a step takes lies right above the rest.
   let left: i32 = (<i32>(end - start) << 3) - markBits(last);
   left -= log << 1;
   if (left < 0) return INVALID;
-  const mask: u32 = (1 << log) - 1;
-  const first: u64 = load<u64>(start + (left >> 3)) >> (left & 7);
-  let a: u32 = (<u32>(first >> log) & mask) << 3;
-  let b: u32 = (<u32>first & mask) << 3;
-  let count: i32 = 0;
-  while (count < 254) {
-    const state = load<u64>(WEIGHT_FSE + a);
-    store<u8>(WEIGHTS + count, state >> 32);
-    count++;
-    const bits: i32 = <i32>(state >> 8) & 0xff;
-    left -= bits;
+  const first: u32 = load<u32>(start + (left >> 3)) >> (left & 7);
+  const stateMask: u32 = (16 << log) - 16;
+  let now: usize = ((first >> log) << 4) & stateMask;
+  let other: usize = (first << 4) & stateMask;
+  for (let count: i32 = 0; count < 254; count++) {
+    store<u8>(count, load<u8>(now, WEIGHT_FSE + 4), WEIGHTS);
+    left -= <i32>load<u8>(now, WEIGHT_FSE);
     if (left < 0) {
-      store<u8>(WEIGHTS + count, load<u32>(WEIGHT_FSE + b, 4));
-      return count + 1;
+      store<u8>(count, load<u8>(other, WEIGHT_FSE + 4), WEIGHTS + 1);
+      return count + 2;
     }
-    const value: u32 = (load<u32>(start + (left >> 3)) >> (left & 7)) & ((1 << bits) - 1);
-    a = b;
-    b = (<u32>(state >> 16) & 0xffff) + (value << 3);
+    const value: u32 = (load<u32>(start + (left >> 3)) >> (left & 7)) << 4;
+    const next: usize = <u32>load<u16>(now, WEIGHT_FSE + 2)
+      + (value & load<u16>(now, WEIGHT_FSE + 8));
+    now = other;
+    other = next;
   }
   return INVALID;
 }
@@ -105,25 +102,27 @@ function buildCodes(symbols: u32): bool {
   }
 
   const bits: u32 = max(depth, TABLE_BITS);
-  let at: usize = HUFFMAN;
+  let at: usize = 0;
   let ranked: usize = RANKED + load<u16>(NEXT);
   for (let w: u32 = 1; w <= depth; w++) {
     const end: usize = RANKED + load<u16>(NEXT + (<usize>w << 1));
     const length: u32 = depth + 1 - w;
     const slots: usize = 1 << (bits - length);
-    for (; ranked < end; ranked++) {
-      const entry: u32 = (<u32>load<u8>(ranked) << 8) | length;
-      if (slots == 1) {
-        store<u16>(at, entry);
-      } else if (slots == 2) {
-        store<u32>(at, entry * 0x10001);
-      } else if (slots == 4) {
-        store<u64>(at, <u64>entry * 0x1000100010001);
-      } else {
-        const eight = v128.splat<u16>(<u16>entry);
-        for (let i: usize = 0; i < slots << 1; i += 16) v128.store(at + i, eight);
+    // Vectors may run over the end of what they fill: the next weight's slots overwrite it.
+    const lengths = v128.splat<u8>(<u8>length);
+    for (let i = at, stop = at + slots * (end - ranked); i < stop; i += 16) {
+      v128.store(i, lengths, CODE_BITS);
+    }
+    if (slots <= 16) {
+      for (; ranked < end; ranked++, at += slots) {
+        v128.store(at, v128.splat<u8>(load<u8>(ranked)), SYMBOLS);
       }
-      at += slots << 1;
+    } else {
+      for (; ranked < end; ranked++) {
+        const sixteen = v128.splat<u8>(load<u8>(ranked));
+        const stop = at + slots;
+        for (; at < stop; at += 16) v128.store(at, sixteen, SYMBOLS);
+      }
     }
   }
   store<u32>(HUFFMAN_BITS, bits);
@@ -156,14 +155,13 @@ export function readTree(at: usize, end: usize): i32 {
   return buildCodes(count) ? 1 + bytes : INVALID;
 }
 
-// One symbol into `to`; gives the word without its code. The shift needs no mask: it takes the low
-// six bits of an entry, and they are the length.
+// One symbol into `to`; gives the word without its code.
 // @ts-ignore: decorator
 @inline
 function symbol(word: u64, to: usize): u64 {
-  const entry: u32 = load<u16>(HUFFMAN + (<usize>(word >> (64 - TABLE_BITS)) << 1));
-  store<u8>(to, entry >> 8);
-  return word << entry;
+  const code: usize = <usize>(word >> (64 - TABLE_BITS));
+  store<u8>(to, load<u8>(code, SYMBOLS));
+  return word << load<u8>(code, CODE_BITS);
 }
 
 // @ts-ignore: decorator
@@ -183,9 +181,9 @@ function finishStream(start: usize, at: usize, word: u64, op: usize, opEnd: usiz
     word = refilled(at, taken);
     const stop = min(op + 4, opEnd);
     for (; op < stop; op++) {
-      const entry: u32 = load<u16>(HUFFMAN + (<usize>(word >> shift) << 1));
-      store<u8>(op, entry >> 8);
-      word <<= entry;
+      const code: usize = <usize>(word >> shift);
+      store<u8>(op, load<u8>(code, SYMBOLS));
+      word <<= load<u8>(code, CODE_BITS);
     }
     taken = ctz(word);
   }

@@ -8,7 +8,7 @@
 //                   (what comes out, what is stored); 0 is one stream, the others are four
 
 import {
-  HUFFMAN_BITS, INVALID, LITERALS, LITERALS_AT, LITERALS_COUNT, OVERLONG,
+  HUFFMAN_BITS, INVALID, LITERALS, LITERALS_AT, LITERALS_END, OVERLONG,
 } from './zstd-scratch';
 import { decodeFourStreams, decodeStream, readTree } from './zstd-huffman';
 
@@ -29,13 +29,13 @@ export function readLiterals(at: usize, end: usize, blockMax: u32, room: u32): i
     if (bytes + stored > <u32>(end - at)) return INVALID;
     if (count > blockMax) return INVALID;
     if (count > room) return OVERLONG;
-    store<u32>(LITERALS_COUNT, count);
-    if (kind == 0) {
-      store<u32>(LITERALS_AT, <u32>at + bytes); // in place
-    } else {
+    let literals: usize = at + bytes; // in place
+    if (kind) {
+      literals = LITERALS;
       memory.fill(LITERALS, load<u8>(at + bytes), count);
-      store<u32>(LITERALS_AT, <u32>LITERALS);
     }
+    store<u32>(LITERALS_AT, literals);
+    store<u32>(LITERALS_END, literals + count);
     return bytes + stored;
   }
 
@@ -64,6 +64,6 @@ export function readLiterals(at: usize, end: usize, blockMax: u32, room: u32): i
     if (count < 6 || !decodeFourStreams(from, to, LITERALS, count)) return INVALID;
   }
   store<u32>(LITERALS_AT, <u32>LITERALS);
-  store<u32>(LITERALS_COUNT, count);
+  store<u32>(LITERALS_END, LITERALS + count);
   return bytes + stored;
 }

@@ -1,5 +1,4 @@
-// The sequences section of a compressed block: decoded and carried out in one loop.
-// (RFC 8878, 3.1.1.3.2 and 3.1.1.4)
+// The sequences section of a compressed block. (RFC 8878, 3.1.1.3.2)
 //
 //   number of sequences   1 byte below 128 · 2 bytes: (b0 − 128) × 256 + b1 · 255: u16 + 0x7f00
 //   modes                 bits 6 – 7 literal lengths · 4 – 5 offsets · 2 – 3 match lengths
@@ -8,104 +7,90 @@
 //   bit stream            read backwards from the end mark: first the three states, then for each
 //                         sequence offset, match length, literal length, and the next three states
 //
+// Sequences are decoded in batches, each of which is then carried out (zstd-execute.ts). Two small
+// loops beat one large: decoding waits for loads and hardly ever branches the wrong way, copying
+// is the other way round, and neither needs more registers than there are.
+//
 // The stream's place is one number, `place`: the address in bits of its next bit, less 56. Eight
-// bytes loaded from there have that bit in their last byte. All that one sequence takes, 56 bits at
-// most but for the longest codes, comes out of one such load. It reaches 8 bytes below the stream
-// at the lowest, where the frame's headers are.
+// bytes loaded from there have that bit in their last byte, and what a sequence takes comes out of
+// one such load but for the longest codes. It reaches 8 bytes below the stream at the lowest, where
+// the frame's headers are.
 
 import {
-  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LENGTHS, LENGTHS_LOG, LITERALS_AT,
-  LITERALS_COUNT, MATCHES, MATCHES_LOG, OFFSETS, OFFSETS_LOG, OVERLONG, REPEAT_0, REPEAT_1,
-  REPEAT_2, TABLES_KEPT,
+  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LENGTHS, LENGTHS_LOG, LENGTH_STATE, LITERALS_AT,
+  LITERALS_END, MATCHES, MATCHES_LOG, MATCH_STATE, OFFSETS, OFFSETS_LOG, OFFSET_STATE, OVERLONG,
+  PLACE, PLACE_MIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCES, TABLES_KEPT,
 } from './zstd-scratch';
-import { buildTable, readCounts } from './zstd-fse';
+import { buildTable, clear, readCounts } from './zstd-fse';
+import { carryOut } from './zstd-execute';
 
-// What each code means, as a state word without its next state: baseline << 32 | extra bits.
-const LENGTH_MEANINGS: usize = memory.data<u32>([
-  0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14,
-  0, 15, 1, 16, 1, 18, 1, 20, 1, 22, 2, 24, 2, 28, 3, 32, 3, 40, 4, 48, 6, 64, 7, 128, 8, 256,
-  9, 512, 10, 1024, 11, 2048, 12, 4096, 13, 8192, 14, 16384, 15, 32768, 16, 65536,
-]);
-const MATCH_MEANINGS: usize = memory.data<u32>([
-  0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15, 0, 16, 0, 17,
-  0, 18, 0, 19, 0, 20, 0, 21, 0, 22, 0, 23, 0, 24, 0, 25, 0, 26, 0, 27, 0, 28, 0, 29, 0, 30, 0, 31,
-  0, 32, 0, 33, 0, 34, 1, 35, 1, 37, 1, 39, 1, 41, 2, 43, 2, 47, 3, 51, 3, 59, 4, 67, 4, 83, 5, 99,
-  7, 131, 8, 259, 9, 515, 10, 1027, 11, 2051, 12, 4099, 13, 8195, 14, 16387, 15, 32771, 16, 65539,
-]);
-const OFFSET_MEANINGS: usize = memory.data<u32>([
-  0, 1, 1, 2, 2, 4, 3, 8, 4, 16, 5, 32, 6, 64, 7, 128, 8, 256, 9, 512, 10, 1024, 11, 2048, 12, 4096,
-  13, 8192, 14, 16384, 15, 32768, 16, 65536, 17, 131072, 18, 0x40000, 19, 0x80000, 20, 0x100000,
-  21, 0x200000, 22, 0x400000, 23, 0x800000, 24, 0x1000000, 25, 0x2000000, 26, 0x4000000,
-  27, 0x8000000, 28, 0x10000000, 29, 0x20000000, 30, 0x40000000, 31, 0x80000000,
-]);
+// What is to know of each of the three fields:
+//
+//   0   last code · 1 most table bits · 2 baseline of the first code · 3 bias · 4 mark (see below)
+//   5   log2 of the number of predefined states · 6 symbols that these have
+//   7   extra bits of each code, then the predefined states' normalised counts
 
-// Normalised counts of the predefined tables; 2^6, 2^6 and 2^5 states. (RFC 8878, 3.1.1.3.2.2)
-const LENGTH_COUNTS: usize = memory.data<i8>([
+// The fields of the next states come out of the stream times 16, which is what the tables' masks
+// are made for: a sequence is taken to have four more bits, and one of the fields counts them.
+const LENGTH_FIELD: usize = memory.data<i8>([
+  35, 9, 0, 4, 0x40, 6, 36,
+  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12,
+  13, 14, 15, 16,
   4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
   -1, -1, -1, -1,
 ]);
-const MATCH_COUNTS: usize = memory.data<i8>([
+const MATCH_FIELD: usize = memory.data<i8>([
+  52, 9, 3, 0, 0x40, 6, 53,
+  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+  1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
   1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
   1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ]);
-const OFFSET_COUNTS: usize = memory.data<i8>([
+const OFFSET_FIELD: usize = memory.data<i8>([
+  31, 8, 1, 0, 0, 5, 29,
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+  27, 28, 29, 30, 31,
   1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
 ]);
 
-// Match distances below 16: which of the bytes before the match each of the next 16 repeats, and
-// the smallest multiple of the distance that is no less than 16.
-const PATTERNS: usize = memory.data<u8>([
-  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-  0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1,
-  0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0,
-  0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3,
-  0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0,
-  0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0, 1, 2, 3,
-  0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 1,
-  0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2, 3, 4, 5, 6,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 1, 2, 3, 4,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 1, 2,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0, 1,
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0,
-]);
-const STRIDES: usize = memory.data<u8>([
-  0, 16, 16, 18, 16, 20, 18, 21, 16, 18, 20, 22, 24, 26, 28, 30,
-]);
+/** Sequences to a batch: few enough to stay in the first cache beside tables and literals. */
+const BATCH: u32 = 256;
 
 /** Sets up one of the three tables. @returns the bytes that its description takes, or INVALID */
 function readTable(
-  at: usize, end: usize, mode: u32, table: usize, tableLog: usize, meanings: usize,
-  codeMax: u32, logMax: u32, counts: usize, countsSymbols: u32, countsLog: u32,
+  at: usize, end: usize, mode: u32, field: usize, table: usize, tableLog: usize,
 ): i32 {
+  const codeMax: u32 = load<u8>(field);
+  const extraBits: usize = field + 7;
+  let bytes: i32 = 0;
+  let log: u32 = load<u8>(field, 5);
+  let symbols: u32 = load<u8>(field, 6);
   if (mode == 0) {
-    for (let i: usize = 0; i < countsSymbols; i++) {
-      store<i16>(COUNTS + (i << 1), load<i8>(counts + i));
-    }
-    buildTable(table, countsSymbols, countsLog, meanings);
-    store<u32>(tableLog, countsLog);
-    return 0;
-  }
-  if (mode == 1) {
+    const counts: usize = extraBits + codeMax + 1;
+    for (let i: usize = 0; i < symbols; i++) store<i16>(i << 1, load<i8>(counts + i), COUNTS);
+  } else if (mode == 1) {
     if (at >= end) return INVALID;
     const code: u32 = load<u8>(at);
     if (code > codeMax) return INVALID;
-    store<u64>(table, load<u64>(meanings + (<usize>code << 3)));
-    store<u32>(tableLog, 0);
-    return 1;
-  }
-  if (mode == 2) {
-    const bytes = readCounts(at, end, codeMax, logMax);
+    // A table of one state, which takes no bits.
+    clear(COUNTS, 128);
+    store<i16>(<usize>code << 1, 1, COUNTS);
+    log = 0;
+    symbols = code + 1;
+    bytes = 1;
+  } else if (mode == 2) {
+    bytes = readCounts(at, end, codeMax, load<u8>(field, 1));
     if (bytes < 0) return INVALID;
-    const log = load<u32>(COUNTS_LOG);
-    buildTable(table, load<u32>(COUNTS_SYMBOLS), log, meanings);
-    store<u32>(tableLog, log);
-    return bytes;
+    log = load<u32>(COUNTS_LOG);
+    symbols = load<u32>(COUNTS_SYMBOLS);
+  } else {
+    return load<u32>(TABLES_KEPT) ? 0 : INVALID;
   }
-  return load<u32>(TABLES_KEPT) ? 0 : INVALID;
+  const bias: u32 = <u32>load<u8>(field, 3) * 0x101;
+  const mark: u32 = <u32>load<u8>(field, 4) << 8;
+  buildTable(table, symbols, log, extraBits, load<u8>(field, 2), bias, mark);
+  store<u32>(tableLog, log);
+  return bytes;
 }
 
 // The next 64 bits or less (57 at least) of the stream, the next of all on top.
@@ -122,10 +107,137 @@ function top(word: u64, bits: u64): u64 {
   return (word >> 1) >> ~bits;
 }
 
-// @ts-ignore: decorator
-@inline
-function low(word: u64, bits: u64): u64 {
-  return word & ~(<u64>-1 << bits);
+/** Reads the three first states of the stream in [at, end). False where it holds no such thing. */
+function openStream(at: usize, end: usize): bool {
+  if (at >= end) return false;
+  const mark: u32 = load<u8>(end - 1);
+  if (mark == 0) return false;
+  const placeMin: i64 = (<i64>at << 3) - 57; // where the stream is used up
+  let place: i64 = (<i64>end << 3) - 57 - (clz(mark) - 23);
+  if (place < placeMin) return false;
+  let word = wordAt(place);
+  const lengthBits: u64 = load<u32>(LENGTHS_LOG);
+  const offsetBits: u64 = load<u32>(OFFSETS_LOG);
+  const matchBits: u64 = load<u32>(MATCHES_LOG);
+  store<u32>(LENGTH_STATE, <u32>top(word, lengthBits) << 4);
+  word <<= lengthBits;
+  store<u32>(OFFSET_STATE, <u32>top(word, offsetBits) << 4);
+  word <<= offsetBits;
+  store<u32>(MATCH_STATE, <u32>top(word, matchBits) << 4);
+  place -= lengthBits + offsetBits + matchBits;
+  store<i64>(PLACE, place);
+  store<i64>(PLACE_MIN, placeMin);
+  return place >= placeMin;
+}
+
+/**
+ * Decodes the next `count` sequences into SEQUENCES, 16 bytes each: u32 literals, u32 bytes of the
+ * match, u32 its distance. `last` says that no others follow.
+ * @returns where it stopped: after all of them, or where the stream ran out
+ */
+function decodeSequences(count: u32, last: bool): usize {
+  const placeMin = load<i64>(PLACE_MIN);
+  let place = load<i64>(PLACE);
+  let length: usize = load<u32>(LENGTH_STATE);
+  let match: usize = load<u32>(MATCH_STATE);
+  let offset: usize = load<u32>(OFFSET_STATE);
+  let repeat0: u32 = load<u32>(REPEAT_0);
+  let repeat1: u32 = load<u32>(REPEAT_1);
+  let repeat2: u32 = load<u32>(REPEAT_2);
+  let to: usize = SEQUENCES;
+  const end: usize = SEQUENCES + (<usize>count << 4);
+  let sum: u32; // of the states' first two bytes
+  do {
+    const word = wordAt(place);
+    const matchBits: u32 = load<u16>(match, MATCHES);
+    const offsetBits: u32 = load<u16>(offset, OFFSETS);
+    const bothBits: u32 = matchBits + offsetBits;
+    sum = bothBits + <u32>load<u16>(length, LENGTHS);
+    // From the top: extra bits of offset, match length, literal length; states of literal length,
+    // match length, offset.
+    let all = top(word, sum);
+    let extra = all >> (sum >> 8);
+    let literals: u32;
+    let bytes: u32;
+    if ((sum & 0xc000) == 0) {
+      // Short lengths: no extra bits but the offset's.
+      literals = load<u8>(length, LENGTHS + 4);
+      bytes = load<u8>(match, MATCHES + 4);
+    } else {
+      if ((sum & 0xff) > 61) {
+        // Too long for one word: take the offset and the match length by themselves.
+        const alone: u32 = <u32>load<u8>(match, MATCHES + 10) + load<u8>(offset, OFFSETS + 10);
+        const rest: u32 = (sum & 0xff) - alone;
+        if (place - alone < placeMin) {
+          place = placeMin - 64; // below, however many bits the end gives back
+          to += 16;
+          break;
+        }
+        all = top(wordAt(place - alone), rest);
+        const nextBits: u32 = (sum >> 8) & 63;
+        extra = (top(word, alone) << (rest - nextBits)) | (all >> nextBits);
+      }
+      literals = load<u32>(length, LENGTHS + 4)
+        + (<u32>extra & load<u32>(length, LENGTHS + 12));
+      extra >>= load<u8>(length, LENGTHS + 10);
+      bytes = load<u32>(match, MATCHES + 4) + (<u32>extra & load<u32>(match, MATCHES + 12));
+      extra >>= load<u8>(match, MATCHES + 10);
+    }
+    place -= (sum & 0xff) - 4;
+    const value: u32 = load<u32>(offset, OFFSETS + 4) + <u32>extra;
+
+    // 0, 1 and 2 are the repeated offsets, 3 the first of them less one. Only where `value` is
+    // above 3 it is an offset of its own; that it then looks like 3 and more moves them right.
+    const which: u32 = value - <u32>(literals != 0);
+    let distance: u32 = select<u32>(repeat2, repeat0 - 1, which == 2);
+    distance = select<u32>(repeat1, distance, which == 1);
+    distance = select<u32>(repeat0, distance, which == 0);
+    distance = select<u32>(value - 3, distance, value > 3);
+    repeat2 = select<u32>(repeat1, repeat2, which > 1);
+    repeat1 = select<u32>(repeat0, repeat1, which > 0);
+    repeat0 = distance;
+    store<u32>(to, literals);
+    store<u32>(to, bytes, 4);
+    store<u32>(to, distance, 8);
+
+    length = <u32>load<u16>(length, LENGTHS + 2)
+      + (<u32>(all >> (bothBits >> 8)) & load<u16>(length, LENGTHS + 8));
+    match = <u32>load<u16>(match, MATCHES + 2)
+      + (<u32>(all >> (offsetBits >> 8)) & load<u16>(match, MATCHES + 8));
+    offset = <u32>load<u16>(offset, OFFSETS + 2) + (<u32>all & load<u16>(offset, OFFSETS + 8));
+    to += 16;
+    if (place < placeMin) break;
+  } while (to != end);
+  // The last sequence is followed by no states.
+  if (last && to == end) place += ((sum >> 8) & 63) - 4;
+  // The one that the stream was too short for does not count.
+  if (place < placeMin) to -= 16;
+  store<i64>(PLACE, place);
+  store<u32>(LENGTH_STATE, length);
+  store<u32>(MATCH_STATE, match);
+  store<u32>(OFFSET_STATE, offset);
+  store<u32>(REPEAT_0, repeat0);
+  store<u32>(REPEAT_1, repeat1);
+  store<u32>(REPEAT_2, repeat2);
+  return to;
+}
+
+/** Sets up the tables and the stream in [at, end), which follow the modes at `at`. */
+function openSection(at: usize, end: usize): bool {
+  if (at >= end) return false;
+  const modes: u32 = load<u8>(at);
+  if (modes & 3) return false;
+  at++;
+  let bytes = readTable(at, end, modes >> 6, LENGTH_FIELD, LENGTHS, LENGTHS_LOG);
+  if (bytes < 0) return false;
+  at += bytes;
+  bytes = readTable(at, end, (modes >> 4) & 3, OFFSET_FIELD, OFFSETS, OFFSETS_LOG);
+  if (bytes < 0) return false;
+  at += bytes;
+  bytes = readTable(at, end, (modes >> 2) & 3, MATCH_FIELD, MATCHES, MATCHES_LOG);
+  if (bytes < 0) return false;
+  store<u32>(TABLES_KEPT, 1);
+  return openStream(at + bytes, end);
 }
 
 /**
@@ -136,14 +248,6 @@ function low(word: u64, bits: u64): u64 {
 export function runSequences(
   at: usize, end: usize, out: usize, outEnd: usize, blockMax: u32, frame: usize, window: u32,
 ): i32 {
-  let literal: usize = load<u32>(LITERALS_AT);
-  const literalEnd: usize = literal + load<u32>(LITERALS_COUNT);
-  let op: usize = out;
-  // A block that wants more than this is wrong, or there is no place for it.
-  const room: u32 = <u32>(outEnd - out);
-  const opMax: usize = out + min(room, blockMax);
-  const tooMuch: i32 = room <= blockMax ? OVERLONG : INVALID;
-
   if (at >= end) return INVALID;
   let count: u32 = load<u8>(at);
   at++;
@@ -158,171 +262,33 @@ export function runSequences(
       at += 2;
     }
   }
+
+  // A block that wants more than this is wrong, or there is no place for it.
+  const room: u32 = <u32>(outEnd - out);
+  const opMax: usize = out + min(room, blockMax);
+  const tooMuch: i32 = room <= blockMax ? OVERLONG : INVALID;
+  let op: usize = out;
   if (count == 0) {
     if (at != end) return INVALID;
   } else {
-    if (at >= end) return INVALID;
-    const modes: u32 = load<u8>(at);
-    at++;
-    if (modes & 3) return INVALID;
-    let bytes = readTable(
-      at, end, modes >> 6, LENGTHS, LENGTHS_LOG, LENGTH_MEANINGS, 35, 9, LENGTH_COUNTS, 36, 6,
-    );
-    if (bytes < 0) return INVALID;
-    at += bytes;
-    bytes = readTable(
-      at, end, (modes >> 4) & 3, OFFSETS, OFFSETS_LOG, OFFSET_MEANINGS, 31, 8, OFFSET_COUNTS, 29, 5,
-    );
-    if (bytes < 0) return INVALID;
-    at += bytes;
-    bytes = readTable(
-      at, end, (modes >> 2) & 3, MATCHES, MATCHES_LOG, MATCH_MEANINGS, 52, 9, MATCH_COUNTS, 53, 6,
-    );
-    if (bytes < 0) return INVALID;
-    at += bytes;
-    store<u32>(TABLES_KEPT, 1);
-
-    if (at >= end) return INVALID;
-    const mark: u32 = load<u8>(end - 1);
-    if (mark == 0) return INVALID;
-    const placeMin: i64 = (<i64>at << 3) - 57; // where the stream is used up
-    let place: i64 = (<i64>end << 3) - 57 - (clz(mark) - 23);
-    if (place < placeMin) return INVALID;
-    let word = wordAt(place);
-    let bits: u64 = load<u32>(LENGTHS_LOG);
-    let length: usize = <usize>top(word, bits) << 3;
-    word <<= bits;
-    place -= bits;
-    bits = load<u32>(OFFSETS_LOG);
-    let offset: usize = <usize>top(word, bits) << 3;
-    word <<= bits;
-    place -= bits;
-    bits = load<u32>(MATCHES_LOG);
-    let match: usize = <usize>top(word, bits) << 3;
-    place -= bits;
-    if (place < placeMin) return INVALID;
-    word = wordAt(place);
-
-    let repeat0: u32 = load<u32>(REPEAT_0);
-    let repeat1: u32 = load<u32>(REPEAT_1);
-    let repeat2: u32 = load<u32>(REPEAT_2);
-
+    if (!openSection(at, end)) return INVALID;
     // Up to here whole vectors may be stored, and matches that reach no lower than this need no
     // other look at the window.
     const opWild: usize = min(opMax, outEnd - min(room, 64));
-    const reachable: usize = max(frame, <u32>(opMax - frame) > window ? opMax - window : frame);
+    const reachable: usize = <u32>(opMax - frame) > window ? opMax - window : frame;
     do {
-      const lengthState = load<u64>(LENGTHS + length);
-      const matchState = load<u64>(MATCHES + match);
-      const offsetState = load<u64>(OFFSETS + offset);
-      let sum = lengthState + matchState + offsetState;
-      let extra: u64;
-      if ((sum & 0xff) > 30) {
-        // Too long for one word: take the offset by itself.
-        const restBits = lengthState + matchState;
-        const high = top(word, offsetState);
-        place -= offsetState & 0xff;
-        if (place < placeMin) return INVALID;
-        extra = (high << restBits) | top(wordAt(place), restBits);
-        place -= restBits & 0xff;
-        if (place < placeMin) return INVALID;
-        word = wordAt(place);
-        sum &= 0xff00;
-      } else {
-        extra = top(word, sum);
-        word <<= sum;
-      }
-      const literals: u32 = <u32>(lengthState >> 32) + <u32>low(extra, lengthState);
-      extra >>= lengthState;
-      const bytes: u32 = <u32>(matchState >> 32) + <u32>low(extra, matchState);
-      extra >>= matchState;
-      const value: u32 = <u32>(offsetState >> 32) + <u32>extra;
-
-      // The last sequence is followed by no states.
-      if (--count == 0) sum &= 0xff;
-      const nextBits: u64 = sum >> 8;
-      let next: u32 = <u32>top(word, nextBits) << 3;
-      offset = (<u32>(offsetState >> 16) & 0xffff) + (next & ((8 << <u32>(offsetState >> 8)) - 8));
-      next >>= <u32>(offsetState >> 8);
-      match = (<u32>(matchState >> 16) & 0xffff) + (next & ((8 << <u32>(matchState >> 8)) - 8));
-      next >>= <u32>(matchState >> 8);
-      length = (<u32>(lengthState >> 16) & 0xffff) + (next & -8);
-      place -= (sum & 0xff) + (nextBits & 0xff);
-      if (place < placeMin) return INVALID;
-      word = wordAt(place);
-
-      let distance: u32;
-      if (value > 3) {
-        distance = value - 3;
-        repeat2 = repeat1;
-        repeat1 = repeat0;
-        repeat0 = distance;
-      } else {
-        const which: u32 = value - <u32>(literals != 0);
-        if (which == 0) {
-          distance = repeat0;
-        } else {
-          distance = which == 1 ? repeat1 : which == 2 ? repeat2 : repeat0 - 1;
-          if (which != 1) repeat2 = repeat1;
-          repeat1 = repeat0;
-          repeat0 = distance;
-        }
-      }
-
-      // Literals.
-      const start: usize = op + literals;
-      const stop: usize = start + bytes;
-      if (
-        <usize>literals > literalEnd - literal || <i32>(literals + bytes) > <i32>(opWild - op)
-        || distance - 1 >= <u32>(start - reachable)
-      ) {
-        if (<usize>literals > literalEnd - literal) return INVALID;
-        if (distance - 1 >= min(<u32>(op - frame) + literals, window)) return INVALID;
-        if (literals + bytes > <u32>(opMax - op)) return tooMuch;
-        memory.copy(op, literal, literals);
-        literal += literals;
-        op = start;
-        for (; op < stop; op++) store<u8>(op, load<u8>(op - distance));
-        continue;
-      }
-      v128.store(op, v128.load(literal));
-      if (literals > 16) {
-        let i: usize = 16;
-        do {
-          v128.store(op + i, v128.load(literal + i));
-          v128.store(op + i, v128.load(literal + i, 16), 16);
-          i += 32;
-        } while (i < <usize>literals);
-      }
-      literal += literals;
-      op = start;
-      // Match.
-      let from: usize = op - distance;
-      if (distance < 16) {
-        // The first vector repeats the pattern; the rest copies over a multiple of the distance.
-        v128.store(op, v128.swizzle(v128.load(from), v128.load(PATTERNS + (<usize>distance << 4))));
-        from = op - load<u8>(STRIDES + <usize>distance);
-      } else {
-        v128.store(op, v128.load(from));
-      }
-      if (bytes > 16) {
-        from += 16;
-        op += 16;
-        do {
-          v128.store(op, v128.load(from));
-          v128.store(op, v128.load(from, 16), 16);
-          from += 32;
-          op += 32;
-        } while (op < stop);
-      }
-      op = stop;
+      const batch = min(count, BATCH);
+      count -= batch;
+      const decoded = decodeSequences(batch, count == 0);
+      const made = carryOut(decoded, op, opMax, opWild, frame, reachable, window);
+      if (made < 0) return made == OVERLONG ? tooMuch : INVALID;
+      op += made;
+      if (decoded != SEQUENCES + (<usize>batch << 4)) return INVALID;
     } while (count);
-    if (place != placeMin) return INVALID;
-    store<u32>(REPEAT_0, repeat0);
-    store<u32>(REPEAT_1, repeat1);
-    store<u32>(REPEAT_2, repeat2);
+    if (load<i64>(PLACE) != load<i64>(PLACE_MIN)) return INVALID;
   }
-  const rest: usize = literalEnd - literal;
+  const literal: usize = load<u32>(LITERALS_AT);
+  const rest: usize = <usize>load<u32>(LITERALS_END) - literal;
   if (rest > opMax - op) return tooMuch;
   memory.copy(op, literal, rest);
   return <i32>(op + rest - out);

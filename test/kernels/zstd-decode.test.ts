@@ -18,6 +18,7 @@ import {
   little,
   PREDEFINED,
   plainLiterals,
+  randomCounts,
   randomFrame,
   rawBlock,
   repeatBlock,
@@ -588,6 +589,55 @@ const WINDOW = 10 << 3;
       'invalid',
       'an offset beyond the start',
     );
+  });
+
+  test('sequences of many bits', () => {
+    for (let i = 0; i < 10 * slow; i++) {
+      const content = [...new Uint8Array(300)].map(() => random.below(256));
+      const blocks: Block[] = [rawBlock(Uint8Array.from(content))];
+      for (let k = 0; k < 8; k++) {
+        blocks.push(repeatBlock(k, 0x20000));
+        for (let n = 0; n < 0x20000; n++) content.push(k);
+      }
+      const literals = Uint8Array.from({ length: 40000 }, () => random.below(256));
+      const sequences: Sequence[] = [];
+      let used = 0;
+      for (let k = 0; k < 8; k++) {
+        const take = random.below(random.pick([3, 20000 - used / 2]));
+        const match = 3 + random.below(random.pick([30, 10000]));
+        const distance = 1 + random.below(random.pick([9, content.length + take]));
+        content.push(...literals.subarray(used, used + take));
+        used += take;
+        for (let n = 0; n < match; n++) content.push(content[content.length - distance]!);
+        sequences.push({ literals: take, offset: distance + 3, match });
+      }
+      content.push(...literals.subarray(used));
+      const described = (field: keyof Tables, of: (s: Sequence) => number, log: number) => {
+        const codes = [...new Set(sequences.map((s) => codeOf[field](of(s))[0]))];
+        return { mode: 'described', counts: randomCounts(random, codes, log) } as const;
+      };
+      const section = sequencesSection(sequences, {
+        lengths: described('lengths', (s) => s.literals, 9),
+        offsets: described('offsets', (s) => s.offset, 8),
+        matches: described('matches', (s) => s.match, 9),
+      });
+      blocks.push(compressedBlock(plainLiterals(0, literals), section));
+      const stored = frame({ window: 11 << 3 }, blocks);
+      const what = `frame ${i}, ${replay}`;
+      accepts(stored, Uint8Array.from(content), what);
+      // Cut the stream of sequences from the front: it runs out within the longest of them.
+      const bytes = section.length - random.below(30);
+      const cut = join(section.subarray(0, bytes - 12), section.subarray(bytes));
+      agree(
+        frame({ window: 11 << 3 }, [
+          ...blocks.slice(0, -1),
+          compressedBlock(plainLiterals(0, literals), cut),
+        ]),
+        content.length,
+        random,
+        what,
+      );
+    }
   });
 
   test('codes up to the last', () => {

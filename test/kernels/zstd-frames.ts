@@ -472,6 +472,7 @@ export function randomFrame(random: Random): { stored: Uint8Array; content: Uint
       const byte = random.below(256);
       return [plainLiterals(1, [byte], count, random.oneIn(3) ? 3 : undefined), ones(count, byte)];
     }
+    const before = weights;
     let tree: Uint8Array | undefined;
     if (kind === 2 || !weights) {
       const coded = random.oneIn(2);
@@ -496,7 +497,9 @@ export function randomFrame(random: Random): { stored: Uint8Array; content: Uint
     const options = { ...(tree ? { tree } : {}), ...(form === 0 ? { form } : {}) };
     const section = codedLiterals(Uint8Array.from(bytes), known, options);
     // The tree may be too large for the sizes that the form has room for.
-    return section.length < 1000 || count >= 1000 ? [section, bytes] : literalsSection();
+    if (section.length < 1000 || count >= 1000) return [section, bytes];
+    weights = before;
+    return literalsSection();
   };
 
   const block = (): Block => {
