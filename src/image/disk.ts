@@ -3,6 +3,7 @@
  * web page. Raw and qcow2 implement it; so does a chain, which is a disk whose backing is a disk.
  */
 import type { Awaitable } from '../base/awaitable.ts';
+import { Qcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import type { Storage } from '../storage/storage.ts';
 
@@ -161,7 +162,10 @@ export interface Disk {
    * @throws Qcow2Error OUT_OF_RANGE, CORRUPT, UNSUPPORTED or IO
    */
   read(guest: number, into: Uint8Array): Promise<void>;
-  /** What the guest range [from, to) is made of, in order and without gaps. */
+  /**
+   * What the guest range [from, to) is made of, in order and without gaps.
+   * @throws Qcow2Error OUT_OF_RANGE, CORRUPT or IO, as it is iterated
+   */
   extents(from?: number, to?: number): AsyncIterable<Extent>;
   /**
    * The same in bulk: appends the range's records to a list.
@@ -210,6 +214,9 @@ export async function* iterateExtents(
   from: number,
   to: number,
 ): AsyncGenerator<Extent, void, undefined> {
+  if (from < 0 || to > disk.size) {
+    throw new Qcow2Error('OUT_OF_RANGE', 'extents past the end of the disk', from);
+  }
   let list = new ExtentList();
   for (let at = from; at < to; ) {
     // A window without data costs next to nothing, so windows grow while little is in them.
