@@ -149,40 +149,45 @@ function randomRange(next: Random, size: number, unit: number): { at: number; le
 
 /**
  * qemu-io commands that write, zero and discard, for an image that is empty as yet (or whose
- * setting says that nothing is to be compressed): QEMU compresses only what is not allocated.
+ * setting says that nothing is to be compressed): QEMU compresses only what is not allocated, and
+ * must not be asked to after a compressed cluster was freed (7.2 then uses its place twice).
  */
 export function fillCommands(next: Random, setting: ImageSetting, count: number): string[] {
   const { size, compression, extended } = setting;
   const cluster = 2 ** setting.clusterBits;
   const unit = Math.min(extended ? cluster / 32 : cluster, 65536);
-  const commands: string[] = [];
-  const touched = new Set<number>();
-  for (let step = 0; step < count; step++) {
+  const commands = compression === 'none' ? [] : compressCommands(next, setting, count / 2);
+  while (commands.length < count) {
     let { at, length } = randomRange(next, size, unit);
-    const compress = compression !== 'none' && next.below(9) < (step < count / 2 ? 6 : 1);
-    const what = compress ? 8 : next.below(8);
+    const what = next.below(8);
     if (what < 3) commands.push(`write -s ${PATTERN} ${at} ${length}`);
     else if (what === 3) commands.push(`write -P ${next.below(256)} ${at} ${length}`);
     else if (what === 4) commands.push(`write -z ${at} ${length}`);
     else if (what === 5) commands.push(`write -z -u ${at} ${length}`);
     else if (what === 6) commands.push(`discard ${at} ${length}`);
-    else if (what === 7) {
+    else {
       at -= at % cluster;
       length = Math.min(size - at, (1 + next.below(3)) * cluster);
       commands.push(`${next.pick(['discard', 'write -z', 'write -z -u'])} ${at} ${length}`);
-    } else {
-      // Whole clusters, and the last one of the disk.
-      at -= at % cluster;
-      length = Math.min(size - at, cluster);
-      if (touched.has(at / cluster)) continue;
-      const source = next.oneIn(4) ? `-P ${next.below(256)}` : `-s ${PATTERN}`;
-      commands.push(`write -c ${source} ${at} ${length}`);
-    }
-    for (let from = at - (at % cluster); from < at + length; from += cluster) {
-      touched.add(from / cluster);
     }
   }
   return commands;
+}
+
+/** Compressed writes, each of another cluster: whole ones, and the last one of the disk. */
+function compressCommands(next: Random, setting: ImageSetting, count: number): string[] {
+  const cluster = 2 ** setting.clusterBits;
+  const clusters = new Set<number>();
+  for (let i = 0; i < count; i++) {
+    const run = next.below(setting.size / cluster);
+    for (let index = run; index <= run + next.below(3); index++) clusters.add(index);
+  }
+  return [...clusters].flatMap((index) => {
+    const at = index * cluster;
+    const length = Math.min(setting.size - at, cluster);
+    const source = next.oneIn(4) ? `-P ${next.below(256)}` : `-s ${PATTERN}`;
+    return length > 0 ? [`write -c ${source} ${at} ${length}`] : [];
+  });
 }
 
 /** Makes an image and fills it. */
