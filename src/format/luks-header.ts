@@ -96,7 +96,7 @@ export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
 }
 
 function needTerminated(reader: BigEndianReader, at: number, what: string): void {
-  if (reader.slice(at, 32, what).includes(0)) return;
+  if (reader.slice(at, 32, 'LUKS header').includes(0)) return;
   const message = `LUKS header ${what} is not NUL terminated`;
   throw new Qcow2Error('CORRUPT', message, reader.base + at);
 }
