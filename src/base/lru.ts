@@ -27,13 +27,22 @@ export class Lru<K, V> {
     if (this.entries.size > this.capacity) this.evictOldest();
   }
 
-  /** Forgets the entry that was used longest ago, if there is any. */
-  evictOldest(): void {
-    const oldest = this.entries.entries().next();
-    if (oldest.done) return;
-    const [key, value] = oldest.value;
-    this.entries.delete(key);
-    this.onEvict?.(key, value);
+  /** Whether the key is there; does not count as use. */
+  has(key: K): boolean {
+    return this.entries.has(key);
+  }
+
+  /**
+   * Forgets the entry that was used longest ago, if there is any.
+   * @param keep says of which keys the entry has to stay
+   */
+  evictOldest(keep?: (key: K) => boolean): void {
+    for (const [key, value] of this.entries) {
+      if (keep?.(key)) continue;
+      this.entries.delete(key);
+      this.onEvict?.(key, value);
+      return;
+    }
   }
 
   delete(key: K): boolean {

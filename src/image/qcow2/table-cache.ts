@@ -3,7 +3,8 @@
  * an L2 table that one read brings in: all of it, up to 64 KiB.
  *
  * A slice's address is good until the next `await`: look (`peek`), and if it is not there load it
- * and look again.
+ * and look again. A slice stays until it was looked at once: so each load brings one reader
+ * further, and any number of them get through a cache of one slice.
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
@@ -16,6 +17,9 @@ export class TableCache {
   private readonly free: number[] = [];
   private readonly slots: Lru<number, number>;
   private readonly loading = new Map<number, Promise<void>>();
+  /** Slices that somebody waited for and has not looked at yet. */
+  private readonly awaited = new Set<number>();
+  private waiting: (() => void)[] = [];
   private used = 0;
 
   /**
@@ -34,70 +38,94 @@ export class TableCache {
   /** Address of the slice at `file` in kernel memory, or undefined where it is not loaded. */
   peek(file: number): number | undefined {
     const slot = this.slots.get(file);
-    return slot === undefined ? undefined : this.region.at + slot * this.sliceBytes;
+    if (slot === undefined) return undefined;
+    if (this.awaited.delete(file)) this.wake();
+    return this.region.at + slot * this.sliceBytes;
   }
 
   /**
-   * Brings a slice in.
+   * Brings a slice in. Whoever asks for it must `peek` when it is there.
    * @param tableStart file offset of the table: one that starts past the end of the file is
    * corrupt, one that is cut short reads as zeros from there
    */
   load(file: number, tableStart: number): Awaitable<void> {
     const pending = this.loading.get(file);
     if (pending) return pending;
-    // At most `capacity` slices exist, so a slot is free once one gave way.
+    if (this.slots.has(file)) return;
     const slot = this.takeSlot();
     if (slot === undefined) return this.loadWhenFree(file, tableStart);
     const into = this.region.bytes.subarray(slot * this.sliceBytes, (slot + 1) * this.sliceBytes);
-    const finish = (got: number) => {
-      if (got === 0) return this.finishEmpty(file, tableStart, slot, into);
-      into.fill(0, got);
+    let read: Awaitable<number>;
+    try {
+      read = this.storage.read(file, into);
+    } catch (cause) {
+      this.free.push(slot);
+      throw cause;
+    }
+    // Nothing is rare: the whole slice lies past the end of the file.
+    if (settled(read) && read > 0) {
+      into.fill(0, read);
       this.slots.set(file, slot);
-    };
-    const got = this.storage.read(file, into);
-    if (settled(got)) return finish(got);
-    const promise = got
-      .then(finish, (cause) => {
-        this.free.push(slot);
-        throw cause;
-      })
-      .finally(() => this.loading.delete(file));
-    this.loading.set(file, promise);
-    return promise;
+      return;
+    }
+    const loaded = this.loadLate({ file, tableStart, slot, into, read });
+    this.loading.set(file, loaded);
+    return loaded;
   }
 
   clear(): void {
+    this.awaited.clear();
     this.slots.clear();
     this.free.length = 0;
     this.used = 0;
   }
 
+  /** At most `capacity` slices exist, so a slot is free once one gave way. */
   private takeSlot(): number | undefined {
     const slot = this.free.pop();
     if (slot !== undefined) return slot;
     if (this.used < this.slots.capacity) return this.used++;
-    this.slots.evictOldest();
+    this.slots.evictOldest((file) => this.awaited.has(file));
     return this.free.pop();
   }
 
-  /** Every slot is being read into: waits for one of the reads. */
+  /** Every slot is being read into, or holds what was not looked at: waits for one of them. */
   private async loadWhenFree(file: number, tableStart: number): Promise<void> {
-    await Promise.race(this.loading.values());
+    await new Promise<void>((resolve) => this.waiting.push(resolve));
     await this.load(file, tableStart);
   }
 
-  /** Nothing was read: past the end of the file a table's rest is zeros, a whole table is not. */
-  private async finishEmpty(
-    file: number,
-    tableStart: number,
-    slot: number,
-    into: Uint8Array,
-  ): Promise<void> {
-    if ((await this.storage.size()) <= tableStart) {
-      this.free.push(slot);
-      throw new Qcow2Error('CORRUPT', 'L2 table lies past the end of the file', tableStart);
-    }
-    into.fill(0);
-    this.slots.set(file, slot);
+  private wake(): void {
+    const { waiting } = this;
+    this.waiting = [];
+    for (const resume of waiting) resume();
   }
+
+  private async loadLate({ file, tableStart, slot, into, read }: Load): Promise<void> {
+    try {
+      const got = await read;
+      // Past the end of the file a table's rest is zeros, a whole table is not.
+      if (got === 0 && (await this.storage.size()) <= tableStart) {
+        throw new Qcow2Error('CORRUPT', 'L2 table lies past the end of the file', tableStart);
+      }
+      into.fill(0, got);
+      this.slots.set(file, slot);
+      this.awaited.add(file);
+    } catch (cause) {
+      this.free.push(slot);
+      this.wake();
+      throw cause;
+    } finally {
+      this.loading.delete(file);
+    }
+  }
+}
+
+/** A slice on its way in. */
+interface Load {
+  readonly file: number;
+  readonly tableStart: number;
+  readonly slot: number;
+  readonly into: Uint8Array;
+  readonly read: Awaitable<number>;
 }
