@@ -15,6 +15,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { Qcow2Error } from '../base/errors.ts';
+import { isLibcLoaded, type Libc, libc } from './native-libc.ts';
+import { type Claim, CREATING, claimFile, releaseClaim } from './native-lock.ts';
 import { rangeCursor, type Storage, type StorageCursor, type StorageHandle } from './storage.ts';
 
 /** Text of the errors that people meet, as the C library says it. */
@@ -62,6 +64,18 @@ export type FileKind = 'regular' | 'block' | 'other';
 const ZEROS_BYTES = 1024 * 1024;
 let zeros: Uint8Array | undefined;
 
+/** Zeros up to this are written: a hole costs as much as that, and breaks the file up. */
+const HOLE_BYTES_MIN = 64 * 1024;
+/** Bytes of zeros, written or read, that take as long as loading the C library's calls. */
+const LOAD_BYTES = 16 * 1024 * 1024;
+/** Holes that a sparse file must have in all before it pays to ask where they are. */
+const HOLES_BYTES_MIN = 1024 * 1024;
+/** Ranges of one look at a file, a bound on what callers keep; what lies behind counts as data. */
+const RANGES_MAX = 2 ** 18;
+
+/** Bytes of zeros that this thread has written where it could have asked for holes. */
+let zeroedBytes = 0;
+
 /** Bytes of a block device, which `fstat` does not tell: sysfs does, in 512-byte sectors. */
 function blockDeviceSize(fd: number, name: string): number {
   const { rdev } = fstatSync(fd);
@@ -78,6 +92,8 @@ function blockDeviceSize(fd: number, name: string): number {
 /** A file in Node, answering every call at once. */
 export class NodeFileStorage implements Storage {
   readonly kind: FileKind;
+  /** Cleared when the file system turns out to have no holes. */
+  private mayPunch: boolean;
 
   constructor(
     readonly fd: number,
@@ -87,6 +103,7 @@ export class NodeFileStorage implements Storage {
   ) {
     const stat = fstatSync(fd);
     this.kind = stat.isFile() ? 'regular' : stat.isBlockDevice() ? 'block' : 'other';
+    this.mayPunch = this.kind !== 'other';
   }
 
   size(): number {
@@ -123,7 +140,8 @@ export class NodeFileStorage implements Storage {
     }
   }
 
-  /** Node has no way to punch holes: past the end the file grows, before it zeros are written. */
+  /** Past the end the file grows, within it a hole is made; where that can't be, zeros are
+   * written. */
   zero(at: number, length: number): void {
     this.needWritable();
     if (length === 0) return;
@@ -133,10 +151,91 @@ export class NodeFileStorage implements Storage {
       if (end > size) this.truncate(end);
       length = Math.min(end, size) - at;
     }
+    if (length <= 0) return;
+    if (length >= HOLE_BYTES_MIN) {
+      zeroedBytes += length;
+      if ((isLibcLoaded() || zeroedBytes > LOAD_BYTES) && this.tryZero(at, length)) return;
+    }
     zeros ??= new Uint8Array(ZEROS_BYTES);
     for (let done = 0; done < length; done += ZEROS_BYTES) {
       this.write(at + done, zeros.subarray(0, Math.min(ZEROS_BYTES, length - done)));
     }
+  }
+
+  /**
+   * Makes a range within the file read as zeros where that takes no writing: as a hole, or else
+   * with room kept for it.
+   * @returns false where the host cannot; the range may then be zeros in part
+   */
+  tryZero(at: number, length: number): boolean {
+    this.needWritable();
+    const native = this.mayPunch ? libc() : undefined;
+    if (!native) return false;
+    if (length === 0) return true;
+    const punched =
+      this.attempt(() => native.punchHole(this.fd, at, length)) ||
+      this.attempt(() => native.zeroRange(this.fd, at, length));
+    // A block device may refuse this range and take the next, which is aligned.
+    if (!punched && this.kind === 'regular') this.mayPunch = false;
+    return punched;
+  }
+
+  discard(at: number, length: number): void {
+    this.needWritable();
+    const native = this.mayPunch && length > 0 ? libc() : undefined;
+    if (native && !this.attempt(() => native.punchHole(this.fd, at, length))) {
+      if (this.kind === 'regular') this.mayPunch = false;
+    }
+  }
+
+  allocate(at: number, length: number): void {
+    this.needWritable();
+    if (length === 0 || this.tryAllocate(at, length, { keepSize: false })) return;
+    if (this.kind !== 'regular') return;
+    // What can't be reserved is written: what is there as it is, and zeros behind it.
+    const bytes = new Uint8Array(Math.min(ZEROS_BYTES, length));
+    for (let done = 0; done < length; done += bytes.length) {
+      const piece = bytes.subarray(0, Math.min(bytes.length, length - done));
+      piece.fill(0, this.read(at + done, piece));
+      this.write(at + done, piece);
+    }
+  }
+
+  /**
+   * Reserves room for a range, leaving what is in it as it is.
+   * @param options.keepSize reserve past the file's end, too, without moving it
+   * @returns false where the host has no such call
+   * @throws Qcow2Error NO_SPACE or IO
+   */
+  tryAllocate(at: number, length: number, options: { readonly keepSize: boolean }): boolean {
+    this.needWritable();
+    const native = this.kind === 'regular' ? libc() : undefined;
+    if (!native) return false;
+    try {
+      native.allocate(this.fd, at, length, options);
+      return true;
+    } catch (cause) {
+      const { code } = cause as { code?: string };
+      if (code === 'EOPNOTSUPP' || code === 'ENOSYS') return false;
+      throw ioError(cause, 'Could not preallocate new data');
+    }
+  }
+
+  dataRanges(from: number, to: number): Iterable<readonly [number, number]> | undefined {
+    if (this.kind !== 'regular') return undefined;
+    const { size, blocks } = fstatSync(this.fd);
+    const holes = size - blocks * 512;
+    if (holes < (isLibcLoaded() ? HOLES_BYTES_MIN : LOAD_BYTES)) return undefined;
+    const native = libc();
+    return native && walkData(native, this.fd, from, Math.min(to, size));
+  }
+
+  /**
+   * Claims the file among those who lock images, until it is closed: see `claimFile`.
+   * @throws Qcow2Error BUSY
+   */
+  claim(claim: Claim, options?: { readonly brief?: boolean }): void {
+    claimFile(this, claim, options);
   }
 
   truncate(size: number): void {
@@ -165,9 +264,54 @@ export class NodeFileStorage implements Storage {
     return { kind: 'fd', fd: this.fd, name: this.name };
   }
 
+  /** Runs a call that has a fallback; false where the host refuses it. */
+  private attempt(call: () => void): boolean {
+    try {
+      call();
+      return true;
+    } catch (cause) {
+      const { code } = cause as { code?: string };
+      if (code === 'ENOSPC' || code === 'EIO') throw ioError(cause, `error while zeroing`);
+      return false;
+    }
+  }
+
   private needWritable(): void {
     if (!this.writable) throw new Qcow2Error('READ_ONLY', `${this.name} is read-only`);
   }
+}
+
+/** The ranges that a file has data for; short holes count as data. */
+function* walkData(
+  native: Libc,
+  fd: number,
+  from: number,
+  to: number,
+): Generator<readonly [number, number], void, undefined> {
+  let start = -1;
+  let end = from;
+  for (let count = 0; count < RANGES_MAX; ) {
+    let next: number | undefined;
+    let hole = to;
+    try {
+      next = end < to ? native.seekData(fd, end) : undefined;
+      if (next !== undefined && next < to) hole = Math.min(to, native.seekHole(fd, next));
+    } catch {
+      // No such call after all: everything is data.
+      next = end;
+    }
+    if (next === undefined || next >= to) {
+      if (start >= 0) yield [start, end];
+      return;
+    }
+    if (start >= 0 && next - end >= HOLE_BYTES_MIN) {
+      yield [start, end];
+      count++;
+      start = next;
+    } else if (start < 0) start = next;
+    end = hole;
+  }
+  yield [start, to];
 }
 
 /** How `openNodeFile` opens. */
@@ -175,14 +319,17 @@ export interface NodeFileOptions {
   readonly writable?: boolean;
   /** Make the file; one that is there is emptied first. */
   readonly create?: boolean;
+  /** Claimed among those who lock images, before anything is changed, until it is closed. */
+  readonly claim?: Claim | undefined;
 }
 
 /**
  * Opens a file or block device.
- * @throws Qcow2Error IO with the C library's text; directories, pipes and sockets are refused
+ * @throws Qcow2Error IO with the C library's text; BUSY where another's claim excludes ours;
+ * directories, pipes and sockets are refused
  */
 export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeFileStorage {
-  const { writable = false, create = false } = options;
+  const { writable = false, create = false, claim } = options;
   const access = writable || create ? constants.O_RDWR : constants.O_RDONLY;
   // Without O_NONBLOCK opening a FIFO would wait for its other end.
   const flags = access | constants.O_NONBLOCK | (create ? constants.O_CREAT : 0);
@@ -200,12 +347,15 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
     if (!stat.isFile() && !stat.isBlockDevice() && !stat.isCharacterDevice()) {
       throw new Qcow2Error('IO', `'file' driver requires '${path}' to be a regular file`);
     }
+    const made = { fd, name: path };
+    if (create && claim) claimFile(made, CREATING);
     if (create && stat.isFile() && stat.size > 0) {
       // Cutting and writing through one open makes ext4 write all back on close: cut, close, open.
       ftruncateSync(fd, 0);
       closeSync(fd);
       fd = openSync(path, access | constants.O_NONBLOCK);
-    }
+    } else if (create && claim) releaseClaim(made, CREATING);
+    if (claim) claimFile({ fd, name: path }, claim);
     return new NodeFileStorage(fd, path, writable || create, true);
   } catch (cause) {
     closeSync(fd);

@@ -40,6 +40,15 @@ export interface Storage {
   write(at: number, from: Uint8Array): Awaitable<void>;
   /** Makes the range read as zeros, as cheaply as this storage can, growing it when it must. */
   zero(at: number, length: number): Awaitable<void>;
+  /** Says that a range is not needed: its room may go. It reads as before or as zeros then. */
+  discard?(at: number, length: number): Awaitable<void>;
+  /** Makes sure that there is room for a range, growing the storage; what is there stays. */
+  allocate?(at: number, length: number): Awaitable<void>;
+  /**
+   * The ranges within [from, to) that may hold something else than zeros, as [start, end), in
+   * order; undefined where that is not known, or asking costs more than reading.
+   */
+  dataRanges?(from: number, to: number): Iterable<readonly [number, number]> | undefined;
   /** Cuts or grows the storage; what is new reads as zeros. */
   truncate(size: number): Awaitable<void>;
   /** Resolves when everything written before it would survive a power cut. */

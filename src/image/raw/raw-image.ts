@@ -101,8 +101,18 @@ export class RawImage implements WritableDisk {
     return iterateExtents(this, from, to);
   }
 
+  /** Holes of a sparse file are zeros that have their place in it, as QEMU sees them. */
   collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): void {
-    if (to > from) list.push(ExtentKind.data, from, to - from, sourceBase, from);
+    const push = (kind: ExtentKind, start: number, end: number) => {
+      if (end > start) list.push(kind, start, end - start, sourceBase, start);
+    };
+    let at = from;
+    for (const [start, end] of this.storage.dataRanges?.(from, to) ?? [[from, to] as const]) {
+      push(ExtentKind.zero, at, start);
+      push(ExtentKind.data, start, end);
+      at = end;
+    }
+    push(ExtentKind.zero, at, to);
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,168 @@
+/**
+ * The C library's file calls that Node has not: locks that belong to an open file, holes,
+ * preallocation, copies within the kernel. They are reached through koffi, an optional package
+ * that is loaded when the first of them is needed, never before: loading costs some 5 ms.
+ *
+ * Linux on 64-bit little-endian machines only, where the constants and the layout of `struct
+ * flock` below hold; anywhere else, without the package, and with QCOW2_NATIVE=0 in the
+ * environment there is no such layer, and callers do without.
+ */
+import { createRequire } from 'node:module';
+import { endianness } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+
+/** Constants of Linux's <fcntl.h> and <linux/falloc.h>. */
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const FALLOC_FL_ZERO_RANGE = 16;
+
+/**
+ * `struct flock`, 64 bits wide:
+ *
+ *   0 i16 type · 2 i16 whence (0: from the file's start) · 8 i64 start · 16 i64 length · 24 i32 pid
+ */
+const FLOCK_BYTES = 32;
+
+const ARCHITECTURES = ['x64', 'arm64', 'riscv64', 'loong64'];
+
+/** An error as Node's own: `code` names what the C library said. */
+export interface SystemError extends Error {
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+}
+
+/**
+ * Calls of the C library. Offsets and lengths are bytes, exact up to 2^62 where they are multiples
+ * of 512. What fails throws a `SystemError`.
+ */
+export interface Libc {
+  /** The first byte at or after `at` that there is data for; undefined after the last one. */
+  seekData(fd: number, at: number): number | undefined;
+  /** The first byte at or after `at` in a hole; the file's end counts as one. */
+  seekHole(fd: number, at: number): number;
+  /** Gives a range back to the file system: it reads as zeros, the file's size stays. */
+  punchHole(fd: number, at: number, length: number): void;
+  /** Makes a range read as zeros and keeps room for it; the file's size stays. */
+  zeroRange(fd: number, at: number, length: number): void;
+  /** Reserves room for a range, leaving what is in it as it is. */
+  allocate(fd: number, at: number, length: number, options: { readonly keepSize: boolean }): void;
+  /** Copies within the kernel. @returns bytes copied: 0 where the source ends */
+  copyRange(from: number, fromAt: number, to: number, toAt: number, length: number): number;
+  /** Locks one byte, shared with other readers of it; the lock goes with the open file. */
+  lockByte(fd: number, at: number): void;
+  unlockByte(fd: number, at: number): void;
+  /** Whether a writer's lock on the byte would have to wait for another open file's. */
+  isByteLocked(fd: number, at: number): boolean;
+}
+
+type Call = (...args: unknown[]) => number | bigint;
+
+/** What of koffi's interface is used here. */
+interface Koffi {
+  load(path: null): { func(definition: string): Call };
+  errno(): number;
+}
+
+let loaded: { readonly libc: Libc | undefined } | undefined;
+
+/** The calls, or undefined where there are none. Loads what it takes the first time. */
+export function libc(): Libc | undefined {
+  loaded ??= { libc: mayLoad() ? load() : undefined };
+  return loaded.libc;
+}
+
+/** Whether the calls are here already and cost nothing more. */
+export function isLibcLoaded(): boolean {
+  return loaded?.libc !== undefined;
+}
+
+function mayLoad(): boolean {
+  if (process.env.QCOW2_NATIVE === '0' || process.platform !== 'linux') return false;
+  return ARCHITECTURES.includes(process.arch) && endianness() === 'LE';
+}
+
+/** A package that is missing, or made for another machine, is no error: see the callers. */
+function load(): Libc | undefined {
+  try {
+    // Not `import`: callers are synchronous. Looked for from where this code lies, so that it is
+    // found beside an installed package and in a clone alike.
+    return bind(createRequire(import.meta.url)('koffi') as Koffi);
+  } catch {
+    return undefined;
+  }
+}
+
+function bind(koffi: Koffi): Libc {
+  const library = koffi.load(null);
+  const lseek = library.func('int64_t lseek(int fd, int64_t at, int whence)');
+  const fallocate = library.func('int fallocate(int fd, int mode, int64_t at, int64_t length)');
+  const fcntl = library.func('int fcntl(int fd, int command, void *lock)');
+  const copy = library.func(
+    'int64_t copy_file_range(int from, int64_t *fromAt, int to, int64_t *toAt, ' +
+      'size_t length, unsigned int flags)',
+  );
+
+  /** Calls again what a signal interrupted; gives what is not −1. */
+  const attempt = (syscall: string, call: () => number | bigint): number => {
+    for (;;) {
+      const result = Number(call());
+      if (result !== -1) return result;
+      const errno = koffi.errno();
+      const code = getSystemErrorName(-errno);
+      if (code !== 'EINTR') throw systemError(syscall, code, errno);
+    }
+  };
+  const allocate = (fd: number, mode: number, at: number, length: number) => {
+    attempt('fallocate', () => fallocate(fd, mode, at, length));
+  };
+  const lock = new DataView(new ArrayBuffer(FLOCK_BYTES));
+  const lockBytes = new Uint8Array(lock.buffer);
+  const withLock = (fd: number, command: number, type: number, at: number) => {
+    lockBytes.fill(0);
+    lock.setInt16(0, type, true);
+    lock.setBigInt64(8, BigInt(at), true);
+    lock.setBigInt64(16, 1n, true);
+    attempt('fcntl', () => fcntl(fd, command, lockBytes));
+  };
+
+  return {
+    seekData(fd, at) {
+      try {
+        return attempt('lseek', () => lseek(fd, at, SEEK_DATA));
+      } catch (cause) {
+        if ((cause as SystemError).code === 'ENXIO') return undefined;
+        throw cause;
+      }
+    },
+    seekHole: (fd, at) => attempt('lseek', () => lseek(fd, at, SEEK_HOLE)),
+    punchHole: (fd, at, length) =>
+      allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length),
+    zeroRange: (fd, at, length) =>
+      allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, length),
+    allocate: (fd, at, length, { keepSize }) =>
+      allocate(fd, keepSize ? FALLOC_FL_KEEP_SIZE : 0, at, length),
+    copyRange(from, fromAt, to, toAt, length) {
+      const places = new BigInt64Array([BigInt(fromAt), BigInt(toAt)]);
+      const [source, target] = [places.subarray(0, 1), places.subarray(1)];
+      return attempt('copy_file_range', () => copy(from, source, to, target, length, 0));
+    },
+    lockByte: (fd, at) => withLock(fd, F_OFD_SETLK, F_RDLCK, at),
+    unlockByte: (fd, at) => withLock(fd, F_OFD_SETLK, F_UNLCK, at),
+    isByteLocked(fd, at) {
+      withLock(fd, F_OFD_GETLK, F_WRLCK, at);
+      return lock.getInt16(0, true) !== F_UNLCK;
+    },
+  };
+}
+
+function systemError(syscall: string, code: string, errno: number): SystemError {
+  return Object.assign(new Error(`${code}: ${syscall}`), { code, errno: -errno, syscall });
+}
