@@ -2,6 +2,7 @@
 import type { StartWorkers } from '../convert/pool.ts';
 import type { NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
 import type { PipeStorage } from '../storage/node-pipe.ts';
+import type { ClaimOptions } from './image-claims.ts';
 
 /** Where a command runs: tests pass one of their own, only `host-node.ts` knows the process. */
 export interface Host {
@@ -53,4 +54,6 @@ export class UsageError extends Error {
 export interface GateOptions {
   /** Names inside images may not leave the folder of the image that was named first. */
   readonly untrusted: boolean;
+  /** What the files are claimed for, among those who lock images; absent: for nothing. */
+  readonly claim?: ClaimOptions | undefined;
 }

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { isatty } from 'node:tty';
 import { startNodeWorkers } from '../convert/pool-node.ts';
+import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError, openNodeFile } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import type { Host } from './command.ts';
@@ -36,7 +37,11 @@ export function nodeHost(script: string | undefined): Host {
     startWorkers: startNodeWorkers,
     out: (text) => writeText(STDOUT, text),
     error: (message) => {
-      writeText(STDERR, message.replace(/^/gm, `${program}: `).concat('\n'));
+      const lines = message.split('\n');
+      const named = lines.map((line) =>
+        line.startsWith(LOCK_HINT) ? line : `${program}: ${line}`,
+      );
+      writeText(STDERR, named.join('\n').concat('\n'));
     },
     note: (text) => writeText(STDERR, text),
     openFile: openNodeFile,

@@ -3,6 +3,7 @@ import { isQcow2Error } from '../base/errors.ts';
 import type { Disk } from '../image/disk.ts';
 import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import { type Host, UsageError } from './command.ts';
+import { claimImageFile, type ImageUse } from './image-claims.ts';
 import { pathGate } from './path-gate.ts';
 
 /** How an image of the command line is opened. */
@@ -10,6 +11,10 @@ export interface OpenImageOptions {
   readonly format: string | undefined;
   readonly untrusted: boolean;
   readonly snapshot?: OpenDiskOptions['snapshot'];
+  /** What its files are claimed for, among those who lock images. Default: to be read. */
+  readonly use?: ImageUse;
+  /** `-U`: others may write it meanwhile. */
+  readonly forceShare?: boolean;
 }
 
 /**
@@ -31,15 +36,24 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
 /** @throws UsageError where the image cannot be opened */
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
-    const { format, untrusted, snapshot } = options;
+    const { format, untrusted, snapshot, use = 'read', forceShare } = options;
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    return openDisk(host.openFile(filename), {
+    const file = host.openFile(filename);
+    try {
+      claimImageFile(file, format, { use, forceShare });
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
+    // Whatever becomes of the image, those behind it are only read.
+    const claim = { use: use === 'write' ? 'read' : use, forceShare } as const;
+    return openDisk(file, {
       format,
       snapshot,
       cacheBytes: CACHE_BYTES,
-      gate: pathGate(host, filename, { untrusted }),
+      gate: pathGate(host, filename, { untrusted, claim }),
     });
   });
 }

@@ -6,6 +6,7 @@
 import { Qcow2Error } from '../base/errors.ts';
 import type { Gate } from '../image/gate.ts';
 import type { GateOptions, Host } from './command.ts';
+import { claimImageFile } from './image-claims.ts';
 
 /** A scheme before the first slash: `nbd:`, `json:`. */
 const PROTOCOL = /^([^/:]+):/;
@@ -26,10 +27,18 @@ export function resolveName(name: string, from: string): string {
 
 /** @param first the image that the person named */
 export function pathGate(host: Host, first: string, options: GateOptions): Gate {
-  return ({ name, from }) => {
+  const { untrusted, claim } = options;
+  return ({ kind, name, from }) => {
     const path = resolveName(name, from);
-    if (options.untrusted) confine(host, path, first);
-    return host.openFile(path);
+    if (untrusted) confine(host, path, first);
+    const file = host.openFile(path);
+    try {
+      if (claim) claimImageFile(file, kind === 'data-file' ? kind : claim.part, claim);
+      return file;
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
   };
 }
 

@@ -1,11 +1,17 @@
 /** `convert`: disks, one after another, into a raw file, a block device or a pipe. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { concatenatedSize, convertToRaw, convertToStream } from '../../convert/convert.ts';
+import {
+  type ConvertOptions,
+  concatenatedSize,
+  convertToRaw,
+  convertToStream,
+} from '../../convert/convert.ts';
 import type { Disk } from '../../image/disk.ts';
 import { isFormat } from '../../image/open.ts';
 import type { SnapshotSelector } from '../../image/qcow2/snapshots.ts';
 import type { NodeFileStorage } from '../../storage/node-file.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { RAW_WRITE } from '../image-claims.ts';
 import { openImage } from '../open-image.ts';
 import {
   given,
@@ -53,6 +59,7 @@ interface Request {
   readonly threads: number | undefined;
   readonly progress: boolean;
   readonly untrusted: boolean;
+  readonly forceShare: boolean;
 }
 
 /** The subcommand. */
@@ -67,8 +74,9 @@ export const convert: Command = {
     const disks: Disk[] = [];
     try {
       for (const source of request.sources) {
-        const { format, untrusted, snapshot } = request;
-        disks.push(await openSource(host, source, { format, untrusted, snapshot }));
+        const { format, untrusted, snapshot, forceShare } = request;
+        const options = { format, untrusted, snapshot, forceShare, use: 'convert' } as const;
+        disks.push(await openSource(host, source, options));
       }
       await convertInto(host, request, disks);
     } finally {
@@ -116,6 +124,7 @@ function parseRequest(args: readonly string[]): Request {
     threads,
     progress: given(parsed, 'progress') && !given(parsed, 'quiet'),
     untrusted: given(parsed, 'untrusted'),
+    forceShare: given(parsed, 'force-share'),
   };
 }
 
@@ -248,7 +257,7 @@ async function convertToFile(
     if (!create && file.size() < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
-    await convertToRaw(disks, file, options);
+    await convertToRaw(disks, file, { ...options, ...prepareTarget(file, request, disks) });
     done = true;
   } finally {
     // What is not whole must not look whole: a new file goes, an old one that was emptied stays so.
@@ -258,13 +267,33 @@ async function convertToFile(
   }
 }
 
-function openTarget(host: Host, { target, create }: Request): NodeFileStorage {
+/** What can be had for the whole target at once, rather than piece by piece while it is written. */
+function prepareTarget(
+  file: NodeFileStorage,
+  { target, targetIsZero, preallocation, sparseBytes }: Request,
+  disks: readonly Disk[],
+): Pick<ConvertOptions, 'sparseBytes' | 'targetIsZero'> {
+  const size = concatenatedSize(disks);
   try {
-    return host.openFile(target, { writable: true, create });
+    if (preallocation === 'falloc' && file.tryAllocate(0, size, { keepSize: true })) {
+      return { sparseBytes };
+    }
+    if (!targetIsZero && sparseBytes > 0 && file.tryZero(0, size)) return { targetIsZero: true };
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
+    throw new UsageError(`${target}: error while converting raw: ${cause.message}`);
+  }
+  return {};
+}
+
+function openTarget(host: Host, { target, create }: Request): NodeFileStorage {
+  try {
+    return host.openFile(target, { writable: true, create, claim: RAW_WRITE });
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    const why = cause.message.replace(/^Could not open/, 'Could not create');
     const message = create
-      ? `${target}: error while converting raw: ${cause.message.replace('open', 'create')}`
+      ? `${target}: error while converting raw: ${why}`
       : `Could not open '${target}': ${cause.message}`;
     throw new UsageError(message);
   }

@@ -40,6 +40,7 @@ interface Request {
   readonly json: boolean;
   readonly chain: boolean;
   readonly untrusted: boolean;
+  readonly forceShare: boolean;
 }
 
 /** The subcommand. */
@@ -79,6 +80,7 @@ function parseRequest(args: readonly string[]): Request | 'help' {
     json: output === 'json',
     chain: given(parsed, 'backing-chain'),
     untrusted: given(parsed, 'untrusted'),
+    forceShare: given(parsed, 'force-share'),
   };
 }
 
@@ -91,7 +93,7 @@ interface Link {
 
 /** Nothing is printed before the whole chain was read, so that an error stands alone. */
 async function reportChain(host: Host, request: Request): Promise<ImageReport[]> {
-  const { filename, format, chain, untrusted } = request;
+  const { filename, format, chain } = request;
   const reports: ImageReport[] = [];
   const seen = new Set<string>();
   let link: Link | undefined = { filename, format, first: true };
@@ -100,7 +102,7 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
       throw new UsageError(`Backing file '${link.filename}' creates an infinite loop.`);
     }
     seen.add(link.filename);
-    const report: ImageReport = await reportLink(host, link, { start: filename, untrusted });
+    const report: ImageReport = await reportLink(host, link, request);
     warnOfBitmaps(host, report);
     reports.push(report);
     const { backing } = report;
@@ -115,14 +117,17 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
 function reportLink(
   host: Host,
   { filename, format, first }: Link,
-  { start, untrusted }: { start: string; untrusted: boolean },
+  { filename: start, untrusted, forceShare }: Request,
 ): Promise<ImageReport> {
   return explainOpen(filename, async () => {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
     // The name has its folder in front already, so it stands for itself.
-    const gate = pathGate(host, resolveName(start, ''), { untrusted: untrusted && !first });
+    const gate = pathGate(host, resolveName(start, ''), {
+      untrusted: untrusted && !first,
+      claim: { use: 'inspect', part: format, forceShare },
+    });
     const storage = await gate({ kind: 'backing', name: filename, from: '' });
     try {
       const path = storage.name;
