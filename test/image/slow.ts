@@ -1,0 +1,11 @@
+/** Whether the long versions of tests are asked for: the SLOW of Node's environment or of a page. */
+
+interface Host {
+  readonly SLOW?: string;
+  readonly process?: { readonly env: { readonly SLOW?: string } };
+}
+
+const host = globalThis as unknown as Host;
+
+/** SLOW=1: take the time that it takes. */
+export const SLOW = Boolean(host.SLOW ?? host.process?.env.SLOW);
