@@ -1,5 +1,12 @@
 // `info` must print what qemu-img prints, to the byte: scripts read it, in either form.
-import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Host, UsageError } from '../../src/cli/command.ts';
@@ -345,7 +352,10 @@ test(
       for (const file of ['image', 'folder/image']) {
         await create(file, '5M', '-u', '-F', 'raw', '-b', name);
         await sameForms(file);
-        await sameForms(`file:${file}`);
+        if (file !== 'image') {
+          await sameForms(`file:${file}`);
+          continue;
+        }
         patch(file, placeOf(file, BACKING_FORMAT), 4, 0x11111111);
         await sameForms(file);
       }
@@ -515,6 +525,10 @@ test(
     await sameForms('loop');
     await sameForms('image');
     await same('x'.repeat(300));
+    // Root reads it all the same, in both tools.
+    await create('closed', '1M');
+    chmodSync('closed', 0);
+    await sameForms('closed');
   }),
 );
 
