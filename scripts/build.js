@@ -85,7 +85,11 @@ async function bundle(out) {
     await Promise.all([
       esbuild({
         ...node,
-        entryPoints: { 'qcow2-img': 'src/cli/qcow2-img.ts', ...workerEntry },
+        entryPoints: {
+          'qcow2-img': 'src/cli/qcow2-img.ts',
+          'qcow2-io': 'src/cli/qcow2-io.ts',
+          ...workerEntry,
+        },
         minify: true,
         splitting: true,
         // Flat: the worker is looked for beside whichever chunk its starter ends up in.
@@ -101,7 +105,7 @@ async function bundle(out) {
   } finally {
     await stop();
   }
-  chmodSync(join(out, 'qcow2-img.js'), 0o755);
+  for (const tool of ['qcow2-img.js', 'qcow2-io.js']) chmodSync(join(out, tool), 0o755);
   if (existsSync(join(root, SAMPLE))) copyFileSync(join(root, SAMPLE), join(out, basename(SAMPLE)));
   return true;
 }

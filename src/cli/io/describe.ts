@@ -1,0 +1,75 @@
+/** `info`: what the open image says about itself. */
+import { alignUp } from '../../base/bits.ts';
+import { readMetadata } from '../../image/qcow2/open.ts';
+import { reportImage } from '../image-report.ts';
+import type { JsonObject } from '../json.ts';
+import { treeText } from '../tree-text.ts';
+import { formatAmount } from './amount.ts';
+import type { IoCommand } from './io-command.ts';
+import type { OpenedDisk } from './open.ts';
+import { OVERLAY_CLUSTER_BYTES, OverlayDisk } from './overlay-disk.ts';
+
+/** What is told. Sizes in bytes. */
+interface Description {
+  readonly format: string;
+  readonly clusterSize: number;
+  /** Where a virtual machine's state would start. */
+  readonly vmState: number;
+  readonly specific: JsonObject | undefined;
+}
+
+/** `info`. */
+export const describe: IoCommand = {
+  name: 'info',
+  alias: 'i',
+  summary: 'prints information about the current file',
+  count: [0, 0],
+  needs: 'disk',
+
+  async run(session) {
+    const { format, clusterSize, vmState, specific } = await description(session.current);
+    session.host.out(`format name: ${format}
+cluster size: ${formatAmount(clusterSize)}
+vm state offset: ${formatAmount(vmState)}
+`);
+    if (specific) session.host.out(`Format specific information:\n${treeText(specific, 1)}`);
+  },
+};
+
+async function description({ disk, filename }: OpenedDisk): Promise<Description> {
+  const { format } = disk;
+  if (format === 'raw') return { format, clusterSize: 0, vmState: 0, specific: undefined };
+  if (disk instanceof OverlayDisk) return overlayDescription(disk);
+  const { storage } = disk.sources[0]!;
+  const report = await reportImage(storage, {
+    filename,
+    format,
+    allocatedBytes: 0,
+    resolve: (name) => name,
+  });
+  const { l2Span } = (await readMetadata(storage)).geometry;
+  return {
+    format,
+    clusterSize: report.clusterSize ?? 0,
+    vmState: alignUp(disk.size, l2Span),
+    specific: report.specific?.data as JsonObject | undefined,
+  };
+}
+
+/** That of a new image, since changes are kept as one would keep them. */
+function overlayDescription(disk: OverlayDisk): Description {
+  const l2Span = (OVERLAY_CLUSTER_BYTES / 8) * OVERLAY_CLUSTER_BYTES;
+  return {
+    format: disk.format,
+    clusterSize: OVERLAY_CLUSTER_BYTES,
+    vmState: alignUp(disk.size, l2Span),
+    specific: {
+      compat: '1.1',
+      'compression-type': 'zlib',
+      'lazy-refcounts': false,
+      'refcount-bits': 16,
+      corrupt: false,
+      'extended-l2': false,
+    },
+  };
+}

@@ -1,0 +1,74 @@
+/** Options that say how a disk is opened: the tool's own, and those of `open`. */
+import { CommandFailure } from './io-command.ts';
+
+/** Cache modes by the names that people give them. */
+export const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
+/** Names of what becomes of discards. */
+export const DISCARD_MODES = ['ignore', 'off', 'unmap', 'on'];
+/** Ways to do input and output. All are the same here. */
+export const AIO_MODES = ['threads', 'native', 'io_uring'];
+
+/** How a disk is opened. */
+export interface OpenFlags {
+  readonly format: string | undefined;
+  readonly readOnly: boolean;
+  /** Changes go to memory, and are gone with it. */
+  readonly snapshot: boolean;
+  /** One of `CACHE_MODES`. */
+  readonly cache: string;
+  /** False: discards do nothing. */
+  readonly discard: boolean;
+  readonly copyOnRead: boolean;
+  readonly forceShare: boolean;
+  readonly nativeAio: boolean;
+}
+
+/** What is assumed where the command line says nothing. */
+export const DEFAULT_FLAGS: OpenFlags = {
+  format: undefined,
+  readOnly: false,
+  snapshot: false,
+  cache: 'writeback',
+  discard: true,
+  copyOnRead: false,
+  forceShare: false,
+  nativeAio: false,
+};
+
+/** Those of their letters that the tool and `open` have in common. */
+export const FLAG_LETTERS = 'rsCnkUt:d:i:';
+
+/**
+ * Flags with one option applied; letters that are no flag change nothing.
+ * @throws CommandFailure where the option's value is not one of those that there are
+ */
+export function withFlag(flags: OpenFlags, letter: string, value: string): OpenFlags {
+  switch (letter) {
+    case 'r':
+      return { ...flags, readOnly: true };
+    case 's':
+      return { ...flags, snapshot: true };
+    case 'C':
+      return { ...flags, copyOnRead: true };
+    case 'U':
+      return { ...flags, forceShare: true };
+    case 'n':
+      return { ...flags, cache: 'none' };
+    case 'k':
+      return { ...flags, nativeAio: true };
+    case 't':
+      return { ...flags, cache: oneOf(CACHE_MODES, value, 'cache') };
+    case 'd':
+      return { ...flags, discard: /^(unmap|on)$/.test(oneOf(DISCARD_MODES, value, 'discard')) };
+    case 'i':
+      return { ...flags, nativeAio: oneOf(AIO_MODES, value, 'aio') === 'native' };
+    default:
+      return flags;
+  }
+}
+
+/** A cache mode by its name, for `reopen`, too. */
+export function oneOf(names: readonly string[], value: string, what: string): string {
+  if (names.includes(value)) return value;
+  throw new CommandFailure(`Invalid ${what} option: ${value}`, 'program');
+}

@@ -1,0 +1,74 @@
+/** What commands share: the open disk, and the requests that are under way behind their backs. */
+import type { WritableDisk } from '../../image/disk.ts';
+import { errorText } from './errno.ts';
+import { CommandFailure } from './io-command.ts';
+import type { IoHost } from './io-host.ts';
+import type { OpenedDisk } from './open.ts';
+
+/** One run of the tool. */
+export class Session {
+  /** The disk that commands work on. */
+  opened: OpenedDisk | undefined;
+  /** `quit` was called. */
+  done = false;
+  /** Something failed: the tool ends with 1. */
+  failed = false;
+  /** Requests in the background, oldest first; each gives what it has to say. */
+  private readonly background: Promise<string>[] = [];
+
+  constructor(readonly host: IoHost) {}
+
+  /** The open disk. Commands that need one are not called without. */
+  get current(): OpenedDisk {
+    if (!this.opened) throw new CommandFailure("no file open, try 'help open'", 'error');
+    return this.opened;
+  }
+
+  /** @throws CommandFailure where the disk is not to be written */
+  get writable(): WritableDisk {
+    const { disk, readOnly, writable } = this.current;
+    if (readOnly) throw new CommandFailure('Block node is read-only', 'program');
+    if (!writable) {
+      const message = `writing ${disk.format} images is not supported`;
+      throw new CommandFailure(message, 'program');
+    }
+    return writable;
+  }
+
+  /** Starts a request that reports when somebody waits. */
+  startBackground(request: () => Promise<string>): void {
+    this.background.push(request());
+  }
+
+  /** Waits for all requests in the background, and tells what came of them. */
+  async settle(): Promise<void> {
+    while (this.background.length > 0) {
+      const text = await this.background.shift();
+      if (text) this.host.out(text);
+    }
+  }
+
+  /** Closes the disk, if one is open. */
+  async close(): Promise<void> {
+    await this.settle();
+    const { opened } = this;
+    this.opened = undefined;
+    if (!opened) return;
+    try {
+      if (opened.writable && !opened.readOnly && opened.flags.cache !== 'unsafe') {
+        await opened.writable.flush();
+      }
+    } finally {
+      await opened.disk.close();
+    }
+  }
+
+  /** Runs a request: what fails becomes a message with the C library's words. */
+  async attempt<T>(what: string, request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (cause) {
+      throw new CommandFailure(`${what} failed: ${errorText(cause)}`);
+    }
+  }
+}

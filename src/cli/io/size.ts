@@ -1,0 +1,69 @@
+/** `length` and `truncate`: the disk's size. */
+import { isQcow2Error } from '../../base/errors.ts';
+import type { WritableDisk } from '../../image/disk.ts';
+import { errnoText } from '../../storage/node-file.ts';
+import { formatAmount } from './amount.ts';
+import { getopt, letters } from './getopt.ts';
+import { CommandFailure, type IoCommand, misuse } from './io-command.ts';
+import { parseBytes } from './number.ts';
+import { optionsOf } from './request.ts';
+
+/** `length`. */
+export const length: IoCommand = {
+  name: 'length',
+  alias: 'l',
+  summary: 'gets the length of the current file',
+  count: [0, 0],
+  needs: 'disk',
+
+  async run(session) {
+    session.host.out(`${formatAmount(session.current.disk.size)}\n`);
+  },
+};
+
+const PREALLOCATION = ['off', 'metadata', 'falloc', 'full'];
+
+/** `truncate`. */
+export const truncate: IoCommand = {
+  name: 'truncate',
+  alias: 't',
+  synopsis: '[-m prealloc_mode] off',
+  summary: 'truncates the current file at the given offset',
+  count: [1, 3],
+  needs: 'writable',
+  waits: true,
+
+  async run(session, args, name) {
+    let mode = 'off';
+    const { operands } = optionsOf(truncate, name, getopt(args, letters('m:')), {
+      host: session.host,
+      take(_, value) {
+        if (!PREALLOCATION.includes(value)) {
+          throw new CommandFailure(`Invalid preallocation mode '${value}'`, 'program');
+        }
+        mode = value;
+      },
+    });
+    if (operands.length !== 1) throw misuse(truncate);
+    const size = parseBytes(session, operands[0]!);
+    await resize(session.writable, size, mode);
+  },
+};
+
+async function resize(disk: WritableDisk, size: number, preallocation: string): Promise<void> {
+  const { format, size: before } = disk;
+  const refuse = (message: string) => new CommandFailure(message, 'program');
+  const fills = preallocation === 'falloc' || preallocation === 'full';
+  if (preallocation !== 'off' && (format !== 'raw' || !fills)) {
+    throw refuse(`Unsupported preallocation mode: ${preallocation}`);
+  }
+  if (fills && size < before) throw refuse('Cannot use preallocation for shrinking files');
+  try {
+    await disk.resize(size);
+    if (fills) await disk.zero(before, disk.size - before);
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    const why = cause.cause === undefined ? undefined : errnoText(cause.cause);
+    throw refuse(why === undefined ? cause.message : `Could not resize file: ${why}`);
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * Guest bytes in and out, for all commands that read and write. Long requests are carried out in
+ * pieces: they may be 2 GiB, and nobody looks at more than a piece at once.
+ */
+import { alignDown, alignUp } from '../../base/bits.ts';
+import { Qcow2Error } from '../../base/errors.ts';
+import { isQcow2 } from '../../format/header.ts';
+import type { WritableDisk } from '../../image/disk.ts';
+import { Refusal } from './errno.ts';
+import type { OpenedDisk } from './open.ts';
+import { matches, type PatternSource } from './pattern.ts';
+import type { Session } from './session.ts';
+
+/** Bytes of a piece: a multiple of the largest cluster. */
+const PIECE_BYTES = 16 * 2 ** 20;
+const SECTOR = 512;
+
+/** A read, and what is to be done with the bytes. */
+export interface ReadRequest {
+  readonly guest: number;
+  readonly length: number;
+  /** Bytes that have to be there: `start` counts from the request's. */
+  readonly expected?: { readonly byte: number; readonly start: number; readonly length: number };
+  /** Keep all bytes, to be shown. */
+  readonly keep: boolean;
+}
+
+/** What a read found. */
+export interface ReadResult {
+  readonly bytes: Uint8Array | undefined;
+  /** False where bytes are not the expected ones. */
+  readonly matches: boolean;
+}
+
+/** @throws Qcow2Error as `Disk.read` does */
+export async function readGuest(
+  { disk, flags, writable }: OpenedDisk,
+  request: ReadRequest,
+): Promise<ReadResult> {
+  const { guest, length, expected, keep } = request;
+  needInside(disk.size, guest, length);
+  if (flags.copyOnRead && writable) await copyUp(writable, guest, length);
+  const all = keep ? new Uint8Array(length) : undefined;
+  const piece = new Uint8Array(keep ? 0 : Math.min(length, PIECE_BYTES));
+  let good = true;
+  for (let done = 0; done < length; done += PIECE_BYTES) {
+    const size = Math.min(PIECE_BYTES, length - done);
+    const bytes = all ? all.subarray(done, done + size) : piece.subarray(0, size);
+    await disk.read(guest + done, bytes);
+    if (!expected) continue;
+    const [start, end] = [expected.start - done, expected.start + expected.length - done];
+    good &&= matches(bytes.subarray(Math.max(0, start), Math.max(0, end)), expected.byte);
+  }
+  return { bytes: all, matches: good };
+}
+
+/** A write. */
+export type WriteRequest = { readonly guest: number; readonly length: number } & (
+  | { readonly kind: 'bytes' | 'compressed'; readonly source: PatternSource }
+  | { readonly kind: 'zeros'; readonly unmap: boolean }
+);
+
+/**
+ * @param options.sync make sure of it before it counts as done
+ * @throws Qcow2Error as `WritableDisk` does
+ */
+export async function writeGuest(
+  session: Session,
+  request: WriteRequest,
+  options: { readonly sync: boolean },
+): Promise<void> {
+  const { writable: disk, current } = session;
+  const { guest, length, kind } = request;
+  if (kind === 'compressed') needClusters(disk, guest, length);
+  needInside(disk.size, guest, length);
+  if (kind === 'zeros') {
+    if (length > 0) await disk.zero(guest, length, { unmap: request.unmap });
+  } else {
+    for (let done = 0; done < length; done += PIECE_BYTES) {
+      const bytes = request.source(done, Math.min(PIECE_BYTES, length - done));
+      if (current.guessedRaw && done === 0) await needStillRaw(disk, guest, bytes);
+      if (kind === 'compressed') await disk.writeCompressed(guest + done, bytes);
+      else await disk.write(guest + done, bytes);
+    }
+  }
+  const { cache } = current.flags;
+  if (options.sync || cache === 'writethrough' || cache === 'directsync') await disk.flush();
+}
+
+/** Requests are refused as a whole, before any piece of them is carried out. */
+export function needInside(size: number, guest: number, length: number): void {
+  if (guest + length <= size) return;
+  throw new Qcow2Error('OUT_OF_RANGE', 'past the end of the disk', guest);
+}
+
+/** Compressed clusters are written whole, the disk's last one excepted. */
+function needClusters(disk: WritableDisk, guest: number, length: number): void {
+  const { clusterSize } = disk.sources[0]!;
+  const end = guest + length;
+  const whole = end % clusterSize === 0 || end === disk.size;
+  if (guest % clusterSize !== 0 || (!whole && end < disk.size))
+    throw new Refusal('Invalid argument');
+}
+
+/** A disk that was taken for raw must not come back as something else. */
+async function needStillRaw(disk: WritableDisk, guest: number, bytes: Uint8Array): Promise<void> {
+  if (guest >= SECTOR) return;
+  const head = new Uint8Array(Math.min(SECTOR, disk.size));
+  await disk.read(0, head);
+  head.set(bytes.subarray(0, head.length - guest), guest);
+  if (isQcow2(head)) throw new Refusal('Operation not permitted');
+}
+
+/** Copies what a read would find further down the chain into the disk itself. */
+async function copyUp(disk: WritableDisk, guest: number, length: number): Promise<void> {
+  const { clusterSize } = disk.sources[0]!;
+  const start = alignDown(guest, clusterSize);
+  const end = Math.min(alignUp(guest + length, clusterSize), disk.size);
+  const missing: { readonly guest: number; readonly length: number }[] = [];
+  for await (const { guest, length, depth } of disk.extents(start, end)) {
+    if (depth > 0) missing.push({ guest, length });
+  }
+  for (const extent of missing) {
+    for (let done = 0; done < extent.length; done += PIECE_BYTES) {
+      const bytes = new Uint8Array(Math.min(PIECE_BYTES, extent.length - done));
+      await disk.read(extent.guest + done, bytes);
+      await disk.write(extent.guest + done, bytes);
+    }
+  }
+}

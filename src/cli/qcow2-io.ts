@@ -1,0 +1,20 @@
+#!/usr/bin/env node
+/** `qcow2-io`: what qemu-io is to QEMU. Reads and writes disks by command, for people and tests. */
+import { isQcow2Error } from '../base/errors.ts';
+import { nodeHost } from './host-node.ts';
+import { runTool } from './io/command-line.ts';
+import { CommandFailure } from './io/io-command.ts';
+import { ioHost } from './io/io-host.ts';
+
+async function main(): Promise<number> {
+  const host = ioHost(nodeHost(process.argv[1]));
+  try {
+    return await runTool(host, process.argv.slice(2));
+  } catch (cause) {
+    if (!(cause instanceof CommandFailure) && !isQcow2Error(cause)) throw cause;
+    host.error(cause.message);
+    return 1;
+  }
+}
+
+process.exitCode = await main();
