@@ -91,12 +91,14 @@ export function carryOut(
       v128.store(start, v128.load(from));
     }
     v128.store(start, v128.load(from, 16), 16);
-    op = start + 32;
-    while (op < stop) {
-      from += 32;
-      v128.store(op, v128.load(from));
-      v128.store(op, v128.load(from, 16), 16);
-      op += 32;
+    if (bytes > 32) {
+      op = start + 32;
+      do {
+        from += 32;
+        v128.store(op, v128.load(from));
+        v128.store(op, v128.load(from, 16), 16);
+        op += 32;
+      } while (op < stop);
     }
     op = stop;
   }

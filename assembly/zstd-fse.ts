@@ -2,8 +2,8 @@
 //
 // One state is 16 bytes, and has all that a step needs without further arithmetic:
 //
-//   byte 0   u8    bits that a step takes in all: those below and the extra ones
-//        1   u8    0 – 5 bits that the next state takes · 6 set if there are extra bits to look for
+//   byte 0   u8    bias − all bits that a step takes, those below and the extra ones
+//        1   u8    0 – 5 bias + bits that the next state takes · 6 the mark: there are extra bits
 //        2   u16   next state before those bits are added, times 16: an offset into the table
 //        4   u32   what the symbol stands for: baseline of a length or offset, or a Huffman weight
 //        8   u16   mask of the next state's bits, times 16
@@ -11,9 +11,10 @@
 //       12   u32   mask of the extra bits
 //
 // The first two bytes of three such states may be added up as one number: none of them carries.
+// The biases are such that the sums are the shift counts that a whole sequence takes.
 
 import {
-  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, MEANINGS, NEXT, SPREAD,
+  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LOW, MEANINGS, NEXT, ROW, SPREAD,
 } from './zstd-scratch';
 
 /** Zeros `bytes`, a multiple of 16. For few of them it beats the instruction, which is a call. */
@@ -73,7 +74,7 @@ export function readCounts(at: usize, end: usize, symbolMax: u32, logMax: u32): 
 /**
  * Lays out the table that COUNTS describes. `extraBits` has a byte for each symbol; the baselines
  * follow from them, for a symbol's values begin where those of the one before end: the first at
- * `first`. `bias` is added to the first two bytes of all states, `mark` where there are extra bits.
+ * `first`. `bias` and `mark` are as they stand in the first two bytes of a state.
  */
 export function buildTable(
   table: usize, symbols: u32, log: u32, extraBits: usize, first: u32, bias: u32, mark: u32,
@@ -81,31 +82,40 @@ export function buildTable(
   const size: u32 = 1 << log;
   const mask: u32 = size - 1;
   const step: u32 = (size >> 1) + (size >> 3) + 3;
-  let high: u32 = mask; // states above hold the symbols of less than one state
+  // The symbols in a row, each as often as it has states; those of less than one state apart.
+  let row: usize = ROW;
+  let high: u32 = size;
   let baseline: u32 = first;
   for (let s: u32 = 0; s < symbols; s++) {
-    let count: i32 = load<i16>(<usize>s << 1, COUNTS);
-    if (count < 0) {
-      count = 1;
-      store<u8>(high, s, SPREAD);
-      high--;
-    }
-    store<u16>(<usize>s << 1, count, NEXT);
+    const count: i32 = load<i16>(<usize>s << 1, COUNTS);
     const extra: u32 = load<u8>(extraBits + s);
-    const taken: u32 = bias + extra + (extra ? mark : 0);
+    const taken: u32 = bias - extra + (extra ? mark : 0);
     // Less what the loop below adds too much.
     const meaning: usize = <usize>s << 4;
     store<u64>(meaning, (<u64>baseline << 32) + taken - (<u64>size << 20), MEANINGS);
     store<u64>(meaning, (<u64>((1 << extra) - 1) << 32) + (extra << 16) - 16, MEANINGS + 8);
     baseline += 1 << extra;
-  }
-  let position: u32 = 0;
-  for (let s: u32 = 0; s < symbols; s++) {
-    for (let n: i32 = load<i16>(<usize>s << 1, COUNTS); n > 0; n--) {
-      store<u8>(position, s, SPREAD);
-      do position = (position + step) & mask; while (position > high);
+    if (count < 0) {
+      high--;
+      store<u8>(high, s, LOW);
+      store<u16>(<usize>s << 1, 1, NEXT);
+    } else {
+      store<u16>(<usize>s << 1, count, NEXT);
+      const sixteen = v128.splat<u8>(<u8>s);
+      v128.store(row, sixteen);
+      for (let i: i32 = 16; i < count; i += 16) v128.store(row + i, sixteen);
+      row += count;
     }
   }
+  // Each to where its step leads, but for the places of the rare ones.
+  let position: u32 = 0;
+  row = ROW;
+  for (let i: u32 = 0; i < size; i++) {
+    store<u8>(position, load<u8>(row), SPREAD);
+    row += <usize>(position < high);
+    position = (position + step) & mask;
+  }
+  for (; high < size; high++) store<u8>(high, load<u8>(high, LOW), SPREAD);
   const spare: u32 = 31 - log;
   const end: usize = table + (<usize>size << 4);
   for (let at = table, state: usize = 0; at < end; at += 16, state++) {
@@ -113,7 +123,7 @@ export function buildTable(
     const next: u32 = load<u16>(s << 1, NEXT);
     store<u16>(s << 1, next + 1, NEXT);
     const bits: u32 = clz(next) - spare;
-    const taken: u32 = bits | (bits << 8);
+    const taken: u32 = (bits << 8) - bits;
     store<u64>(at, load<u64>(s << 4, MEANINGS) + (<u64>next << (bits + 20)) + taken);
     store<u64>(at, load<u64>(s << 4, MEANINGS + 8) + (<u64>16 << bits), 8);
   }

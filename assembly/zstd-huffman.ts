@@ -32,7 +32,7 @@ function readCodedWeights(at: usize, end: usize): i32 {
   if (header < 0) return INVALID;
   const log = load<u32>(COUNTS_LOG);
   clear(ZEROS, 256);
-  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, ZEROS, 0, 0, 0);
+  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, ZEROS, 0, 64, 0);
   const start: usize = at + header;
   if (start >= end) return INVALID;
   const last: u32 = load<u8>(end - 1);
@@ -47,7 +47,7 @@ function readCodedWeights(at: usize, end: usize): i32 {
   let other: usize = (first << 4) & stateMask;
   for (let count: i32 = 0; count < 254; count++) {
     store<u8>(count, load<u8>(now, WEIGHT_FSE + 4), WEIGHTS);
-    left -= <i32>load<u8>(now, WEIGHT_FSE);
+    left -= <i32>load<u8>(now, WEIGHT_FSE + 1);
     if (left < 0) {
       store<u8>(count, load<u8>(other, WEIGHT_FSE + 4), WEIGHTS + 1);
       return count + 2;

@@ -15,7 +15,9 @@
 //   0x6000  8 KiB    MATCHES      match-length states
 //   0x8000  4 KiB    OFFSETS      offset states
 //   0x9000  4 KiB    SEQUENCES    sequences decoded and not yet carried out: see zstd-sequences.ts
-//   0xa000  128 KiB  LITERALS     decoded literals of the block in hand, and slack
+//   0xa000  1 KiB    ROW          u8 symbols in a row, while a table is laid out, and slack
+//   0xa400  512      LOW          those of the rare symbols at the table's end
+//   0xb000  128 KiB  LITERALS     decoded literals of the block in hand, and slack
 //
 // What a frame carries from block to block lies here because a kernel has no globals.
 
@@ -35,7 +37,9 @@ export const LENGTHS: usize = SCRATCH + 0x4000;
 export const MATCHES: usize = SCRATCH + 0x6000;
 export const OFFSETS: usize = SCRATCH + 0x8000;
 export const SEQUENCES: usize = SCRATCH + 0x9000;
-export const LITERALS: usize = SCRATCH + 0xa000;
+export const ROW: usize = SCRATCH + 0xa000;
+export const LOW: usize = SCRATCH + 0xa400;
+export const LITERALS: usize = SCRATCH + 0xb000;
 
 /** Bits that index the Huffman table; 0 while the frame has none. */
 export const HUFFMAN_BITS: usize = SCRATCH + 0x2f00;

@@ -26,28 +26,31 @@ import { carryOut } from './zstd-execute';
 
 // What is to know of each of the three fields:
 //
-//   0   last code · 1 most table bits · 2 baseline of the first code · 3 bias · 4 mark (see below)
-//   5   log2 of the number of predefined states · 6 symbols that these have
-//   7   extra bits of each code, then the predefined states' normalised counts
-
-// The fields of the next states come out of the stream times 16, which is what the tables' masks
-// are made for: a sequence is taken to have four more bits, and one of the fields counts them.
+//   0   last code · 1 most table bits · 2 baseline of the first code
+//   3   two biases · 5 mark (zstd-fse.ts says what of)
+//   6   log2 of the number of predefined states · 7 symbols that these have
+//   8   extra bits of each code, then the predefined states' normalised counts
+//
+// The biases of the three add up to 127 − 4 and 4. A word less its lowest bit, shifted right by
+// 63 − n, gives its top n bits, and only the low six bits of a shift count matter; so does one
+// shifted by 127 − n. The 4 are four bits more than the sequence has: they leave the fields of the
+// next states times 16, which is what the states' masks are made for.
 const LENGTH_FIELD: usize = memory.data<i8>([
-  35, 9, 0, 4, 0x40, 6, 36,
+  35, 9, 0, 39, 4, 0x40, 6, 36,
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12,
   13, 14, 15, 16,
   4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
   -1, -1, -1, -1,
 ]);
 const MATCH_FIELD: usize = memory.data<i8>([
-  52, 9, 3, 0, 0x40, 6, 53,
+  52, 9, 3, 40, 0, 0x40, 6, 53,
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
   1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
   1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
   1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ]);
 const OFFSET_FIELD: usize = memory.data<i8>([
-  31, 8, 1, 0, 0, 5, 29,
+  31, 8, 1, 44, 0, 0, 5, 29,
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
   27, 28, 29, 30, 31,
   1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
@@ -61,10 +64,10 @@ function readTable(
   at: usize, end: usize, mode: u32, field: usize, table: usize, tableLog: usize,
 ): i32 {
   const codeMax: u32 = load<u8>(field);
-  const extraBits: usize = field + 7;
+  const extraBits: usize = field + 8;
   let bytes: i32 = 0;
-  let log: u32 = load<u8>(field, 5);
-  let symbols: u32 = load<u8>(field, 6);
+  let log: u32 = load<u8>(field, 6);
+  let symbols: u32 = load<u8>(field, 7);
   if (mode == 0) {
     const counts: usize = extraBits + codeMax + 1;
     for (let i: usize = 0; i < symbols; i++) store<i16>(i << 1, load<i8>(counts + i), COUNTS);
@@ -86,8 +89,8 @@ function readTable(
   } else {
     return load<u32>(TABLES_KEPT) ? 0 : INVALID;
   }
-  const bias: u32 = <u32>load<u8>(field, 3) * 0x101;
-  const mark: u32 = <u32>load<u8>(field, 4) << 8;
+  const bias: u32 = load<u16>(field, 3);
+  const mark: u32 = <u32>load<u8>(field, 5) << 8;
   buildTable(table, symbols, log, extraBits, load<u8>(field, 2), bias, mark);
   store<u32>(tableLog, log);
   return bytes;
@@ -154,8 +157,8 @@ function decodeSequences(count: u32, last: bool): usize {
     const bothBits: u32 = matchBits + offsetBits;
     sum = bothBits + <u32>load<u16>(length, LENGTHS);
     // From the top: extra bits of offset, match length, literal length; states of literal length,
-    // match length, offset.
-    let all = top(word, sum);
+    // match length, offset; four bits too many.
+    let all = (word >> 1) >> sum;
     let extra = all >> (sum >> 8);
     let literals: u32;
     let bytes: u32;
@@ -164,10 +167,10 @@ function decodeSequences(count: u32, last: bool): usize {
       literals = load<u8>(length, LENGTHS + 4);
       bytes = load<u8>(match, MATCHES + 4);
     } else {
-      if ((sum & 0xff) > 61) {
+      if ((sum & 0xff) < 127 - 61) {
         // Too long for one word: take the offset and the match length by themselves.
         const alone: u32 = <u32>load<u8>(match, MATCHES + 10) + load<u8>(offset, OFFSETS + 10);
-        const rest: u32 = (sum & 0xff) - alone;
+        const rest: u32 = 127 - (sum & 0xff) - alone;
         if (place - alone < placeMin) {
           place = placeMin - 64; // below, however many bits the end gives back
           to += 16;
@@ -183,7 +186,7 @@ function decodeSequences(count: u32, last: bool): usize {
       bytes = load<u32>(match, MATCHES + 4) + (<u32>extra & load<u32>(match, MATCHES + 12));
       extra >>= load<u8>(match, MATCHES + 10);
     }
-    place -= (sum & 0xff) - 4;
+    place += <i64>(sum & 0xff) - 127 + 4;
     const value: u32 = load<u32>(offset, OFFSETS + 4) + <u32>extra;
 
     // 0, 1 and 2 are the repeated offsets, 3 the first of them less one. Only where `value` is

@@ -64,21 +64,17 @@ function sizeOf(random: Random): number {
     }
   });
 
-  // Where this decoder is the stricter one. libzstd looks at the end of streams through fewer
-  // glasses in its faster loops, and at the window not at all when it has all of the output.
+  // Where this decoder is the stricter one: libzstd decodes literals two at a time, and does not
+  // see that a stream has not the second of the last two; given all of the input and a place for
+  // all of the output, it has no need of a window and looks at it, and at block sizes, less closely.
   const stricter = new Set([
     'a stream of literals has bits left',
     'a stream of literals runs out',
-    'a stream of sequences has bits left',
-    'a stream of sequences runs out',
-    'a stream of Huffman weights runs out',
     'an offset beyond the window',
-    'an offset of zero',
-    'reserved bits of the sequence modes are set',
+    'a window above 128 MiB',
+    'a block above the limit',
     'a block that gives more than one may',
     'more literals than a block may have',
-    'a block above the limit',
-    'a window above 128 MiB',
   ]);
 
   /** The verdict of libzstd on a whole buffer, or `undefined` if it can't be asked. */
@@ -121,7 +117,6 @@ function sizeOf(random: Random): number {
         count.stricter++;
       }
     }
-    if (process.env.VERBOSE) console.log(count);
     assert.ok(count.accepted > 100 && count.refused > 1000, `${JSON.stringify(count)} ${replay}`);
   });
 
@@ -157,7 +152,7 @@ function frameBytes(stream: Uint8Array, size: number): number {
   const check = missing ? test.skip : test;
 
   check('decodes what it writes, with and without checksum and content size', () => {
-    for (let i = 0; i < 60 * slow; i++) {
+    for (let i = 0; i < 50 * slow; i++) {
       const content = sample(random, sizeOf(random));
       const level = random.pick([
         ['--fast=5'],
