@@ -1,4 +1,4 @@
-/** Whether the long versions of tests are asked for: the SLOW of Node's environment or of a page. */
+/** Whether the long versions of tests are asked for, in Node's environment or in a page. */
 
 interface Host {
   readonly SLOW?: string;
