@@ -3,7 +3,7 @@
  * inside images go through the caller's gate, down the whole chain.
  */
 import { Qcow2Error } from '../base/errors.ts';
-import { CHAIN_DEPTH_MAX } from '../base/limits.ts';
+import { CHAIN_DEPTH_MAX, L2_CACHE_BYTES_DEFAULT } from '../base/limits.ts';
 import { isQcow2 } from '../format/header.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -30,7 +30,10 @@ export interface OpenDiskOptions {
   readonly gate?: Gate;
   /** Reads as an internal snapshot (qcow2). */
   readonly snapshot?: SnapshotSelector | undefined;
-  /** Bytes of L2 tables to keep in memory, for each image of the chain. Default 32 MiB. */
+  /**
+   * Bytes of L2 tables to keep in memory for the disk's own image; each image further down its
+   * chain has half as many, from 1 MiB on as many. Default 32 MiB.
+   */
   readonly cacheBytes?: number;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. Raw images only so far. */
   readonly writable?: boolean;
@@ -63,7 +66,8 @@ async function openAt(
   options: OpenDiskOptions,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
-  const { gate = closedGate, snapshot, cacheBytes, writable = false } = options;
+  const { gate = closedGate, snapshot, writable = false } = options;
+  const { cacheBytes = L2_CACHE_BYTES_DEFAULT } = options;
   let format: Format;
   try {
     if (depth >= CHAIN_DEPTH_MAX) {
@@ -84,14 +88,15 @@ async function openAt(
     workspace,
     depth,
     ...(snapshot === undefined ? {} : { snapshot }),
-    ...(cacheBytes === undefined ? {} : { cacheBytes }),
+    cacheBytes,
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name }),
     backing: async (name, formatName) => {
       if (formatName !== undefined && !isFormat(formatName)) {
         throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
       }
       const file = await gate({ kind: 'backing', name, from: storage.name });
-      const chained = { gate, ...(cacheBytes === undefined ? {} : { cacheBytes }) };
+      // All the chain's tables share one memory, which a long chain must not outgrow.
+      const chained = { gate, cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)) };
       return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
     },
   });

@@ -45,8 +45,13 @@ export class RawImage implements WritableDisk {
       await storage.close();
       throw new Qcow2Error('READ_ONLY', `${storage.name} is read-only`);
     }
-    const size = alignUp(await storage.size(), 512);
-    return new RawImage(storage, size, writable, depth);
+    try {
+      const size = alignUp(await storage.size(), 512);
+      return new RawImage(storage, size, writable, depth);
+    } catch (cause) {
+      await storage.close();
+      throw cause;
+    }
   }
 
   get size(): number {
