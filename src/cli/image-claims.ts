@@ -74,7 +74,7 @@ export function claimImageFile(
     return;
   }
   const claim = CLAIMS[use][part ?? probePart(file)];
-  if (claim !== NONE) claimFile(file, claim, { brief: use === 'inspect' });
+  if (claim !== NONE) claimFile(file, claim);
 }
 
 function probePart(file: NodeFileStorage): ImagePart {

@@ -67,7 +67,7 @@ let zeros: Uint8Array | undefined;
 /** Zeros up to this are written: a hole costs as much as that, and breaks the file up. */
 const HOLE_BYTES_MIN = 64 * 1024;
 /** Bytes of zeros, written or read, that take as long as loading the C library's calls. */
-const LOAD_BYTES = 16 * 1024 * 1024;
+const LOAD_BYTES = 8 * 1024 * 1024;
 /** Holes that a sparse file must have in all before it pays to ask where they are. */
 const HOLES_BYTES_MIN = 1024 * 1024;
 /** Ranges of one look at a file, a bound on what callers keep; what lies behind counts as data. */
@@ -234,8 +234,8 @@ export class NodeFileStorage implements Storage {
    * Claims the file among those who lock images, until it is closed: see `claimFile`.
    * @throws Qcow2Error BUSY
    */
-  claim(claim: Claim, options?: { readonly brief?: boolean }): void {
-    claimFile(this, claim, options);
+  claim(claim: Claim): void {
+    claimFile(this, claim);
   }
 
   truncate(size: number): void {
