@@ -115,11 +115,11 @@ export class Qcow2Image implements Disk {
     // take time, and the list must stay in guest order.
     let pending: Promise<void> | undefined;
     const later = (work: () => Awaitable<void>) => {
-      if (pending) pending = pending.then(work);
-      else {
-        const done = work();
-        if (!settled(done)) pending = done;
-      }
+      const done = pending ? pending.then(work) : work();
+      if (settled(done)) return;
+      pending = done;
+      // It is waited for at the end: until then its failure is not one that nobody handles.
+      pending.catch(() => {});
     };
     const visited = mapping.visit(from, to, (kind, guest, length, host, stored) => {
       later(() => {
