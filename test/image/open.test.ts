@@ -237,7 +237,11 @@ for (const late of [false, true]) {
     ).file;
     const cause = new Qcow2Error('IO', 'it broke');
     const ledger = new Ledger();
-    const top = tiny({ size: 2 ** 18, backing: { name: 'base', format: 'qcow2' } });
+    // Some zeros in each of the overlay's tables: it walks those while the base is failing.
+    const top = buildTiny(
+      { ...PLAIN, size: 2 ** 18, backing: { name: 'base', format: 'qcow2' } },
+      new Map(Array.from({ length: 8 }, (_, i) => [i * 64 + 9, { kind: 'zero' }] as const)),
+    ).file;
     const wait = late ? next : undefined;
     const failing = { from: 2 ** 40, to: 2 ** 40, cause };
     const disk = await openDisk(wrapStorage(memoryStorage(top), { ledger, late: wait }), {
