@@ -216,7 +216,7 @@ export class NodeFileStorage implements Storage {
       return true;
     } catch (cause) {
       const { code } = cause as { code?: string };
-      if (code === 'EOPNOTSUPP' || code === 'ENOSYS') return false;
+      if (code === 'ENOTSUP' || code === 'ENOSYS') return false;
       throw ioError(cause, 'Could not preallocate new data');
     }
   }
