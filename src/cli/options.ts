@@ -1,11 +1,4 @@
-/**
- * Command-line options as getopt_long reads them: short ones joined (`-pq`, `-Oraw`), long ones
- * with `=` or a value of its own, abbreviated where that is unambiguous, operands in between.
- * The splitting is Node's; the table, the abbreviations and the messages are here.
- */
-import { parseArgs } from 'node:util';
-import { UsageError } from './command.ts';
-
+/** What command-line options are, and the values they take. The splitting is `getopt.ts`. */
 /** One option: its long name and, where it has one, its letter. */
 export interface OptionSpec {
   readonly name: string;
@@ -17,49 +10,6 @@ export interface OptionSpec {
 export interface ParsedOptions {
   readonly options: readonly { readonly name: string; readonly value: string }[];
   readonly operands: readonly string[];
-}
-
-/** Completes abbreviated long options; `--` ends the options. */
-function completeNames(args: readonly string[], specs: readonly OptionSpec[]): string[] {
-  const end = args.indexOf('--');
-  return args.map((arg, index) => {
-    if (!arg.startsWith('--') || arg === '--' || (end >= 0 && index > end)) return arg;
-    const equals = arg.indexOf('=');
-    const given = equals < 0 ? arg.slice(2) : arg.slice(2, equals);
-    if (specs.some(({ name }) => name === given)) return arg;
-    const matches = specs.filter(({ name }) => name.startsWith(given));
-    if (matches.length !== 1) return arg;
-    return `--${matches[0]?.name}${equals < 0 ? '' : arg.slice(equals)}`;
-  });
-}
-
-/** @throws UsageError for what the table does not have */
-export function parseOptions(args: readonly string[], specs: readonly OptionSpec[]): ParsedOptions {
-  const { tokens } = parseArgs({
-    args: completeNames(args, specs),
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-    options: Object.fromEntries(
-      specs.map(({ name, short, value }) => [
-        name,
-        { type: value ? 'string' : 'boolean', ...(short ? { short } : {}) } as const,
-      ]),
-    ),
-  });
-  const options: { name: string; value: string }[] = [];
-  const operands: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === 'positional') operands.push(token.value);
-    if (token.kind !== 'option') continue;
-    const spec = specs.find(({ name }) => name === token.name);
-    if (!spec) throw new UsageError(`unrecognized option '${token.rawName}'`, true);
-    if (spec.value && token.value === undefined) {
-      throw new UsageError(`missing argument for option '${token.rawName}'`, true);
-    }
-    options.push({ name: token.name, value: token.value ?? '' });
-  }
-  return { options, operands };
 }
 
 /** True when the option was given at all. */

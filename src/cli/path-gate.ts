@@ -18,11 +18,10 @@ const PROTOCOL = /^([^/:]+):/;
  */
 export function resolveName(name: string, from: string): string {
   const scheme = PROTOCOL.exec(name)?.[1];
-  const path = scheme === 'file' ? name.slice('file:'.length) : name;
-  if (scheme !== undefined && scheme !== 'file') {
-    throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
-  }
-  return path.startsWith('/') ? path : from.slice(0, from.lastIndexOf('/') + 1) + path;
+  // A name with a scheme is not relative to the image, as QEMU has it.
+  if (scheme === 'file') return name.slice('file:'.length);
+  if (scheme !== undefined) throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
+  return name.startsWith('/') ? name : from.slice(0, from.lastIndexOf('/') + 1) + name;
 }
 
 /** @param first the image that the person named */

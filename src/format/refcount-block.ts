@@ -32,6 +32,36 @@ export function refcountAt(view: DataView, index: number, order: number): number
   }
 }
 
+/** Writes counter `index` of the block at byte `at` of a view; the value fits the width. */
+export function putRefcount(
+  view: DataView,
+  at: number,
+  index: number,
+  order: number,
+  value: number,
+): void {
+  switch (order) {
+    case 4:
+      view.setUint16(at + index * 2, value);
+      return;
+    case 5:
+      view.setUint32(at + index * 4, value);
+      return;
+    case 6:
+      view.setUint32(at + index * 8, Math.floor(value / HIGH));
+      view.setUint32(at + index * 8 + 4, value % HIGH);
+      return;
+    default: {
+      const perByte = 8 >>> order;
+      const width = 2 ** order;
+      const byte = at + Math.floor(index / perByte);
+      const shift = (index % perByte) * width;
+      const mask = ((2 ** width - 1) << shift) & 0xff;
+      view.setUint8(byte, (view.getUint8(byte) & ~mask) | (value << shift));
+    }
+  }
+}
+
 /** Which block, and which counter of it, holds the count of host cluster `cluster`. */
 export function refcountPlace(
   cluster: number,

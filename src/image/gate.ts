@@ -14,6 +14,8 @@ export interface GateRequest {
   readonly name: string;
   /** The name of the storage that holds the image which asks. */
   readonly from: string;
+  /** The image will write to the file: the data file of one that is opened for writing. */
+  readonly writable: boolean;
 }
 
 /** Opens what an image names, or throws. The image that asked closes the storage. */

@@ -7,7 +7,7 @@ import { CHAIN_DEPTH_MAX, L2_CACHE_BYTES_DEFAULT } from '../base/limits.ts';
 import { isQcow2 } from '../format/header.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import type { Disk } from './disk.ts';
+import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
@@ -35,7 +35,7 @@ export interface OpenDiskOptions {
    * chain has half as many, from 1 MiB on as many. Default 32 MiB.
    */
   readonly cacheBytes?: number;
-  /** Makes the disk a `WritableDisk`; its backing chain stays read-only. Raw images only so far. */
+  /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
 }
 
@@ -52,6 +52,11 @@ export async function probeFormat(storage: Storage): Promise<Format> {
  * @throws Qcow2Error whatever its images or the gate throw; OUT_OF_RANGE where the chain is a ring
  * or longer than 200 images
  */
+export function openDisk(
+  storage: Storage,
+  options: OpenDiskOptions & { readonly writable: true },
+): Promise<WritableDisk>;
+export function openDisk(storage: Storage, options?: OpenDiskOptions): Promise<Disk>;
 export function openDisk(storage: Storage, options: OpenDiskOptions = {}): Promise<Disk> {
   return openAt(storage, options, { workspace: new Workspace(), depth: 0 });
 }
@@ -89,12 +94,14 @@ async function openAt(
     depth,
     ...(snapshot === undefined ? {} : { snapshot }),
     cacheBytes,
-    dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name }),
+    writable,
+    dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
     backing: async (name, formatName) => {
       if (formatName !== undefined && !isFormat(formatName)) {
         throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
       }
-      const file = await gate({ kind: 'backing', name, from: storage.name });
+      const request = { kind: 'backing', name, from: storage.name, writable: false } as const;
+      const file = await gate(request);
       // All the chain's tables share one memory, which a long chain must not outgrow.
       const chained = { gate, cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)) };
       return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });

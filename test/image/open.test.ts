@@ -79,9 +79,9 @@ test('the gate is told who asks for what', async () => {
   });
   const disk = await folder.openDisk('top');
   assert.equal(folder.asked, [
-    { kind: 'backing', name: 'middle', from: 'top' },
-    { kind: 'data-file', name: 'data', from: 'middle' },
-    { kind: 'backing', name: 'base', from: 'middle' },
+    { kind: 'backing', name: 'middle', from: 'top', writable: false },
+    { kind: 'data-file', name: 'data', from: 'middle', writable: false },
+    { kind: 'backing', name: 'base', from: 'middle', writable: false },
   ]);
   assert.equal(
     disk.sources.map(({ storage, depth }) => [storage.name, depth]),

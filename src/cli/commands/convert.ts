@@ -11,16 +11,10 @@ import { isFormat } from '../../image/open.ts';
 import type { SnapshotSelector } from '../../image/qcow2/snapshots.ts';
 import type { NodeFileStorage } from '../../storage/node-file.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
 import { RAW_WRITE } from '../image-claims.ts';
 import { openImage } from '../open-image.ts';
-import {
-  given,
-  type OptionSpec,
-  type ParsedOptions,
-  parseOptions,
-  parseSize,
-  valueOf,
-} from '../options.ts';
+import { given, type OptionSpec, type ParsedOptions, parseSize, valueOf } from '../options.ts';
 import { startProgress } from '../progress.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -87,7 +81,7 @@ export const convert: Command = {
 };
 
 function parseRequest(args: readonly string[]): Request {
-  const parsed = parseOptions(args, OPTIONS);
+  const parsed = parseCommandLine(args, OPTIONS);
   const sparseBytes = parseSparse(valueOf(parsed, 'sparse-size'));
   const threads = parseThreads(valueOf(parsed, 'threads'));
   const snapshot = parseSnapshot(valueOf(parsed, 'snapshot'));

@@ -128,7 +128,7 @@ function reportLink(
       untrusted: untrusted && !first,
       claim: { use: 'inspect', part: format, forceShare },
     });
-    const storage = await gate({ kind: 'backing', name: filename, from: '' });
+    const storage = await gate({ kind: 'backing', writable: false, name: filename, from: '' });
     try {
       const path = storage.name;
       return await reportImage(storage, {

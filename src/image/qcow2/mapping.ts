@@ -12,7 +12,6 @@ import type { Geometry } from '../../format/geometry.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
-import type { TableCache } from './table-cache.ts';
 
 /** Takes one run. Numbers are bytes; `host` 0 where the run has none. */
 export type RunVisitor = (
@@ -23,6 +22,13 @@ export type RunVisitor = (
   stored: number,
 ) => void;
 
+/** Where a mapping finds L2 slices: see `TableCache` and `WriteBackCache`. */
+export interface SliceCache {
+  readonly sliceBytes: number;
+  peek(file: number): number | undefined;
+  load(file: number, tableStart: number): Awaitable<void>;
+}
+
 /** What a mapping is made of. */
 export interface MappingParts {
   readonly geometry: Geometry;
@@ -31,20 +37,26 @@ export interface MappingParts {
   readonly l1Offset: number;
   /** `L2Flags`, OR-ed. */
   readonly flags: number;
-  readonly cache: TableCache;
+  readonly cache: SliceCache;
   /** Where the kernels write run records. */
   readonly records: Region;
 }
 
 /** The guest-to-host map of one image or of one of its snapshots. */
 export class Mapping {
-  private readonly l1View: DataView;
-  private readonly l1Entries: number;
+  private l1View!: DataView;
+  private l1Entries = 0;
+  private l1Offset = 0;
 
   constructor(private readonly parts: MappingParts) {
-    const { l1 } = parts;
+    this.replaceL1(parts.l1, parts.l1Offset);
+  }
+
+  /** The L1 table has another place and size. */
+  replaceL1(l1: Uint8Array, offset: number): void {
     this.l1View = new DataView(l1.buffer, l1.byteOffset, l1.byteLength);
     this.l1Entries = Math.floor(l1.byteLength / 8);
+    this.l1Offset = offset;
   }
 
   /**
@@ -71,7 +83,7 @@ export class Mapping {
 
   /** Visits up to the end of one L2 slice, or a stretch of empty L1 entries: returns how far. */
   private visitSome(at: number, to: number, visitor: RunVisitor): Awaitable<number> {
-    const { geometry, l1Offset } = this.parts;
+    const { geometry } = this.parts;
     const { l2Span, clusterSize, l2EntryBytes } = geometry;
     const index = Math.floor(at / l2Span);
     const table = this.l2Table(index);
@@ -84,7 +96,7 @@ export class Mapping {
     const inTable = Math.floor((at % l2Span) / clusterSize) * l2EntryBytes;
     const inSlice = inTable % cache.sliceBytes;
     const slice = table + inTable - inSlice;
-    const place = { table, slice, inSlice, entry: l1Offset + index * 8 };
+    const place = { table, slice, inSlice, entry: this.l1Offset + index * 8 };
     const address = cache.peek(slice);
     if (address !== undefined) return this.decode(address, at, to, place, visitor);
     const loaded = cache.load(slice, table);
@@ -163,8 +175,8 @@ export class Mapping {
   /** Host offset of an L2 table, 0 where there is none (also past the end of the L1 table). */
   private l2Table(index: number): number {
     if (index >= this.l1Entries) return 0;
-    const { geometry, l1Offset } = this.parts;
-    return parseL1Offset(this.l1View, index * 8, geometry.clusterSize, l1Offset);
+    const { geometry } = this.parts;
+    return parseL1Offset(this.l1View, index * 8, geometry.clusterSize, this.l1Offset);
   }
 
   /** The first index from `index` on whose L1 entry has a table, at most `limit`. */

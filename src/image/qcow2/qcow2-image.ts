@@ -19,12 +19,19 @@ import {
   ExtentKind,
   type ExtentList,
   iterateExtents,
+  type WritableDisk,
+  type ZeroOptions,
 } from '../disk.ts';
-import { Mapping } from './mapping.ts';
+import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
+import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
 import { GuestReader } from './read.ts';
 import { findSnapshot, type SnapshotSelector } from './snapshots.ts';
 import { TableCache } from './table-cache.ts';
+import { ImageWriter } from './writer.ts';
+
+/** Bytes of refcount blocks that a writer keeps in memory; four blocks at least. */
+const REFCOUNT_CACHE_BYTES = 1024 * 1024;
 
 /** How an image is opened. The image owns its storage from here on, also when opening fails. */
 export interface Qcow2OpenOptions {
@@ -43,10 +50,12 @@ export interface Qcow2OpenOptions {
   readonly workspace?: Workspace;
   /** How many images stand in front of this one in its chain. */
   readonly depth?: number;
+  /** Opens for writing; storage and data file must be writable. */
+  readonly writable?: boolean;
 }
 
-/** An open qcow2 image, read-only. */
-export class Qcow2Image implements Disk {
+/** An open qcow2 image. */
+export class Qcow2Image implements WritableDisk {
   readonly format = 'qcow2';
   readonly sources: readonly DataSource[];
 
@@ -74,12 +83,44 @@ export class Qcow2Image implements Disk {
     }
   }
 
+  /**
+   * Makes a new image in empty storage and opens it for writing.
+   * @param open how it is opened afterwards: with the backing and data files that it names
+   * @throws Qcow2Error OUT_OF_RANGE for options that the format does not allow together
+   */
+  static async create(
+    storage: Storage,
+    options: Qcow2CreateOptions,
+    open: Qcow2OpenOptions = {},
+  ): Promise<Qcow2Image> {
+    let size: number;
+    try {
+      size = await writeFreshImage(storage, options);
+    } catch (cause) {
+      await storage.close();
+      throw cause;
+    }
+    const image = await Qcow2Image.open(storage, { ...open, writable: true });
+    try {
+      await image.resize(size);
+    } catch (cause) {
+      await image.close();
+      throw cause;
+    }
+    return image;
+  }
+
   get size(): number {
     return this.header.size;
   }
 
   get header(): Header {
-    return this.parts.metadata.header;
+    return this.parts.writer?.header ?? this.parts.metadata.header;
+  }
+
+  /** Open for writing. */
+  get writable(): boolean {
+    return this.parts.writer !== undefined;
   }
 
   /** The disk that unallocated clusters show, where the image has one. */
@@ -100,7 +141,39 @@ export class Qcow2Image implements Disk {
     if (guest < 0 || guest + into.length > this.size) {
       throw new Qcow2Error('OUT_OF_RANGE', 'read past the end of the disk', guest);
     }
-    await this.parts.reader.read(guest, into);
+    const { reader, writer } = this.parts;
+    if (!writer) return reader.read(guest, into);
+    const hold = writer.ranges.acquire(guest, guest + into.length, true);
+    try {
+      if (hold.ready) await hold.ready;
+      await reader.read(guest, into);
+    } finally {
+      writer.ranges.release(hold);
+    }
+  }
+
+  async write(guest: number, from: Uint8Array): Promise<void> {
+    await this.needWriter().write(guest, from);
+  }
+
+  async zero(guest: number, length: number, options: ZeroOptions = {}): Promise<void> {
+    await this.needWriter().zero(guest, length, options);
+  }
+
+  async discard(guest: number, length: number): Promise<void> {
+    await this.needWriter().discard(guest, length);
+  }
+
+  async writeCompressed(guest: number, from: Uint8Array): Promise<void> {
+    await this.needWriter().writeCompressed(guest, from);
+  }
+
+  async resize(size: number): Promise<void> {
+    await this.needWriter().resize(size);
+  }
+
+  async flush(): Promise<void> {
+    await this.parts.writer?.flush();
   }
 
   extents(from = 0, to = this.size): AsyncIterable<Extent> {
@@ -108,7 +181,7 @@ export class Qcow2Image implements Disk {
   }
 
   collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Awaitable<void> {
-    const { storage, dataStorage, backing, mapping, metadata } = this.parts;
+    const { storage, dataStorage, backing, mapping, metadata, writer } = this.parts;
     const dataSource = dataStorage === storage ? sourceBase : sourceBase + 1;
     const { clusterSize } = metadata.geometry;
     // Ranges that the backing disk answers for, in order, until the visit is over: its answer may
@@ -121,7 +194,7 @@ export class Qcow2Image implements Disk {
       // It is waited for at the end: until then its failure is not one that nobody handles.
       pending.catch(() => {});
     };
-    const visited = mapping.visit(from, to, (kind, guest, length, host, stored) => {
+    const visitor: RunVisitor = (kind, guest, length, host, stored) => {
       later(() => {
         switch (kind) {
           case RunKind.data:
@@ -141,13 +214,34 @@ export class Qcow2Image implements Disk {
               : list.push(ExtentKind.hole, guest, length, sourceBase);
         }
       });
-    });
+    };
+    const visited = writer
+      ? writer.store.lock.run(() => mapping.visit(from, to, visitor))
+      : mapping.visit(from, to, visitor);
     if (settled(visited)) return pending;
     return visited.then(() => pending);
   }
 
   async close(): Promise<void> {
-    const { storage, dataStorage, backing } = this.parts;
+    const { storage, dataStorage, backing, writer } = this.parts;
+    try {
+      await writer?.close();
+    } finally {
+      await this.closeFiles(storage, dataStorage, backing);
+    }
+  }
+
+  private needWriter(): ImageWriter {
+    const { writer } = this.parts;
+    if (!writer) throw new Qcow2Error('READ_ONLY', 'the image is open for reading only');
+    return writer;
+  }
+
+  private async closeFiles(
+    storage: Storage,
+    dataStorage: Storage,
+    backing: Disk | undefined,
+  ): Promise<void> {
     await backing?.close();
     if (dataStorage !== storage) await dataStorage.close();
     await storage.close();
@@ -183,6 +277,7 @@ interface OpenImage {
   readonly metadata: Metadata;
   readonly mapping: Mapping;
   readonly reader: GuestReader;
+  readonly writer: ImageWriter | undefined;
   readonly depth: number;
 }
 
@@ -206,14 +301,29 @@ async function openImage(
   if (dataStorage !== storage) owned.push(dataStorage);
 
   const workspace = options.workspace ?? new Workspace();
-  const memory = reserveMemory(workspace, metadata, options.cacheBytes ?? L2_CACHE_BYTES_DEFAULT);
+  const { writable = false, cacheBytes = L2_CACHE_BYTES_DEFAULT } = options;
+  if (writable && snapshot) {
+    throw new Qcow2Error('READ_ONLY', 'snapshots are read-only');
+  }
+  const memory = reserveMemory(workspace, metadata, { cacheBytes, writable });
   const backing = await openBacking(metadata, options);
   if (backing) owned.push(backing);
 
   const flags =
     (header.version === 2 ? L2Flags.version2 : 0) | (metadata.dataFile ? L2Flags.dataFile : 0);
   const sliceBytes = Math.min(geometry.clusterSize, L2_SLICE_BYTES_MAX);
-  const cache = new TableCache(storage, memory.tables, sliceBytes);
+  const writer = writable
+    ? await ImageWriter.open({
+        storage,
+        data: dataStorage,
+        backing,
+        metadata,
+        l1,
+        l2Region: memory.tables,
+        refcountRegion: memory.refcounts,
+      })
+    : undefined;
+  const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);
   const l1Offset = l1Place.offset;
   const { records } = memory;
   const mapping = new Mapping({ geometry, l1, l1Offset, flags, cache, records });
@@ -226,9 +336,11 @@ async function openImage(
     clusterSize: geometry.clusterSize,
     stream: memory.stream,
     cluster: memory.cluster,
+    lock: writer?.store.lock,
   });
+  await writer?.attach(mapping, reader);
   const depth = options.depth ?? 0;
-  return { storage, dataStorage, backing, metadata, mapping, reader, depth };
+  return { storage, dataStorage, backing, metadata, mapping, reader, writer, depth };
 }
 
 function refuseEncrypted({ header }: Metadata): void {
@@ -270,8 +382,15 @@ async function openBacking(
   }
 }
 
-/** Kernel memory: no more for tables than the whole disk's take. */
-function reserveMemory(workspace: Workspace, { header, geometry }: Metadata, cacheBytes: number) {
+/**
+ * Kernel memory. A reader needs no more for tables than the whole disk's take; a writer's disk may
+ * grow.
+ */
+function reserveMemory(
+  workspace: Workspace,
+  { header, geometry }: Metadata,
+  { cacheBytes, writable }: { readonly cacheBytes: number; readonly writable: boolean },
+) {
   const { clusterSize, l2Entries } = geometry;
   const sliceBytes = Math.min(clusterSize, L2_SLICE_BYTES_MAX);
   assert(cacheBytes > 0, 'cacheBytes must be positive');
@@ -281,7 +400,8 @@ function reserveMemory(workspace: Workspace, { header, geometry }: Metadata, cac
   // Runs of a slice at worst; beyond 64 K records a slice is decoded in several steps.
   const records = Math.min(unitsPerSlice, 65536) * RUN_BYTES;
   return {
-    tables: workspace.reserve(tables),
+    tables: workspace.reserve(writable ? Math.max(2 * sliceBytes, cacheBytes) : tables),
+    refcounts: workspace.reserve(writable ? Math.max(4 * clusterSize, REFCOUNT_CACHE_BYTES) : 0),
     records: workspace.reserve(records),
     stream: workspace.reserve(2 * clusterSize + 512 + INPUT_SLACK),
     cluster: workspace.reserve(clusterSize),

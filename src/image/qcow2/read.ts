@@ -3,6 +3,7 @@
  * backing disk.
  */
 import { settled } from '../../base/awaitable.ts';
+import type { Mutex } from '../../base/locks.ts';
 import { type ClusterCodec, decodeFailure, decodeInto } from '../../codec/codec.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { RunKind } from '../../kernels/kernels.ts';
@@ -23,6 +24,8 @@ export interface ReadParts {
   /** Kernel memory for one stream (a cluster and its slack) and for one decoded cluster. */
   readonly stream: Region;
   readonly cluster: Region;
+  /** Held while tables are looked at, where they may change. */
+  readonly lock?: Mutex | undefined;
 }
 
 interface Piece {
@@ -43,15 +46,22 @@ export class GuestReader {
   /** Fills `into` with the guest bytes from `guest`; the range lies inside the disk. */
   async read(guest: number, into: Uint8Array): Promise<void> {
     const pieces: Piece[] = [];
-    const { mapping } = this.parts;
-    const visited = mapping.visit(guest, guest + into.length, (kind, at, length, host, stored) => {
-      pieces.push({ kind, guest: at, length, host, stored });
-    });
+    const { mapping, lock } = this.parts;
+    const visit = () =>
+      mapping.visit(guest, guest + into.length, (kind, at, length, host, stored) => {
+        pieces.push({ kind, guest: at, length, host, stored });
+      });
+    const visited = lock ? lock.run(visit) : visit();
     if (!settled(visited)) await visited;
     for (const piece of pieces) {
       const start = piece.guest - guest;
       await this.readPiece(piece, into.subarray(start, start + piece.length));
     }
+  }
+
+  /** Clusters have moved or gone: what was decoded may be another's place now. */
+  forget(): void {
+    this.decoded = -1;
   }
 
   private async readPiece(piece: Piece, into: Uint8Array): Promise<void> {

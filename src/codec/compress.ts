@@ -1,0 +1,16 @@
+/**
+ * Compressing one cluster the way that other readers of qcow2 take: raw deflate with a 4 KiB
+ * window, or one zstd frame. The encoders are loaded when the first cluster is compressed.
+ */
+import type { ClusterCodec } from './codec.ts';
+import { deflateCluster } from './deflate.ts';
+import { zstdCluster } from './zstd.ts';
+
+/** @returns the stream, or undefined where it would not be smaller than the cluster */
+export async function compressCluster(
+  codec: ClusterCodec,
+  cluster: Uint8Array,
+): Promise<Uint8Array | undefined> {
+  const stream = codec === 'zstd' ? await zstdCluster(cluster) : await deflateCluster(cluster);
+  return stream.length < cluster.length ? stream : undefined;
+}

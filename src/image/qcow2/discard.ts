@@ -1,0 +1,78 @@
+/**
+ * Discarding: whole clusters go, and read as zeros afterwards, also where a backing file would
+ * show through.
+ */
+import { alignDown, alignUp } from '../../base/bits.ts';
+import { ALL, type Cell, EMPTY } from './l2-tables.ts';
+import { freeCell } from './write.ts';
+import { type WriteParts, withRange } from './write-parts.ts';
+
+/** Discards what of a guest range covers whole clusters; the disk's last one may be partial. */
+export async function discardGuest(
+  parts: WriteParts,
+  range: { readonly guest: number; readonly length: number; readonly diskSize: number },
+): Promise<void> {
+  const { store } = parts;
+  const { clusterSize } = store.geometry;
+  const end = range.guest + range.length;
+  const start = alignUp(range.guest, clusterSize);
+  const stop = end === range.diskSize ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
+  if (start >= stop) return;
+  // Without a zero flag the backing file's bytes would come back.
+  if (store.header.version === 2 && parts.backing) return;
+  const clusters = { guest: start, length: stop - start };
+  await withRange(parts, clusters, async () => {
+    if (parts.rawDataFile) {
+      await store.data.zero(start, Math.min(stop, range.diskSize) - start);
+    }
+    await discardClusters(parts, { from: start, to: stop, keepNothing: false });
+  });
+}
+
+/**
+ * Discards whole clusters for a caller that holds the range.
+ * @param range.keepNothing leaves them unallocated: what lies behind the disk's end is nobody's
+ */
+export async function discardClusters(
+  parts: WriteParts,
+  range: { readonly from: number; readonly to: number; readonly keepNothing: boolean },
+): Promise<void> {
+  const { store } = parts;
+  const { l2Span } = store.geometry;
+  for (let at = range.from; at < range.to; ) {
+    const { host } = store.l1Entry(Math.floor(at / l2Span));
+    if (host === 0 && (range.keepNothing || !parts.backing)) {
+      at = Math.min(range.to, alignDown(at, l2Span) + l2Span);
+      continue;
+    }
+    const from = at;
+    at = await store.lock.run(() => discardStep(parts, from, range.to, range.keepNothing));
+  }
+}
+
+async function discardStep(
+  parts: WriteParts,
+  from: number,
+  to: number,
+  keepNothing: boolean,
+): Promise<number> {
+  const { store, tables } = parts;
+  const { clusterSize } = store.geometry;
+  const first = await tables.findForWrite(from);
+  const count = Math.min((to - from) / clusterSize, tables.entriesLeft(first));
+  const freed: Cell[] = [];
+  for (let index = 0; index < count; index++) {
+    const place = tables.advance(first, index);
+    const old = tables.read(place);
+    const allocated = old.kind === 'compressed' || old.host >= 0;
+    const nothing = !allocated && old.kind === 'plain' && old.zero === 0;
+    if (nothing && (keepNothing || !parts.backing)) continue;
+    if (!keepNothing && !allocated && old.kind === 'plain' && old.zero === ALL) continue;
+    const zero = keepNothing || store.header.version === 2 ? 0 : ALL;
+    tables.write(place, zero === 0 ? EMPTY : { ...EMPTY, zero });
+    freed.push(old);
+  }
+  parts.reader.forget();
+  for (const cell of freed) await freeCell(parts, cell);
+  return from + count * clusterSize;
+}

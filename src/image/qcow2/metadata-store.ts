@@ -1,0 +1,191 @@
+/**
+ * The tables of a writable image, in memory and on disk: header fields, L1, cached L2 slices, the
+ * refcount table and cached refcount blocks. Whoever changes them holds `lock`.
+ */
+import { settled } from '../../base/awaitable.ts';
+import { alignUp, HIGH } from '../../base/bits.ts';
+import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
+import { Mutex } from '../../base/locks.ts';
+import { Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
+import type { Geometry } from '../../format/geometry.ts';
+import type { Header } from '../../format/header.ts';
+import { parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
+import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
+import type { Region } from '../../kernels/arena.ts';
+import type { Storage } from '../../storage/storage.ts';
+import { FlushOrder } from './flush-order.ts';
+import { OverlapCheck } from './overlap.ts';
+import { WriteBackCache } from './write-back-cache.ts';
+
+/** What a store is made of. */
+export interface MetadataParts {
+  readonly storage: Storage;
+  /** The file of plain clusters: `storage`, or the external data file. */
+  readonly data: Storage;
+  readonly header: Header;
+  readonly geometry: Geometry;
+  readonly l1: Uint8Array;
+  readonly l2Region: Region;
+  readonly refcountRegion: Region;
+}
+
+/** The metadata of a writable image. */
+export class MetadataStore {
+  readonly lock = new Mutex();
+  readonly order: FlushOrder;
+  readonly l2: WriteBackCache;
+  readonly refcountBlocks: WriteBackCache;
+  readonly overlap: OverlapCheck;
+  header: Header;
+  /** The L1 table as it is in the file. */
+  l1: Uint8Array;
+  l1View: DataView;
+  /** Host offsets of the refcount blocks, 0 where there is none. */
+  refcountTable: number[] = [];
+  /** Where the next search for a free cluster starts, as a cluster index. */
+  freeIndex = 0;
+  /** Where the next compressed cluster is packed to; 0: into a new cluster. */
+  freeByte = 0;
+
+  constructor(readonly parts: MetadataParts) {
+    const { storage, data, header, l1, l2Region, refcountRegion, geometry } = parts;
+    this.header = header;
+    this.l1 = l1;
+    this.l1View = viewOf(l1);
+    this.order = new FlushOrder(storage, data);
+    this.overlap = new OverlapCheck(this);
+    const { clusterSize } = geometry;
+    const checkL2 = (file: number, length: number) => this.overlap.check(file, length, 'l2');
+    const checkBlock = (file: number, length: number) => {
+      this.overlap.check(file, length, 'refcount-block');
+    };
+    this.l2 = new WriteBackCache(
+      storage,
+      l2Region,
+      Math.min(clusterSize, L2_SLICE_BYTES_MAX),
+      () => this.order.beforeL2(),
+      checkL2,
+    );
+    this.refcountBlocks = new WriteBackCache(
+      storage,
+      refcountRegion,
+      clusterSize,
+      () => this.order.beforeRefcounts(),
+      checkBlock,
+    );
+    this.order.l2 = this.l2;
+    this.order.refcounts = this.refcountBlocks;
+  }
+
+  get geometry(): Geometry {
+    return this.parts.geometry;
+  }
+
+  get storage(): Storage {
+    return this.parts.storage;
+  }
+
+  get data(): Storage {
+    return this.parts.data;
+  }
+
+  get hasDataFile(): boolean {
+    return this.parts.data !== this.parts.storage;
+  }
+
+  /** Refcounts may lag behind while the image has its dirty bit. */
+  get lazyRefcounts(): boolean {
+    return (
+      this.header.version === 3 && hasFeature(this.header.compatible, Compatible.lazyRefcounts)
+    );
+  }
+
+  get dirty(): boolean {
+    return hasFeature(this.header.incompatible, Incompatible.dirty);
+  }
+
+  /** Reads the refcount table. */
+  async loadRefcountTable(): Promise<void> {
+    const { refcountTableOffset: at, refcountTableClusters: clusters } = this.header;
+    const bytes = new Uint8Array(clusters * this.geometry.clusterSize);
+    const read = this.storage.read(at, bytes);
+    if (!settled(read)) await read;
+    const view = viewOf(bytes);
+    this.refcountTable = [];
+    for (let entry = 0; entry < bytes.length; entry += 8) {
+      this.refcountTable.push(parseRefcountTableEntry(view, entry, this.geometry.clusterSize, at));
+    }
+    this.overlap.rebuild();
+  }
+
+  get l1Entries(): number {
+    return this.l1.length / 8;
+  }
+
+  /** An L1 entry; past the end of the table there is none. */
+  l1Entry(index: number): { readonly host: number; readonly copied: boolean } {
+    if (index >= this.l1Entries) return { host: 0, copied: false };
+    const { clusterSize } = this.geometry;
+    return parseL1Entry(this.l1View, index * 8, clusterSize, this.header.l1Offset);
+  }
+
+  /** Changes an L1 entry, in memory and durably on disk. */
+  async setL1Entry(index: number, host: number, copied: boolean): Promise<void> {
+    const at = index * 8;
+    const before = this.l1.slice(at, at + 8);
+    const old = this.l1Entry(index).host;
+    serializeL1Entry(this.l1View, at, { host, copied });
+    // Whole sectors: a torn sector could mix old and new entries only if it held both.
+    const start = at - (at % 512);
+    const end = Math.min(start + 512, this.l1.length);
+    try {
+      this.overlap.check(this.header.l1Offset + start, end - start, 'l1');
+      await this.storage.write(this.header.l1Offset + start, this.l1.subarray(start, end));
+      await this.order.flushStorage();
+    } catch (cause) {
+      this.l1.set(before, at);
+      throw cause;
+    }
+    this.overlap.moved('l2', old, host);
+  }
+
+  /** Writes fields of the header, durably. */
+  async writeHeader(at: number, bytes: Uint8Array): Promise<void> {
+    this.overlap.check(at, bytes.length, 'header');
+    await this.storage.write(at, bytes);
+    await this.order.flushStorage();
+  }
+
+  /** Sets or clears a bit of the incompatible features, durably and at once. */
+  async setIncompatible(bit: number, on: boolean): Promise<void> {
+    const { high, low } = this.header.incompatible;
+    const changed = on ? (low | (1 << bit)) >>> 0 : (low & ~(1 << bit)) >>> 0;
+    if (changed === low) return;
+    await this.writeHeader(72, u64Bytes({ high, low: changed }));
+    this.header = { ...this.header, incompatible: { high, low: changed } };
+  }
+
+  /** File bytes up to the end of the last cluster that anything may lie in. */
+  async fileClusters(): Promise<number> {
+    return alignUp(await this.storage.size(), this.geometry.clusterSize);
+  }
+}
+
+/** Eight bytes of a u64. */
+export function u64Bytes({ high, low }: { high: number; low: number }): Uint8Array {
+  const bytes = new Uint8Array(8);
+  const view = viewOf(bytes);
+  view.setUint32(0, high);
+  view.setUint32(4, low);
+  return bytes;
+}
+
+/** Eight bytes of a number. */
+export function numberBytes(value: number): Uint8Array {
+  return u64Bytes({ high: Math.floor(value / HIGH), low: value % HIGH });
+}
+
+/** A view of an array's bytes. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,101 @@
+/**
+ * The guard before every write: a place that metadata lives in is written only as that metadata.
+ * What it catches is damage that was there before (two things on one cluster); letting the write
+ * through would spread it.
+ *
+ * QEMU's kinds at its default level: header, active L1, active L2 tables, refcount table and
+ * blocks, snapshot table, bitmap directory, inactive L1 tables.
+ */
+import { Qcow2Error } from '../../base/errors.ts';
+import type { MetadataStore } from './metadata-store.ts';
+
+/** What a write is meant to be. */
+export type MetadataKind =
+  | 'header'
+  | 'l1'
+  | 'l2'
+  | 'refcount-table'
+  | 'refcount-block'
+  | 'snapshot-table'
+  | 'bitmap-directory'
+  | 'inactive-l1'
+  | 'data';
+
+const NAMES: Record<MetadataKind, string> = {
+  header: 'qcow2_header',
+  l1: 'active L1 table',
+  l2: 'active L2 table',
+  'refcount-table': 'refcount table',
+  'refcount-block': 'refcount block',
+  'snapshot-table': 'snapshot table',
+  'bitmap-directory': 'bitmap directory',
+  'inactive-l1': 'inactive L1 table',
+  data: 'data',
+};
+
+/** A contiguous table of the file. */
+export interface MetadataRange {
+  readonly kind: MetadataKind;
+  readonly at: number;
+  readonly length: number;
+}
+
+/** Knows where metadata is, by cluster: a look-up does not grow with the image. */
+export class OverlapCheck {
+  private readonly tables = new Map<number, MetadataKind>();
+  /** Set when a write was stopped: the image must be marked and written no more. */
+  caught: Qcow2Error | undefined;
+  /** Tables that do not change while the image is open: snapshots, bitmaps. */
+  fixed: readonly MetadataRange[] = [];
+
+  constructor(private readonly store: MetadataStore) {}
+
+  /** Collects where the tables are: after opening, and after one has moved. */
+  rebuild(): void {
+    const { store, tables } = this;
+    tables.clear();
+    for (let index = 0; index < store.l1Entries; index++) {
+      const { host } = store.l1Entry(index);
+      if (host !== 0) tables.set(host, 'l2');
+    }
+    for (const host of store.refcountTable) if (host !== 0) tables.set(host, 'refcount-block');
+  }
+
+  /** A table's cluster went from one place to another; 0 is nowhere. */
+  moved(kind: 'l2' | 'refcount-block', from: number, to: number): void {
+    if (from !== 0) this.tables.delete(from);
+    if (to !== 0) this.tables.set(to, kind);
+  }
+
+  /** @throws Qcow2Error CORRUPT where the range holds metadata of another kind */
+  check(file: number, length: number, as: MetadataKind): void {
+    const hit = this.find(file, length, as);
+    if (!hit) return;
+    const message =
+      `Preventing invalid write on metadata (overlaps with ${NAMES[hit]}); ` +
+      'image marked as corrupt.';
+    this.caught = new Qcow2Error('CORRUPT', message, file);
+    throw this.caught;
+  }
+
+  private find(file: number, length: number, as: MetadataKind): MetadataKind | undefined {
+    const { clusterSize } = this.store.geometry;
+    const { header } = this.store;
+    const overlaps = (at: number, size: number) => file < at + size && at < file + length;
+    if (as !== 'header' && overlaps(0, clusterSize)) return 'header';
+    if (as !== 'l1' && overlaps(header.l1Offset, this.store.l1.length)) return 'l1';
+    const tableBytes = header.refcountTableClusters * clusterSize;
+    if (as !== 'refcount-table' && overlaps(header.refcountTableOffset, tableBytes)) {
+      return 'refcount-table';
+    }
+    for (const { kind, at, length: size } of this.fixed) {
+      if (kind !== as && overlaps(at, size)) return kind;
+    }
+    const first = file - (file % clusterSize);
+    for (let cluster = first; cluster < file + length; cluster += clusterSize) {
+      const kind = this.tables.get(cluster);
+      if (kind !== undefined && kind !== as) return kind;
+    }
+    return undefined;
+  }
+}

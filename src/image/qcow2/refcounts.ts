@@ -1,0 +1,302 @@
+/**
+ * Refcounts of host clusters: reading, raising and lowering them, and the blocks and the table
+ * that hold them, which describe themselves.
+ *
+ * Blocks are made and the table grows as QEMU does it, so that the same requests give the same
+ * file: a new block is the next free cluster; a table that is full is replaced by one half as
+ * large again, with its blocks, behind all that is in use.
+ */
+import { settled } from '../../base/awaitable.ts';
+import { alignUp, divCeil } from '../../base/bits.ts';
+import { Qcow2Error } from '../../base/errors.ts';
+import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
+import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
+import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import type { MetadataStore } from './metadata-store.ts';
+import { numberBytes, viewOf } from './metadata-store.ts';
+
+/** Bytes of refcount blocks and table that `clusters` clusters need, themselves included. */
+export function refcountMetadata(
+  clusters: number,
+  options: {
+    readonly clusterSize: number;
+    readonly refcountOrder: number;
+    /** Leave room to grow: half a table more. */
+    readonly generous: boolean;
+  },
+): { readonly blocks: number; readonly tableClusters: number } {
+  const { clusterSize, refcountOrder } = options;
+  const perBlock = (clusterSize * 8) / 2 ** refcountOrder;
+  const perTableCluster = clusterSize / 8;
+  let { generous } = options;
+  let wanted = clusters;
+  let blocks = 0;
+  let table = 0;
+  for (let total = -1; ; ) {
+    const last = total;
+    blocks = divCeil(wanted + table + blocks, perBlock);
+    table = divCeil(blocks, perTableCluster);
+    total = wanted + blocks + table;
+    if (total !== last) continue;
+    if (!generous) return { blocks, tableClusters: table };
+    wanted += divCeil(table, 2);
+    generous = false;
+    total = 0;
+  }
+}
+
+/** The refcounts of one writable image. Methods are called with the metadata lock held. */
+export class Refcounts {
+  constructor(private readonly store: MetadataStore) {}
+
+  /** The count of one cluster, by cluster index. */
+  async get(cluster: number): Promise<number> {
+    const { geometry, refcountTable, refcountBlocks } = this.store;
+    const index = cluster % geometry.refcountBlockEntries;
+    const block = refcountTable[(cluster - index) / geometry.refcountBlockEntries] ?? 0;
+    if (block === 0) return 0;
+    const loaded = refcountBlocks.load(block, block);
+    if (!settled(loaded)) await loaded;
+    return this.peek(block, index);
+  }
+
+  private peek(block: number, index: number): number {
+    const { refcountOrder, clusterSize } = this.store.geometry;
+    const { view, at } = this.store.refcountBlocks.bytesAt(block);
+    const bytes = new DataView(view.buffer, view.byteOffset + at, clusterSize);
+    return refcountAt(bytes, index, refcountOrder);
+  }
+
+  /**
+   * Adds 1 to, or takes 1 from, the count of every cluster that a range of the file touches.
+   * On failure all counts are as before.
+   * @throws Qcow2Error OUT_OF_RANGE above the width's maximum, CORRUPT below zero
+   */
+  async change(host: number, length: number, delta: 1 | -1): Promise<'done' | 'again'> {
+    const { clusterSize } = this.store.geometry;
+    if (delta < 0) await this.store.order.refcountAfterEntry();
+    const first = Math.floor(host / clusterSize);
+    const last = Math.floor((host + length - 1) / clusterSize);
+    for (let cluster = first; cluster <= last; cluster++) {
+      let state: 'done' | 'again';
+      try {
+        state = await this.changeOne(cluster, delta);
+      } catch (cause) {
+        await this.undo(first, cluster, delta);
+        throw cause;
+      }
+      if (state === 'again') {
+        await this.undo(first, cluster, delta);
+        return 'again';
+      }
+    }
+    return 'done';
+  }
+
+  /** Takes back what was done to clusters [first, end). */
+  private async undo(first: number, end: number, delta: 1 | -1): Promise<void> {
+    for (let cluster = first; cluster < end; cluster++) {
+      await this.changeOne(cluster, delta === 1 ? -1 : 1);
+    }
+  }
+
+  private async changeOne(cluster: number, delta: 1 | -1): Promise<'done' | 'again'> {
+    const { store } = this;
+    const { geometry, refcountBlocks } = store;
+    const index = cluster % geometry.refcountBlockEntries;
+    const slot = (cluster - index) / geometry.refcountBlockEntries;
+    if ((store.refcountTable[slot] ?? 0) === 0) {
+      if (delta < 0) throw underflow(cluster * geometry.clusterSize);
+      await this.makeBlock(cluster);
+      // The new block may lie where the caller meant to put something: it searches again.
+      return 'again';
+    }
+    const block = store.refcountTable[slot] as number;
+    const loaded = refcountBlocks.load(block, block);
+    if (!settled(loaded)) await loaded;
+    const count = this.peek(block, index) + delta;
+    if (count < 0) throw underflow(cluster * geometry.clusterSize);
+    if (count > refcountMax(geometry.refcountOrder)) {
+      const message = `refcount of cluster ${cluster} exceeds ${2 ** geometry.refcountOrder} bits`;
+      throw new Qcow2Error('OUT_OF_RANGE', message, cluster * geometry.clusterSize);
+    }
+    if (count === 0) {
+      if (cluster < store.freeIndex) store.freeIndex = cluster;
+      // Nothing may be packed into a cluster that is free by now, and another's soon.
+      if (Math.floor(store.freeByte / geometry.clusterSize) === cluster) store.freeByte = 0;
+      // What the caches hold of a freed cluster must never be written.
+      store.l2.drop(cluster * geometry.clusterSize, geometry.clusterSize);
+      if (cluster * geometry.clusterSize !== block) {
+        refcountBlocks.drop(cluster * geometry.clusterSize);
+      }
+    }
+    const { view, at } = refcountBlocks.bytesAt(block);
+    putRefcount(view, at, index, geometry.refcountOrder, count);
+    refcountBlocks.markDirty(block);
+    return 'done';
+  }
+
+  /** Sets the count of one cluster, for repair: makes its block where there is none. */
+  async set(cluster: number, value: number): Promise<void> {
+    const { store } = this;
+    const { geometry, refcountBlocks } = store;
+    const index = cluster % geometry.refcountBlockEntries;
+    const slot = (cluster - index) / geometry.refcountBlockEntries;
+    if ((store.refcountTable[slot] ?? 0) === 0) {
+      if (value === 0) return;
+      await this.makeBlock(cluster);
+    }
+    const block = store.refcountTable[slot] as number;
+    await refcountBlocks.load(block, block);
+    if (this.peek(block, index) === value) return;
+    const { view, at } = refcountBlocks.bytesAt(block);
+    putRefcount(view, at, index, geometry.refcountOrder, value);
+    refcountBlocks.markDirty(block);
+  }
+
+  /**
+   * The first run of `count` free clusters from the search position on; raises no count.
+   * @returns cluster index
+   */
+  async findFree(count: number): Promise<number> {
+    const { store } = this;
+    for (let run = 0; run < count; ) {
+      run = (await this.get(store.freeIndex++)) === 0 ? run + 1 : 0;
+    }
+    return store.freeIndex - count;
+  }
+
+  /** Makes the refcount block that counts `cluster`. */
+  private async makeBlock(cluster: number): Promise<void> {
+    const { store } = this;
+    const { geometry, refcountBlocks, storage } = store;
+    const { clusterSize, refcountBlockEntries, refcountOrder } = geometry;
+    const slot = Math.floor(cluster / refcountBlockEntries);
+    await store.l2.writeDirty();
+    const at = (await this.findFree(1)) * clusterSize;
+    const own = at / clusterSize;
+    if (Math.floor(own / refcountBlockEntries) === slot) {
+      // It counts itself.
+      await refcountBlocks.create(at);
+      const bytes = refcountBlocks.bytesAt(at);
+      putRefcount(bytes.view, bytes.at, own % refcountBlockEntries, refcountOrder, 1);
+    } else {
+      // Counted by another block, which may have to be made first: at most two deep.
+      const state = await this.change(at, clusterSize, 1);
+      if (state === 'again') return;
+      await refcountBlocks.writeDirty();
+      await refcountBlocks.create(at);
+    }
+    store.overlap.moved('refcount-block', 0, at);
+    try {
+      await refcountBlocks.writeDirty();
+      await store.order.flushStorage();
+    } catch (cause) {
+      refcountBlocks.drop(at);
+      store.overlap.moved('refcount-block', at, 0);
+      throw cause;
+    }
+    if (slot >= store.refcountTable.length) {
+      const end = Math.max(cluster + 1, own);
+      const start = divCeil(end, refcountBlockEntries) * refcountBlockEntries;
+      await this.growTable(start, { slot, at });
+      return;
+    }
+    const entry = store.header.refcountTableOffset + slot * 8;
+    store.overlap.check(entry, 8, 'refcount-table');
+    await storage.write(entry, numberBytes(at));
+    await store.order.flushStorage();
+    store.refcountTable[slot] = at;
+  }
+
+  /**
+   * Makes a new, larger refcount table at cluster `start`, behind all that is in use, with the
+   * blocks that count it.
+   */
+  private async growTable(
+    start: number,
+    block: { readonly slot: number; readonly at: number },
+  ): Promise<void> {
+    const { store } = this;
+    const { geometry, refcountBlocks } = store;
+    const { clusterSize, refcountBlockEntries, refcountOrder } = geometry;
+    const { blocks: total } = refcountMetadata(start, {
+      clusterSize,
+      refcountOrder,
+      generous: true,
+    });
+    const entries = alignUp(total + divCeil(total, 2), clusterSize / 8);
+    if (entries * 8 > REFCOUNT_TABLE_BYTES_MAX) {
+      throw new Qcow2Error('OUT_OF_RANGE', 'the image cannot grow: refcount table too large');
+    }
+    const table = new Array<number>(entries).fill(0);
+    for (const [index, host] of store.refcountTable.entries()) table[index] = host;
+    table[block.slot] = block.at;
+
+    const firstSlot = Math.floor(start / refcountBlockEntries);
+    let place = start * clusterSize;
+    const made = new Set<number>();
+    for (let slot = firstSlot; slot < total; slot++) {
+      if (table[slot] !== 0) continue;
+      table[slot] = place;
+      made.add(place);
+      place += clusterSize;
+    }
+    const tableAt = place;
+    const tableClusters = (entries * 8) / clusterSize;
+    const end = tableAt / clusterSize + tableClusters;
+    try {
+      for (let slot = firstSlot; slot < total; slot++) {
+        const host = table[slot] as number;
+        if (made.has(host)) {
+          await refcountBlocks.create(host);
+          store.overlap.moved('refcount-block', 0, host);
+        } else {
+          await refcountBlocks.load(host, host);
+          refcountBlocks.markDirty(host);
+        }
+        const bytes = refcountBlocks.bytesAt(host);
+        const from = Math.max(slot * refcountBlockEntries, start);
+        const to = Math.min((slot + 1) * refcountBlockEntries, end);
+        for (let cluster = from; cluster < to; cluster++) {
+          putRefcount(bytes.view, bytes.at, cluster % refcountBlockEntries, refcountOrder, 1);
+        }
+      }
+      await refcountBlocks.writeDirty();
+      await this.writeTable(tableAt, table);
+      await store.order.flushStorage();
+    } catch (cause) {
+      for (const host of made) {
+        refcountBlocks.drop(host);
+        store.overlap.moved('refcount-block', host, 0);
+      }
+      throw cause;
+    }
+    await this.switchTable(tableAt, tableClusters, table);
+  }
+
+  private async writeTable(at: number, table: readonly number[]): Promise<void> {
+    const bytes = new Uint8Array(table.length * 8);
+    const view = viewOf(bytes);
+    for (const [index, host] of table.entries()) serializeRefcountTableEntry(view, index * 8, host);
+    await this.store.storage.write(at, bytes);
+  }
+
+  /** Hooks a table up in the header, and lets the old one go. */
+  private async switchTable(at: number, clusters: number, table: number[]): Promise<void> {
+    const { store } = this;
+    const { refcountTableOffset, refcountTableClusters } = store.header;
+    const fields = new Uint8Array(12);
+    fields.set(numberBytes(at));
+    viewOf(fields).setUint32(8, clusters);
+    await store.writeHeader(48, fields);
+    store.header = { ...store.header, refcountTableOffset: at, refcountTableClusters: clusters };
+    store.refcountTable = table;
+    const oldBytes = refcountTableClusters * store.geometry.clusterSize;
+    await this.change(refcountTableOffset, oldBytes, -1);
+  }
+}
+
+function underflow(host: number): Qcow2Error {
+  return new Qcow2Error('CORRUPT', 'a cluster in use has the refcount 0', host);
+}

@@ -1,0 +1,71 @@
+/** What the verbs that change an image share. */
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import type { RangeLock } from '../../base/locks.ts';
+import type { ClusterCodec } from '../../codec/codec.ts';
+import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
+import type { Disk } from '../disk.ts';
+import type { Allocator } from './allocate.ts';
+import type { L2Tables } from './l2-tables.ts';
+import type { MetadataStore } from './metadata-store.ts';
+import type { GuestReader } from './read.ts';
+import type { Refcounts } from './refcounts.ts';
+
+/** The parts of a writable image. */
+export interface WriteParts {
+  readonly store: MetadataStore;
+  readonly refcounts: Refcounts;
+  readonly allocator: Allocator;
+  readonly tables: L2Tables;
+  readonly reader: GuestReader;
+  readonly backing: Disk | undefined;
+  readonly codec: ClusterCodec;
+  /** Guest ranges that requests are working on, whole clusters. */
+  readonly ranges: RangeLock;
+  /** The data file is kept a raw image of the disk: zeros must be written there too. */
+  readonly rawDataFile: boolean;
+  /** Done once, before the first change of anything. */
+  beforeFirstWrite(): Promise<void>;
+}
+
+/**
+ * Runs one request over a guest range: alone on its clusters, on an image that may be written. A
+ * metadata overlap that it runs into marks the image corrupt, and no write follows.
+ */
+export async function withRange<T>(
+  parts: WriteParts,
+  range: { readonly guest: number; readonly length: number },
+  work: () => Promise<T>,
+): Promise<T> {
+  const { store, ranges } = parts;
+  const { clusterSize } = store.geometry;
+  const start = range.guest - (range.guest % clusterSize);
+  const hold = ranges.acquire(start, range.guest + range.length, false);
+  try {
+    if (hold.ready) await hold.ready;
+    refuseCorrupt(store);
+    await parts.beforeFirstWrite();
+    return await work();
+  } catch (cause) {
+    await noteCorruption(store, cause);
+    throw cause;
+  } finally {
+    ranges.release(hold);
+  }
+}
+
+/** @throws Qcow2Error CORRUPT once the image was found to be */
+export function refuseCorrupt(store: MetadataStore): void {
+  if (store.overlap.caught) {
+    throw new Qcow2Error('CORRUPT', 'the image is marked corrupt and cannot be written');
+  }
+}
+
+/** Sets the corrupt bit when an error says that metadata would have been overwritten. */
+async function noteCorruption(store: MetadataStore, cause: unknown): Promise<void> {
+  const { caught } = store.overlap;
+  if (caught === undefined || cause !== caught || !isQcow2Error(cause, 'CORRUPT')) return;
+  if (store.header.version < 3) return;
+  if (hasFeature(store.header.incompatible, Incompatible.corrupt)) return;
+  // The error in hand says what happened; that the bit could not be set adds nothing.
+  await store.setIncompatible(Incompatible.corrupt, true).catch(() => {});
+}

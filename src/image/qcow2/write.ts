@@ -1,0 +1,236 @@
+/**
+ * Writing guest bytes. A request is cut into steps: a stretch of clusters that can be written in
+ * place, or one that needs clusters, its edges filled with what the guest saw there before.
+ */
+import { settled } from '../../base/awaitable.ts';
+import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
+import { type WriteParts, withRange } from './write-parts.ts';
+
+/** A stretch of guest bytes and how it is written. All numbers are bytes. */
+interface Step {
+  readonly guest: number;
+  readonly length: number;
+  /** `in-place`: the bytes have a place. `reuse`: their clusters have, but entries must change.
+   * `new`: clusters were just taken. */
+  readonly mode: 'in-place' | 'reuse' | 'new';
+  /** Host offset of the byte at `guest`. */
+  readonly host: number;
+  /** The range that is written: `guest` and `length`, and what is copied along on both sides. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Writes guest bytes; the range lies inside the disk. */
+export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array): Promise<void> {
+  return withRange(parts, { guest, length: bytes.length }, () => writeRange(parts, guest, bytes));
+}
+
+/** The same for a caller that holds the range. */
+export async function writeRange(
+  parts: WriteParts,
+  guest: number,
+  bytes: Uint8Array,
+): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const at = guest + done;
+    const step = await parts.store.lock.run(() => planStep(parts, at, bytes.length - done));
+    const part = bytes.subarray(done, done + step.length);
+    if (step.mode === 'in-place') await writeData(parts, step.host, part);
+    else await writeAllocated(parts, step, part);
+    done += step.length;
+  }
+}
+
+async function writeData(parts: WriteParts, host: number, bytes: Uint8Array): Promise<void> {
+  const { store } = parts;
+  if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
+  const written = store.data.write(host, bytes);
+  if (!settled(written)) await written;
+}
+
+/** The subclusters of a cluster that the bytes [from, to) of it touch, as a mask. */
+export function touchedMask(parts: WriteParts, from: number, to: number): number {
+  const { extendedL2, subclusterSize } = parts.store.geometry;
+  if (!extendedL2) return ALL;
+  const first = Math.floor(from / subclusterSize);
+  const last = Math.floor((to - 1) / subclusterSize);
+  const upTo = last === 31 ? ALL : 2 ** (last + 1) - 1;
+  return (upTo & ~(2 ** first - 1)) >>> 0;
+}
+
+type Mode = Step['mode'];
+
+function modeOf(parts: WriteParts, cell: Cell, touched: number): Mode {
+  if (cell.kind === 'compressed' || cell.host < 0) return 'new';
+  if (!cell.copied && !parts.store.hasDataFile) return 'new';
+  return (cell.data & touched) >>> 0 === touched ? 'in-place' : 'reuse';
+}
+
+/** Finds what to do with the bytes at `guest`, and takes clusters where they need them. */
+async function planStep(parts: WriteParts, guest: number, length: number): Promise<Step> {
+  const { store, tables } = parts;
+  const { clusterSize } = store.geometry;
+  const first = await tables.findForWrite(guest);
+  const inFirst = guest % clusterSize;
+  const limit = Math.min(length, tables.entriesLeft(first) * clusterSize - inFirst);
+
+  const partOf = (index: number) => ({
+    from: index === 0 ? inFirst : 0,
+    to: Math.min(clusterSize, inFirst + limit - index * clusterSize),
+  });
+  const clusters = Math.ceil((inFirst + limit) / clusterSize);
+  const cellAt = (index: number) => tables.read(tables.advance(first, index));
+  const cell = cellAt(0);
+  const start = partOf(0);
+  const mode = modeOf(parts, cell, touchedMask(parts, start.from, start.to));
+  let count = 1;
+  let last = cell;
+  for (; count < clusters; count++) {
+    const next = cellAt(count);
+    const { from, to } = partOf(count);
+    if (modeOf(parts, next, touchedMask(parts, from, to)) !== mode) break;
+    if (mode !== 'new' && hostOf(next) !== hostOf(cell) + count * clusterSize) break;
+    last = next;
+  }
+  const taken = Math.min(limit, count * clusterSize - inFirst);
+  if (mode === 'in-place') {
+    const host = hostOf(cell) + inFirst;
+    return { guest, length: taken, mode, host, from: guest, to: guest + taken };
+  }
+  const from = guest - headBytes(parts, mode, cell, inFirst);
+  const end = (inFirst + taken) % clusterSize;
+  const to = guest + taken + tailBytes(parts, mode, last, end);
+  const host = (await hostForStep(parts, mode, cell, first, count)) + inFirst;
+  return { guest, length: taken, mode, host, from, to };
+}
+
+function hostOf(cell: Cell): number {
+  return cell.kind === 'plain' ? cell.host : -1;
+}
+
+/** Takes clusters for new data; a data file has them where the guest has. */
+async function hostForStep(
+  parts: WriteParts,
+  mode: Mode,
+  cell: Cell,
+  place: CellPlace,
+  count: number,
+): Promise<number> {
+  if (mode === 'reuse') return hostOf(cell);
+  if (parts.store.hasDataFile) return place.guest;
+  return parts.allocator.clusters(count * parts.store.geometry.clusterSize);
+}
+
+/** Must a cluster that moves be copied whole? (A compressed one, or one with data of others.) */
+function movesWhole(parts: WriteParts, mode: Mode, cell: Cell): boolean {
+  if (!parts.store.geometry.extendedL2) return true;
+  if (cell.kind === 'compressed') return true;
+  return mode === 'new' && cell.data !== 0;
+}
+
+/** Bytes before the data that are copied along, `at` bytes into the first cluster. */
+function headBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
+  const { subclusterSize } = parts.store.geometry;
+  if (movesWhole(parts, mode, cell)) return at;
+  const head = at % subclusterSize;
+  return head > 0 && hasData(cell, Math.floor(at / subclusterSize)) ? 0 : head;
+}
+
+/** Bytes behind the data that are copied along; the data ends `at` bytes into the last cluster. */
+function tailBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
+  if (at === 0) return 0;
+  const { subclusterSize, clusterSize } = parts.store.geometry;
+  if (movesWhole(parts, mode, cell)) return clusterSize - at;
+  const tail = (subclusterSize - (at % subclusterSize)) % subclusterSize;
+  return tail > 0 && hasData(cell, Math.floor(at / subclusterSize)) ? 0 : tail;
+}
+
+function hasData(cell: Cell, subcluster: number): boolean {
+  return cell.kind === 'plain' && ((cell.data >>> subcluster) & 1) === 1;
+}
+
+/** Writes data and what goes along with it, then shows it in the entries. */
+async function writeAllocated(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<void> {
+  const { store } = parts;
+  try {
+    const head = step.guest - step.from;
+    await writeData(parts, step.host - head, await withEdges(parts, step, bytes));
+  } catch (cause) {
+    if (step.mode === 'new') await giveBack(parts, step);
+    throw cause;
+  }
+  await store.lock.run(() => link(parts, step));
+}
+
+/** The bytes of a step with its edges filled by what the guest reads there now. */
+async function withEdges(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<Uint8Array> {
+  const { guest, length, from, to } = step;
+  if (from === guest && to === guest + length) return bytes;
+  const whole = new Uint8Array(to - from);
+  const head = guest - from;
+  if (head > 0) await parts.reader.read(from, whole.subarray(0, head));
+  whole.set(bytes, head);
+  if (to > guest + length) await parts.reader.read(guest + length, whole.subarray(head + length));
+  return whole;
+}
+
+function clustersOf(
+  parts: WriteParts,
+  step: Step,
+): { readonly host: number; readonly count: number } {
+  const { clusterSize } = parts.store.geometry;
+  const inFirst = step.guest % clusterSize;
+  return { host: step.host - inFirst, count: Math.ceil((inFirst + step.length) / clusterSize) };
+}
+
+/** Data could not be written: its clusters go back. That this fails too leaks them. */
+async function giveBack(parts: WriteParts, step: Step): Promise<void> {
+  const { store, allocator } = parts;
+  if (store.hasDataFile || store.overlap.caught) return;
+  const { host, count } = clustersOf(parts, step);
+  const length = count * store.geometry.clusterSize;
+  await store.lock.run(() => allocator.free(host, length)).catch(() => {});
+}
+
+/** Makes the entries show what was written, and lets go of what they showed before. */
+async function link(parts: WriteParts, step: Step): Promise<void> {
+  const { store, tables } = parts;
+  const { clusterSize } = store.geometry;
+  const { host, count } = clustersOf(parts, step);
+  if (step.mode === 'new' && !store.hasDataFile) await store.order.entryAfterRefcount();
+  store.order.entryAfterData();
+  const first = await tables.findForWrite(step.guest);
+  const replaced: Cell[] = [];
+  const inFirst = step.guest % clusterSize;
+  for (let index = 0; index < count; index++) {
+    const place = tables.advance(first, index);
+    const old = tables.read(place);
+    const from = index === 0 ? inFirst : 0;
+    const to = Math.min(clusterSize, inFirst + step.length - index * clusterSize);
+    const touched = touchedMask(parts, from, to);
+    const was = old.kind === 'plain' ? old : { data: ALL, zero: 0 };
+    tables.write(place, {
+      kind: 'plain',
+      host: host + index * clusterSize,
+      copied: true,
+      data: (was.data | touched) >>> 0,
+      zero: (was.zero & ~touched) >>> 0,
+    });
+    if (step.mode === 'new') replaced.push(old);
+  }
+  parts.reader.forget();
+  for (const old of replaced) await freeCell(parts, old);
+}
+
+/** Lets go of what a cell referred to. */
+export async function freeCell(parts: WriteParts, cell: Cell): Promise<void> {
+  const { store, allocator } = parts;
+  const { clusterSize } = store.geometry;
+  if (cell.kind === 'compressed') {
+    // Whole sectors, as the descriptor counts them.
+    const start = cell.host - (cell.host % 512);
+    await allocator.free(start, cell.host + cell.length - start);
+  } else if (cell.host >= 0 && !store.hasDataFile) {
+    await allocator.free(cell.host, clusterSize);
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * The writing side of an open image: puts the parts together that the verbs work on, and does what
+ * belongs to the first write and to the last.
+ */
+import { alignUp } from '../../base/bits.ts';
+import { Qcow2Error } from '../../base/errors.ts';
+import { RangeLock } from '../../base/locks.ts';
+import { BitmapFlag } from '../../format/bitmap-directory.ts';
+import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
+import type { Header } from '../../format/header.ts';
+import type { Region } from '../../kernels/arena.ts';
+import type { Storage } from '../../storage/storage.ts';
+import type { Disk, ZeroOptions } from '../disk.ts';
+import { Allocator } from './allocate.ts';
+import { discardGuest } from './discard.ts';
+import { L2Tables } from './l2-tables.ts';
+import type { Mapping } from './mapping.ts';
+import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
+import type { Metadata } from './open.ts';
+import type { MetadataRange } from './overlap.ts';
+import type { GuestReader } from './read.ts';
+import { Refcounts } from './refcounts.ts';
+import { repairRefcounts } from './repair.ts';
+import { resizeDisk } from './resize.ts';
+import { writeGuest } from './write.ts';
+import { writeCompressedGuest } from './write-compressed.ts';
+import { refuseCorrupt, type WriteParts } from './write-parts.ts';
+import { zeroGuest } from './zero.ts';
+
+/** What a writer is made of. */
+export interface WriterOptions {
+  readonly storage: Storage;
+  readonly data: Storage;
+  readonly backing: Disk | undefined;
+  readonly metadata: Metadata;
+  readonly l1: Uint8Array;
+  readonly l2Region: Region;
+  readonly refcountRegion: Region;
+}
+
+/** Autoclear bits that this library keeps true while it writes. */
+const AUTOCLEAR_KNOWN = (1 << Autoclear.bitmaps) | (1 << Autoclear.rawDataFile);
+
+/** Writes one image. */
+export class ImageWriter {
+  readonly store: MetadataStore;
+  /** Guest ranges in use: reads share them, writes do not. */
+  readonly ranges = new RangeLock();
+  private parts!: WriteParts;
+  private mapping!: Mapping;
+  private readonly metadata: Metadata;
+  private started: Promise<void> | undefined;
+
+  private constructor(private readonly options: WriterOptions) {
+    const { storage, data, metadata, l1, l2Region, refcountRegion } = options;
+    this.metadata = metadata;
+    const { header, geometry } = metadata;
+    this.store = new MetadataStore({
+      storage,
+      data,
+      header,
+      geometry,
+      l1,
+      l2Region,
+      refcountRegion,
+    });
+  }
+
+  /** @throws Qcow2Error READ_ONLY, CORRUPT: the image cannot be written */
+  static async open(options: WriterOptions): Promise<ImageWriter> {
+    const { storage, data, metadata } = options;
+    if (!storage.writable || !data.writable) {
+      throw new Qcow2Error('READ_ONLY', 'the image file is not open for writing');
+    }
+    if (metadata.corrupt) {
+      const message = 'qcow2: Image is corrupt; cannot be opened read/write';
+      throw new Qcow2Error('CORRUPT', message, 72);
+    }
+    const writer = new ImageWriter(options);
+    await writer.store.loadRefcountTable();
+    writer.store.overlap.fixed = await fixedRanges(storage, metadata);
+    return writer;
+  }
+
+  /** The parts that only exist once reading does; then repairs an image that was left dirty. */
+  async attach(mapping: Mapping, reader: GuestReader): Promise<void> {
+    const { store, ranges } = this;
+    const { backing, metadata } = this.options;
+    const refcounts = new Refcounts(store);
+    const allocator = new Allocator(store, refcounts);
+    const tables = new L2Tables(store, allocator);
+    this.mapping = mapping;
+    this.parts = {
+      store,
+      refcounts,
+      allocator,
+      tables,
+      reader,
+      backing,
+      codec: metadata.header.compression,
+      ranges,
+      rawDataFile:
+        metadata.dataFile && hasFeature(metadata.header.autoclear, Autoclear.rawDataFile),
+      beforeFirstWrite: () => this.beforeFirstWrite(),
+    };
+    if (store.dirty) {
+      await repairRefcounts(store, refcounts, metadata);
+      await store.order.flush();
+      await store.setIncompatible(Incompatible.dirty, false);
+    }
+  }
+
+  get header(): Header {
+    return this.store.header;
+  }
+
+  get size(): number {
+    return this.store.header.size;
+  }
+
+  async write(guest: number, from: Uint8Array): Promise<void> {
+    this.checkRange(guest, from.length);
+    if (from.length > 0) await writeGuest(this.parts, guest, from);
+  }
+
+  async zero(guest: number, length: number, options: ZeroOptions): Promise<void> {
+    this.checkRange(guest, length);
+    if (length === 0) return;
+    const range = { guest, length, diskSize: this.size };
+    await zeroGuest(this.parts, range, { unmap: options.unmap ?? false });
+  }
+
+  async discard(guest: number, length: number): Promise<void> {
+    this.checkRange(guest, length);
+    await discardGuest(this.parts, { guest, length, diskSize: this.size });
+  }
+
+  async writeCompressed(guest: number, from: Uint8Array): Promise<void> {
+    this.checkRange(guest, from.length);
+    await writeCompressedGuest(this.parts, { guest, diskSize: this.size }, from);
+  }
+
+  async resize(size: number): Promise<void> {
+    if (this.metadata.bitmaps.length > 0 && size !== this.size) {
+      throw new Qcow2Error('UNSUPPORTED', 'Cannot resize an image that has bitmaps');
+    }
+    await resizeDisk(this.parts, this.mapping, { from: this.size, to: size });
+  }
+
+  async flush(): Promise<void> {
+    const { store } = this;
+    refuseCorrupt(store);
+    await store.lock.run(() => store.order.flush());
+  }
+
+  /** Brings all on disk and says that the image is clean. */
+  async close(): Promise<void> {
+    const { store } = this;
+    if (store.overlap.caught || this.started === undefined) return;
+    await store.lock.run(async () => {
+      await store.order.flush();
+      if (!store.order.lazy) return;
+      // The refcounts were let be until now.
+      await store.refcountBlocks.writeDirty();
+      await store.order.flushStorage();
+      await store.setIncompatible(Incompatible.dirty, false);
+      store.order.lazy = false;
+    });
+  }
+
+  private checkRange(guest: number, length: number): void {
+    if (guest < 0 || length < 0 || guest + length > this.size) {
+      throw new Qcow2Error('OUT_OF_RANGE', 'request past the end of the disk', guest);
+    }
+  }
+
+  private beforeFirstWrite(): Promise<void> {
+    this.started ??= this.start().catch((cause) => {
+      this.started = undefined;
+      throw cause;
+    });
+    return this.started;
+  }
+
+  /** What an image must say before anything of it changes. */
+  private start(): Promise<void> {
+    const { store } = this;
+    return store.lock.run(async () => {
+      const { high, low } = store.header.autoclear;
+      if (high !== 0 || (low & ~AUTOCLEAR_KNOWN) !== 0) {
+        const known = { high: 0, low: low & AUTOCLEAR_KNOWN };
+        await store.writeHeader(88, u64Bytes(known));
+        store.header = { ...store.header, autoclear: known };
+      }
+      await this.markBitmapsInUse();
+      if (store.lazyRefcounts) {
+        await store.setIncompatible(Incompatible.dirty, true);
+        store.order.lazy = true;
+      }
+    });
+  }
+
+  /** Enabled bitmaps that are not kept up to date are marked so, as a crash would leave them. */
+  private async markBitmapsInUse(): Promise<void> {
+    const extension = this.metadata.extensions.bitmaps;
+    if (!extension || !this.metadata.bitmaps.some(({ flags }) => flags & BitmapFlag.auto)) return;
+    const { storage } = this.store;
+    const bytes = new Uint8Array(extension.directoryBytes);
+    await storage.read(extension.directoryOffset, bytes);
+    const view = viewOf(bytes);
+    let at = 0;
+    for (const { flags, extraData } of this.metadata.bitmaps) {
+      if (flags & BitmapFlag.auto) view.setUint32(at + 12, flags | BitmapFlag.inUse);
+      at = alignUp(at + 24 + extraData.length + view.getUint16(at + 18), 8);
+    }
+    this.store.overlap.check(extension.directoryOffset, bytes.length, 'bitmap-directory');
+    await storage.write(extension.directoryOffset, bytes);
+    await this.store.order.flushStorage();
+  }
+}
+
+/** Tables that stay where they are while the image is open. */
+async function fixedRanges(storage: Storage, metadata: Metadata): Promise<MetadataRange[]> {
+  const { header, snapshots, extensions } = metadata;
+  const ranges: MetadataRange[] = [];
+  if (snapshots.length > 0) {
+    const length = Math.min(snapshots.length * 64, (await storage.size()) - header.snapshotsOffset);
+    ranges.push({ kind: 'snapshot-table', at: header.snapshotsOffset, length });
+  }
+  for (const { l1Offset, l1Entries } of snapshots) {
+    ranges.push({ kind: 'inactive-l1', at: l1Offset, length: l1Entries * 8 });
+  }
+  if (extensions.bitmaps) {
+    const { directoryOffset: at, directoryBytes: length } = extensions.bitmaps;
+    ranges.push({ kind: 'bitmap-directory', at, length });
+  }
+  return ranges;
+}

@@ -1,0 +1,150 @@
+/**
+ * Making guest ranges read as zeros. Whole subclusters (clusters, in standard images) say so in
+ * their entry; what is left at the edges is written, unless all around it reads as zeros anyway.
+ */
+import { settled } from '../../base/awaitable.ts';
+import { alignDown, alignUp } from '../../base/bits.ts';
+import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
+import { freeCell, touchedMask, writeRange } from './write.ts';
+import { type WriteParts, withRange } from './write-parts.ts';
+
+/** Zeros written where an entry cannot say it, at most this many bytes at a time. */
+const CHUNK_BYTES = 1024 * 1024;
+
+/** Zeros a guest range that lies inside the disk. */
+export function zeroGuest(
+  parts: WriteParts,
+  range: { readonly guest: number; readonly length: number; readonly diskSize: number },
+  options: { readonly unmap: boolean },
+): Promise<void> {
+  return withRange(parts, range, () => zeroRange(parts, range, options));
+}
+
+/** The same for a caller that holds the range. */
+export async function zeroRange(
+  parts: WriteParts,
+  range: { readonly guest: number; readonly length: number; readonly diskSize: number },
+  { unmap }: { readonly unmap: boolean },
+): Promise<void> {
+  const { guest, length, diskSize } = range;
+  const { store } = parts;
+  const end = guest + length;
+  // Version 2 has no way to say zero.
+  if (store.header.version === 2) return writeZeros(parts, guest, end);
+  const unit = store.geometry.subclusterSize;
+  const start = alignUp(guest, unit);
+  // What lies behind the disk's end in its last subcluster is zeros already.
+  const stop = end === diskSize ? alignUp(end, unit) : alignDown(end, unit);
+  // Within one subcluster. A range that only touches the border of two has an edge in each.
+  if (start > stop) return zeroEdge(parts, guest, end);
+  if (guest < start) await zeroEdge(parts, guest, start);
+  if (parts.rawDataFile && start < stop) {
+    await zeroDataFile(parts, start, Math.min(stop, diskSize));
+  }
+  for (let at = start; at < stop; ) {
+    const from = at;
+    const step = await store.lock.run(() => zeroStep(parts, from, stop, unmap));
+    // Part of a compressed cluster has no entry of its own: writing makes it a plain one.
+    if (step.write) await writeZeros(parts, from, step.reached);
+    at = step.reached;
+  }
+  if (stop < end) await zeroEdge(parts, stop, end);
+}
+
+/** A raw data file must read right by itself. */
+async function zeroDataFile(parts: WriteParts, from: number, to: number): Promise<void> {
+  const zeroed = parts.store.data.zero(from, to - from);
+  if (!settled(zeroed)) await zeroed;
+}
+
+async function writeZeros(parts: WriteParts, from: number, to: number): Promise<void> {
+  const zeros = new Uint8Array(Math.min(CHUNK_BYTES, to - from));
+  for (let at = from; at < to; at += zeros.length) {
+    await writeRange(parts, at, zeros.subarray(0, Math.min(zeros.length, to - at)));
+  }
+}
+
+/**
+ * Zeros a part of one subcluster: by its entry where the rest of it reads as zeros without data,
+ * else by writing.
+ */
+async function zeroEdge(parts: WriteParts, from: number, to: number): Promise<void> {
+  const { store } = parts;
+  const unit = store.geometry.subclusterSize;
+  const start = alignDown(from, unit);
+  const rest = new Uint8Array(unit);
+  const cell = await store.lock.run(async () => {
+    const place = await parts.tables.find(from);
+    return place && parts.tables.read(place);
+  });
+  const within = from % store.geometry.clusterSize;
+  const touched = touchedMask(parts, within, within + to - from);
+  const plain = cell === undefined || (cell.kind === 'plain' && (cell.data & touched) === 0);
+  if (plain) {
+    await parts.reader.read(start, rest);
+    rest.fill(0, from - start, to - start);
+    if (rest.every((byte) => byte === 0)) {
+      if (parts.rawDataFile) await zeroDataFile(parts, from, to);
+      await store.lock.run(() => zeroStep(parts, start, start + unit, false));
+      return;
+    }
+  }
+  await writeZeros(parts, from, to);
+}
+
+/** How far a step went; `write` where the range up to there must be written instead. */
+interface ZeroStep {
+  readonly reached: number;
+  readonly write: boolean;
+}
+
+/** Zeros whole subclusters in the entries of one slice. */
+async function zeroStep(
+  parts: WriteParts,
+  from: number,
+  to: number,
+  unmap: boolean,
+): Promise<ZeroStep> {
+  const { store, tables } = parts;
+  const { clusterSize } = store.geometry;
+  const first = await tables.findForWrite(from);
+  const inFirst = from % clusterSize;
+  const limit = Math.min(to - from, tables.entriesLeft(first) * clusterSize - inFirst);
+  const freed: Cell[] = [];
+  let reached = from + limit;
+  for (let index = 0; index * clusterSize < inFirst + limit; index++) {
+    const start = index === 0 ? inFirst : 0;
+    const end = Math.min(clusterSize, inFirst + limit - index * clusterSize);
+    const whole = start === 0 && end === clusterSize;
+    const place = tables.advance(first, index);
+    const old = tables.read(place);
+    if (whole) zeroWhole(parts, place, old, unmap, freed);
+    else if (old.kind === 'plain') {
+      const touched = touchedMask(parts, start, end);
+      const data = (old.data & ~touched) >>> 0;
+      tables.write(place, { ...old, data, zero: (old.zero | touched) >>> 0 });
+    } else {
+      if (index === 0) return { reached: from + end - start, write: true };
+      reached = place.guest;
+      break;
+    }
+  }
+  parts.reader.forget();
+  for (const cell of freed) await freeCell(parts, cell);
+  return { reached, write: false };
+}
+
+function zeroWhole(
+  parts: WriteParts,
+  place: CellPlace,
+  old: Cell,
+  unmap: boolean,
+  freed: Cell[],
+): void {
+  if (old.kind === 'compressed' || (unmap && old.host >= 0)) {
+    parts.tables.write(place, { ...EMPTY, zero: ALL });
+    freed.push(old);
+  } else if (old.zero !== ALL) {
+    parts.tables.write(place, { ...old, data: 0, zero: ALL });
+  }
+}
