@@ -3,9 +3,15 @@
  * once they are under way; what becomes of them is told when a later command waits.
  */
 import { errorText } from './errno.ts';
+import { getopt, letters } from './getopt.ts';
 import { ANY, type IoCommand } from './io-command.ts';
 import { parseVectorRead, runRead } from './read.ts';
 import { parseAioWrite, runWrite } from './write.ts';
+
+/** Such a request goes nowhere, and nobody looks at the rest of its arguments. */
+function isInvalid(args: readonly string[]): boolean {
+  return getopt(args, letters('CfiP:quvz')).options.some(({ name }) => name === 'i');
+}
 
 /** A failed request's message, as a report. */
 async function reported(what: string, request: Promise<string>): Promise<string> {
@@ -33,11 +39,11 @@ Starts to read a range of the disk; aio_flush waits for the end. Options:
   needs: 'disk',
 
   async run(session, args, name) {
-    const { given, ...call } = parseVectorRead(session, aioRead, args, name, 'i');
-    if (given.has('i')) {
+    if (isInvalid(args)) {
       session.host.out('injecting invalid read request\n');
       return;
     }
+    const call = parseVectorRead(session, aioRead, args, name, 'i');
     session.startBackground(() =>
       reported(
         'readv',
@@ -66,11 +72,11 @@ Starts to write a range of the disk; aio_flush waits for the end. Options:
   needs: 'writable',
 
   async run(session, args, name) {
-    const { given, ...call } = parseAioWrite(session, aioWrite, args, name);
-    if (given.has('i')) {
+    if (isInvalid(args)) {
       session.host.out('injecting invalid write request\n');
       return;
     }
+    const call = parseAioWrite(session, aioWrite, args, name);
     session.startBackground(() => reported('aio_write', runWrite(session, call)));
   },
 };

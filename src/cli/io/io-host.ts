@@ -21,7 +21,11 @@ export function ioHost(host: Host): IoHost {
   return Object.assign(Object.create(host) as Host, {
     readLine: () => lines.next().value ?? undefined,
     raise: (signal: number) => {
-      process.kill(process.pid, signal);
+      try {
+        process.kill(process.pid, signal);
+      } catch {
+        // There is no such signal: then nothing happens, as in C.
+      }
     },
   });
 }

@@ -117,6 +117,7 @@ export const close: IoCommand = {
   name: 'close',
   alias: 'c',
   summary: 'close the current open file',
+  count: [0, 0],
   needs: 'disk',
 
   async run(session) {

@@ -2,7 +2,7 @@
  * A disk over another one that is only read: what is written stays in memory, cluster by cluster,
  * and is gone when the disk is closed. It looks like a new qcow2 image with a backing file.
  */
-import { alignDown } from '../../base/bits.ts';
+import { alignDown, alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import {
   type DataSource,
@@ -27,12 +27,9 @@ export class OverlayDisk implements WritableDisk {
   readonly sources: readonly DataSource[];
   private readonly clusters = new Map<number, Cluster>();
   private bytes: number;
-  /** Where the backing disk stops to show: it may come back larger than the disk once was. */
-  private shown: number;
 
   constructor(private readonly backing: Disk) {
     this.bytes = backing.size;
-    this.shown = backing.size;
     const storage = memoryStorage(new Uint8Array(), { name: 'snapshot' });
     const own = {
       storage,
@@ -106,8 +103,11 @@ export class OverlayDisk implements WritableDisk {
     if (last instanceof Uint8Array && size % OVERLAY_CLUSTER_BYTES !== 0) {
       last.fill(0, size % OVERLAY_CLUSTER_BYTES);
     }
+    const before = this.bytes;
     this.bytes = size;
-    this.shown = Math.min(this.shown, size);
+    // What was cut off does not come back from the backing disk.
+    const stale = Math.min(size, alignUp(this.backing.size, OVERLAY_CLUSTER_BYTES));
+    if (stale > before) await this.zero(before, stale - before);
   }
 
   async flush(): Promise<void> {}
@@ -137,7 +137,7 @@ export class OverlayDisk implements WritableDisk {
   }
 
   private async collectBacking(from: number, to: number, list: ExtentList, sourceBase: number) {
-    const inBacking = Math.min(to, this.shown);
+    const inBacking = Math.min(to, this.backing.size);
     if (inBacking > from) {
       await this.backing.collectExtents(from, inBacking, list, sourceBase + 1);
     }
@@ -146,7 +146,7 @@ export class OverlayDisk implements WritableDisk {
   }
 
   private async readBacking(guest: number, into: Uint8Array): Promise<void> {
-    const inBacking = Math.max(0, Math.min(into.length, this.shown - guest));
+    const inBacking = Math.max(0, Math.min(into.length, this.backing.size - guest));
     if (inBacking > 0) await this.backing.read(guest, into.subarray(0, inBacking));
     into.fill(0, inBacking);
   }

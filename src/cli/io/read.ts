@@ -82,7 +82,8 @@ Reads a range of the disk. Options:
     }
     if (pattern === undefined && (length !== undefined || start !== undefined)) throw misuse(read);
     const from = start ?? 0;
-    if (from + (length || count - from) > count || from > count) {
+    const wanted = length ?? count - from;
+    if (from > count || from + wanted > count) {
       throw new CommandFailure('pattern verification range exceeds end of read data');
     }
     if (given.has('b')) {
@@ -94,7 +95,7 @@ Reads a range of the disk. Options:
       length: count,
       ...(pattern === undefined
         ? {}
-        : { expected: { byte: pattern, start: from, length: length || count - from } }),
+        : { expected: { byte: pattern, start: from, length: wanted } }),
       keep: given.has('v') && !given.has('q'),
       quiet: given.has('q'),
       machine: given.has('C'),
@@ -133,7 +134,7 @@ export function parseVectorRead(
   args: readonly string[],
   name: string,
   extra = '',
-): ReadCall & { readonly given: ReadonlySet<string> } {
+): ReadCall {
   let pattern: number | undefined;
   const found = getopt(args, letters(`CP:qv${extra}`));
   const { given, operands } = optionsOf(command, name, found, {
@@ -146,7 +147,6 @@ export function parseVectorRead(
   const guest = parseBytes(session, operands[0]!);
   const length = parseLengths(session, operands.slice(1));
   return {
-    given,
     guest,
     length,
     ...(pattern === undefined ? {} : { expected: { byte: pattern, start: 0, length } }),

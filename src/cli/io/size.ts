@@ -44,7 +44,8 @@ export const truncate: IoCommand = {
         mode = value;
       },
     });
-    if (operands.length !== 1) throw misuse(truncate);
+    // More than one counts as the first alone, as in QEMU's tool.
+    if (operands.length === 0) throw misuse(truncate);
     const size = parseBytes(session, operands[0]!);
     await resize(session.writable, size, mode);
   },
@@ -58,6 +59,9 @@ async function resize(disk: WritableDisk, size: number, preallocation: string): 
     throw refuse(`Unsupported preallocation mode: ${preallocation}`);
   }
   if (fills && size < before) throw refuse('Cannot use preallocation for shrinking files');
+  if (format === 'raw' && !Number.isSafeInteger(size)) {
+    throw refuse('Could not resize file: File too large');
+  }
   try {
     await disk.resize(size);
     if (fills) await disk.zero(before, disk.size - before);

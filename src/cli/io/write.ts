@@ -68,15 +68,15 @@ Writes a range of the disk, with bytes of 0xcd where no option says otherwise. O
       throw new CommandFailure(`${limit}, given ${operands[1]}`);
     }
     if (given.has('b') || given.has('c')) needSectors(guest, length);
-    if (given.has('b')) throw new CommandFailure('write failed: Operation not supported');
     const where = { guest, length };
-    const source = async () =>
+    const source =
       file === undefined
         ? bytePattern(pattern ?? DEFAULT_PATTERN)
-        : filePattern(session.host, file, length);
+        : await filePattern(session.host, file, length);
+    if (given.has('b')) throw new CommandFailure('write failed: Operation not supported');
     const request: WriteRequest = given.has('z')
       ? { ...where, kind: 'zeros', unmap: given.has('u') }
-      : { ...where, kind: given.has('c') ? 'compressed' : 'bytes', source: await source() };
+      : { ...where, kind: given.has('c') ? 'compressed' : 'bytes', source };
     await writeNow(session, 'write', callOf(request, given));
   },
 };
@@ -147,7 +147,7 @@ export function parseAioWrite(
   command: IoCommand,
   args: readonly string[],
   name: string,
-): WriteCall & { readonly given: ReadonlySet<string> } {
+): WriteCall {
   let pattern = DEFAULT_PATTERN;
   const { given, operands } = optionsOf(command, name, getopt(args, letters('CfiP:quz')), {
     host: session.host,
@@ -168,5 +168,5 @@ export function parseAioWrite(
   const request: WriteRequest = zeros
     ? { guest, length, kind: 'zeros', unmap: given.has('u') }
     : { guest, length, kind: 'bytes', source: bytePattern(pattern) };
-  return { ...callOf(request, given), given };
+  return callOf(request, given);
 }

@@ -1,0 +1,571 @@
+/**
+ * `qcow2-io` beside qemu-io: the same commands on equal copies of the same images, and then the
+ * same output, the same exit code and the same bytes.
+ */
+import { spawn } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { rng } from '../random.ts';
+import { difference, eachAtOnce, inScratch, must, qemuImg, qemuIo } from '../tool.ts';
+
+/** Whether the library writes qcow2 images; what needs that is in the tables all the same. */
+const WRITES_QCOW2 = false;
+
+const TOOL = resolve('dist/qcow2-io.js');
+const MIB = 2 ** 20;
+
+/** How a run ended. */
+interface Said {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a program on a script, and takes out its name and how long things took. */
+function said(
+  program: string,
+  args: readonly string[],
+  { cwd, script, name }: { cwd: string; script: string; name: string },
+): Promise<Said> {
+  return new Promise((done, fail) => {
+    const child = spawn(program, args, { cwd, timeout: 60_000, killSignal: 'SIGKILL' });
+    const [out, err]: [Buffer[], Buffer[]] = [[], []];
+    child.stdout.on('data', (part: Buffer) => out.push(part));
+    child.stderr.on('data', (part: Buffer) => err.push(part));
+    child.once('error', fail);
+    child.once('close', (code) => {
+      const text = (parts: Buffer[]) => withoutFigures(Buffer.concat(parts).toString(), name);
+      done({ code, out: text(out), err: text(err) });
+    });
+    // A program that ends without reading its script is no failure of the test's.
+    child.stdin.once('error', () => {});
+    child.stdin.end(script);
+  });
+}
+
+function withoutFigures(text: string, program: string): string {
+  return text
+    .replaceAll(requireQemu().io, 'qemu-io')
+    .replaceAll(`${program}: `, 'PROGRAM: ')
+    .replaceAll(`${program}> `, 'PROGRAM> ')
+    .replaceAll(/; (\d\d\.\d\d sec|\d+:\d\d:\d\d\.\d\d) \(.+\/sec and [\d.]+ ops\/sec\)/g, '; TIME')
+    .replaceAll(/^(\d+,1),\d+:\d\d:\d\d\.\d\d,[\d.]+,[\d.]+$/gm, '$1,TIME');
+}
+
+/** What both tools are to be run with. */
+interface Case {
+  readonly args?: readonly string[];
+  readonly commands?: readonly string[];
+  readonly script?: string;
+}
+
+function argumentsOf({ args = [], commands = [] }: Case): string[] {
+  return [...args, ...commands.flatMap((command) => ['-c', command])];
+}
+
+/** The images, made once. */
+let template = '';
+
+async function prepare(cwd: string): Promise<void> {
+  const random = rng(1);
+  writeFileSync(
+    join(cwd, 'a.raw'),
+    Uint8Array.from({ length: MIB }, () => random.below(256)),
+  );
+  writeFileSync(join(cwd, 'odd.raw'), Buffer.alloc(1000, 7));
+  writeFileSync(join(cwd, 'pattern'), 'a text to write');
+  writeFileSync(join(cwd, 'empty'), '');
+  writeFileSync(join(cwd, 'magic'), Buffer.from('514649fb00000003', 'hex'));
+  await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '2M'], { cwd });
+  const image = join(cwd, 'a.qcow2');
+  await qemuIo(image, ['write -P 5 64k 300k', 'write -z 1M 64k', 'write -c -P 9 1536k 64k']);
+  const backed = ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', 'a.qcow2'];
+  await qemuImg([...backed, 'o.qcow2', '3M'], { cwd });
+  await qemuIo(join(cwd, 'o.qcow2'), ['write 0 64k', 'write 1M 100k']);
+}
+
+/** Runs both tools, each on images of its own. */
+function compare(example: Case): Promise<void> {
+  return inScratch(async (folder) => {
+    const [here, there] = [join(folder, 'here'), join(folder, 'there')];
+    for (const path of [here, there]) cpSync(template, path, { recursive: true });
+    const { script = '' } = example;
+    const args = argumentsOf(example);
+    const [ours, theirs] = await Promise.all([
+      said(process.execPath, [TOOL, ...args], { cwd: here, script, name: 'qcow2-io' }),
+      said(requireQemu().io, args, { cwd: there, script, name: 'qemu-io' }),
+    ]);
+    const what = `${args.map((arg) => `'${arg}'`).join(' ')} ${script}`;
+    assert.equal(ours, theirs, what);
+    for (const name of ['a.raw', 'odd.raw']) {
+      const [left, right] = [here, there].map((path) => readFileSync(join(path, name)));
+      assert.is(difference(left!, right!), '', `${name}: ${what}`);
+    }
+    if (!WRITES_QCOW2) return;
+    for (const name of ['a.qcow2', 'o.qcow2']) {
+      await must(requireQemu().img, ['check', '-q', name], { cwd: here });
+      const pair = [join(here, name), join(there, name)];
+      await must(requireQemu().img, ['compare', '-q', ...pair]);
+    }
+  });
+}
+
+const RAW = ['-f', 'raw', 'a.raw'];
+
+/** What each command is called with; every line runs alone, with a look at the disk behind it. */
+const READING = [
+  'read 0 512',
+  'r 1 33',
+  'read -v 0 48',
+  'read -v 1 33',
+  'read -p 0 513',
+  'read 0 512 -q',
+  'read -P 5 64k 300k',
+  'read -P 65 0 512',
+  'read -P 66 -s 10 -l 5 512 512',
+  'read -P 66 -s 512 0 512',
+  'read -P 66 -l 0 0 512',
+  'read -P 66 -s 100 -l 1000 0 512',
+  'read -P 66 -s 1000 0 512',
+  'read -P 66 -s x 0 512',
+  'read -P 66 -l x 0 512',
+  'read -P x 0 512',
+  'read -P 256 0 512',
+  'read -P -1 0 512',
+  'read -P 0x 0 512',
+  'read -P 08 0 512',
+  'read -P 0101 0 512',
+  'read -s 1 0 512',
+  'read -l 1 0 512',
+  'read -l 5 x 1',
+  'read x 512',
+  'read 0 x',
+  'read 0 -1',
+  'read -- -1 512',
+  'read 0 8G',
+  'read 8E 1',
+  'read 10E 512',
+  'read 0 9999999999999999999999',
+  'read 0x10 1',
+  'read 0x10k 1',
+  'read 1.5k 1',
+  'read 1.5 1',
+  'read .5k 1',
+  'read 1KiB 1',
+  'read 4M 512',
+  'read 0 4M',
+  'read 4M 0',
+  'read 0 0',
+  'read',
+  'read 0',
+  'read 0 1 2',
+  'read -Z 0 1',
+  'r -Z 0 1',
+  'read 0 1 -P',
+  'read --foo 0 1',
+  'read -C 0 512',
+  'read -q 0 512',
+  'read -qv 0 16',
+  'read -b 0 5',
+  'readv 0 512 512',
+  'readv -v 1 20 20',
+  'readv -P 3 0 512',
+  'readv 0 0',
+  'readv 4M 512',
+  'readv 0 1G 1G',
+  'readv 0 3G',
+  'readv x 1',
+  'readv 0 x',
+  'readv -l 1 0 512',
+  'readv -C 0 10',
+  'readv 0',
+  'aio_read -v 0 20',
+  'aio_read -P 1 0 20 30',
+  'aio_read -qP 1 0 20',
+  'aio_read -C 0 512',
+  'aio_read 4M 512',
+  'aio_read -q 4M 512',
+  'aio_read -i 0 x',
+  'aio_read -b 0 1',
+  'aio_read 0 4G',
+  'aio_read 0',
+  'aio_flush 1',
+  'flush',
+  'f 1',
+  'length',
+  'l',
+  'length 1',
+  'map',
+  'map 1',
+  'alloc 0',
+  'a 1',
+  'alloc 64k 128k',
+  'alloc 300k 500k',
+  'alloc 0 8G',
+  'alloc 4M',
+  'alloc 1.0625M',
+  'alloc 1.1875M',
+  'alloc 0 513',
+  'alloc x',
+  'alloc 0 x',
+  'alloc',
+  'alloc 0 1 2',
+  'info',
+  'i 1',
+  'close 1',
+  'reopen',
+  'reopen -r',
+  'reopen -rw',
+  'reopen -c none',
+  'reopen -c bogus',
+  'reopen -Z',
+  'reopen 1',
+  'reopen -o bogus=1',
+  'reopen -o driver=bogus',
+  'reopen -r -o read-only=on',
+  'reopen -c none -o cache.direct=on',
+  'sleep 1',
+  'sleep 0x1',
+  'sleep x',
+  'sleep -1',
+  'sleep',
+  'sleep 1 2',
+  'help bogus',
+  'help a b',
+  'help length',
+  'help map',
+  '? quit',
+  'sigraise x',
+  'sigraise',
+  'sigraise 0',
+  'sigraise 15',
+  'sigraise 999',
+  'abort',
+  'quit 1',
+  'bogus',
+  '',
+  '  ',
+];
+
+/** The same for commands that change the disk. */
+const WRITING = [
+  'write 0 512',
+  'w -P 7 5 1000',
+  'write -P 1 -P 2 0 512',
+  'write 100k 100k',
+  'write 4M 512',
+  'write 4M 0',
+  'write 0 0',
+  'write -z 1 2',
+  'write -z 64k 128k',
+  'write -zu 100k 100k',
+  'write -zf 0 64k',
+  'write -f 0 512',
+  'write -u 0 512',
+  'write -n 0 512',
+  'write -un 0 512',
+  'write -bz 0 512',
+  'write -bf 0 512',
+  'write -cf 0 512',
+  'write -b 1 512',
+  'write -c 0 512',
+  'write -c 0 1',
+  'write -c 1 1',
+  'write -c 4M 64k',
+  'write -c 512k 64k',
+  'write -cz 0 512',
+  'write -s pattern 0 512',
+  'write -s pattern 100 2000',
+  'write -s empty 0 512',
+  'write -s nowhere 0 512',
+  'write -s nowhere x 512',
+  'write -s nowhere -c 1 5',
+  'write -s magic 0 512',
+  'write -s magic 512 4',
+  'write -s pattern -P 1 0 512',
+  'write -z -P 1 0 512',
+  'write -P 300 0 512',
+  'write -C 0 512',
+  'write -q 0 512',
+  'write -z 0 8G',
+  'write -zn 0 8G',
+  'write 0 2147483136',
+  'write 0 2147483137',
+  'write 0 512 512',
+  'write 0',
+  'write x y',
+  'writev 0 512 512 1k',
+  'writev -P 1 0 x',
+  'writev -f 7 100',
+  'writev -q 0 100',
+  'writev -z 0 1',
+  'writev 4M 100',
+  'writev 0 512 1G 1G 1G',
+  'writev 0 4G',
+  'discard 0 512',
+  'd 100 1',
+  'discard 0 512k',
+  'discard 64k 128k',
+  'discard 0 3G',
+  'discard 4M 1',
+  'discard x 1',
+  'discard 0 x',
+  'discard 0',
+  'discard -C 0 512',
+  'discard -q 100 512',
+  'discard 0 1 2',
+  'discard -P 0 0',
+  'aio_write -i 0 x',
+  'aio_write -u 0 512',
+  'aio_write -z 0 512 512',
+  'aio_write -z 0 x',
+  'aio_write -c 0 512',
+  'aio_write 0 x',
+  'aio_write',
+  'truncate 512k',
+  't 3M',
+  'truncate x',
+  'truncate',
+  'truncate -m bogus 4M',
+  'truncate -m',
+  'truncate -Z 1',
+  'truncate 100E',
+];
+
+/** Those that only raw files know what to do with. */
+const WRITING_RAW = [
+  'truncate 1000',
+  'truncate 1 2',
+  'truncate 4E',
+  'truncate 0',
+  'truncate -m full 4M',
+  'truncate -m falloc 4M',
+  'truncate -m metadata 4M',
+  'truncate -m full 100',
+];
+
+/** These end the run. */
+const ENDING = /^(quit|abort|sigraise 15)/;
+
+/** Lines of one run: with SLOW=1 each has its own, so that its exit code counts, too. */
+const LINES_AT_ONCE = process.env.SLOW ? 1 : 32;
+
+/** Runs lines on one image, after each a look at what is there. */
+function each(lines: readonly string[], args: readonly string[]): Promise<void> {
+  const going = lines.filter((line) => !ENDING.test(line));
+  const runs = lines.filter((line) => ENDING.test(line)).map((line) => [line]);
+  for (let at = 0; at < going.length; at += LINES_AT_ONCE) {
+    runs.push(going.slice(at, at + LINES_AT_ONCE));
+  }
+  return eachAtOnce(runs, (run) => {
+    const commands = run.flatMap((line) => [line, 'aio_flush', 'length', 'read -v 0 8']);
+    return compare({ args, commands });
+  });
+}
+
+const test = qemuSuite('qcow2-io beside qemu-io');
+
+test.before(async () => {
+  template = mkdtempSync(join(tmpdir(), 'qcow2-test-'));
+  await prepare(template);
+});
+
+test.after(() => rmSync(template, { recursive: true, force: true }));
+
+test('reads raw images', () => each(READING, RAW));
+test('reads qcow2 images', () => each(READING, ['-r', 'a.qcow2']));
+test('reads backing chains', () => each(READING, ['-r', 'o.qcow2']));
+test('has no disk open', () => each([...READING, ...WRITING], []));
+
+test('writes raw images', () => each([...WRITING, ...WRITING_RAW], RAW));
+test('writes raw images that nobody called raw', () => each(WRITING, ['a.raw']));
+test('writes raw images that are no whole sectors', () => each(WRITING, ['-f', 'raw', 'odd.raw']));
+test('writes no raw image that is read-only', () => each(WRITING, ['-r', ...RAW]));
+test('writes no qcow2 image that is read-only', () => each(WRITING, ['-r', 'a.qcow2']));
+
+/** The state of a virtual machine, which is QEMU's alone. */
+const hasMachineState = (line: string) => /^(read|write) -b/.test(line);
+const inMemory = WRITING.filter((line) => !hasMachineState(line));
+
+test('writes qcow2 images in memory', () => each(inMemory, ['-s', 'a.qcow2']));
+test('writes raw images in memory', () => each(inMemory, ['-s', ...RAW]));
+
+if (WRITES_QCOW2) {
+  test('writes qcow2 images', () => each(inMemory, ['a.qcow2']));
+  test('writes backing chains', () => each(inMemory, ['o.qcow2']));
+}
+
+test('ends with the same exit code', () =>
+  eachAtOnce(
+    [
+      'read 0 1',
+      'read -P 1 0 512',
+      'read 0 4M',
+      'read',
+      'aio_read 0 4M',
+      'write 0 1',
+      'write 4M 1',
+      'truncate -m bogus 1M',
+      'map 1',
+      'help map',
+      'bogus',
+      'quit',
+      'close',
+    ],
+    (line) => compare({ args: RAW, commands: [line] }),
+  ));
+
+/** One command after the other. */
+const SEQUENCES: readonly Case[] = [
+  {
+    args: ['-s', 'o.qcow2'],
+    commands: [
+      'write -P 1 100k 1',
+      'write -c -P 2 256k 64k',
+      'write -c 256k 64k',
+      'write -z 1M 64k',
+      'discard 512k 300k',
+      'map',
+      'truncate 300k',
+      'map',
+      'read -P 2 256k 44k',
+      'alloc 0 9M',
+      'read -P 1 100k 1',
+      'info',
+    ],
+  },
+  { args: RAW, commands: ['aio_write -P 3 0 1k', 'aio_flush', 'read -P 3 0 1k'] },
+  { args: RAW, commands: ['aio_write -f 5 100', 'quit', 'length'] },
+  { args: RAW, commands: ['aio_write -q 5 100', 'aio_flush'] },
+  { args: RAW, commands: ['aio_write 4M 100', 'aio_flush', 'length'] },
+  { args: RAW, commands: ['aio_read 0 512', 'sleep 100', 'length'] },
+  { args: RAW, commands: ['aio_read 0 512', 'close', 'length'] },
+  { args: RAW, commands: ['aio_write -z 0 100', 'aio_flush', 'aio_write -zP 1 9 9', 'aio_flush'] },
+  { args: RAW, commands: ['truncate 3M', 'write 2M 1M', 'truncate 999999', 'length'] },
+  { args: RAW, commands: ['close', 'close', 'read 0 1'] },
+  { args: RAW, commands: ['reopen -r', 'write 0 512', 'reopen -w', 'write 0 512'] },
+  { args: ['-r', ...RAW], commands: ['reopen -w', 'write 0 512', 'reopen -r', 'write 0 1'] },
+  { args: ['-d', 'ignore', ...RAW], commands: ['discard 0 4k', 'discard 4M 1'] },
+  { args: ['-d', 'unmap', ...RAW], commands: ['discard 0 4k'] },
+  { args: ['-t', 'writethrough', ...RAW], commands: ['write 0 1', 'flush'] },
+  { args: ['-t', 'unsafe', ...RAW], commands: ['write 0 1', 'flush'] },
+  {
+    commands: [
+      'open a.raw',
+      'length',
+      'open a.raw',
+      'close',
+      'open -r a.raw',
+      'write 0 512',
+      'c',
+      'open nowhere',
+      'length',
+      'o -o driver=raw a.raw',
+      'length',
+      'close',
+      'open',
+      'open a b',
+      'open -Z a',
+      'open -o driver=qcow2 a.raw',
+      'open -o driver=raw,bogus=1 a.raw',
+      'open -U a.raw',
+      'open -rU -o driver=raw a.raw',
+      'close',
+      'open -C -r a.qcow2',
+      'open -k a.qcow2',
+      'open -t bogus a.qcow2',
+      'open -d bogus a.qcow2',
+      'open -i bogus a.qcow2',
+      'open -s a.qcow2',
+      'write -P 3 0 1',
+      'read -P 3 0 1',
+      'close',
+      'open -r a.qcow2',
+      'read -P 3 0 1',
+    ],
+  },
+];
+
+test('commands follow each other', () => eachAtOnce(SEQUENCES, compare));
+
+/** Command lines without commands: those print the usage, which is each tool's own. */
+const OPTIONS: readonly (readonly string[])[] = [
+  [],
+  ['nowhere'],
+  ['-f', 'bogus', 'a.raw'],
+  ['-f', 'bogus', '-c', 'length'],
+  ['-f', 'qcow2', 'a.raw'],
+  ['-f', 'raw', '-f', 'qcow2', 'a.raw'],
+  ['-t', 'bogus'],
+  ['-d', 'bogus'],
+  ['-i', 'bogus'],
+  ['-n', ...RAW],
+  ['-k', ...RAW],
+  ['-i', 'native', ...RAW],
+  ['-kn', ...RAW],
+  ['-C', '-r', ...RAW],
+  ['-C', ...RAW],
+  ['-U', ...RAW],
+  ['-Ur', ...RAW],
+  ['-m', ...RAW],
+  ['.'],
+  [''],
+  ['--re', 'a.raw'],
+  ['--cmd=length', ...RAW],
+  ['--cmd', 'length', ...RAW],
+  ['-clength', ...RAW],
+  ['--', '-c'],
+  ['-U', 'nowhere'],
+  ['-Uf', 'bogus', 'a.raw'],
+];
+
+test('takes the same options', () => eachAtOnce(OPTIONS, (args) => compare({ args })));
+
+test('takes scripts', () =>
+  eachAtOnce(
+    [
+      'length\nread 0 512\n',
+      'length\nread 0 512',
+      'read 4M 512\nlength\n',
+      'length\nq\nlength\n',
+      '\n\nlength\n\n',
+      'length\r\n',
+      'bogus\nlength\n',
+      `${'x'.repeat(2000)}\nlength\n`,
+      `${'x'.repeat(1023)}\nlength\n`,
+      `${'x'.repeat(1022)}\nlength\n`,
+    ],
+    async (script) => {
+      await compare({ args: RAW, script });
+      await compare({ args: RAW, commands: ['length'], script });
+      await compare({ script });
+    },
+  ));
+
+test('says what is wrong with options, and how it is called', async () => {
+  const run = (name: string, program: string, args: readonly string[]) =>
+    said(program, args, { cwd: template, script: '', name });
+  for (const args of [['--bogus'], ['-Z'], ['-c'], ['--cmd'], ['--c'], ['a', 'b'], ['-r=1']]) {
+    const ours = await run('qcow2-io', process.execPath, [TOOL, ...args]);
+    const theirs = await run('qemu-io', requireQemu().io, args);
+    assert.equal([ours.err, ours.code], [theirs.err, theirs.code], args.join(' '));
+    assert.match(ours.out, 'Usage: qcow2-io ');
+  }
+});
+
+for (const name of ['--image-opts', '--object=secret,id=s']) {
+  test(`refuses ${name}`, async () => {
+    const { code, err } = await said(process.execPath, [TOOL, name, 'a.raw'], {
+      cwd: template,
+      script: '',
+      name: 'qcow2-io',
+    });
+    assert.is(err, `PROGRAM: ${name.replace(/=.*/, '')} is not supported\n`);
+    assert.is(code, 1);
+  });
+}
+
+test.run();
