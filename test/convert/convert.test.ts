@@ -69,7 +69,7 @@ const WAYS: Record<string, ConvertOptions> = {
 
 for (const late of [false, true]) {
   for (const [title, options] of Object.entries(WAYS)) {
-    test(`${title}, storage ${late ? 'late' : 'ready'}: the bytes of all disks in turn`, async () => {
+    test(`${title}, storage ${late ? 'late' : 'ready'}: all disks in turn`, async () => {
       const next = rng();
       for (let round = 0; round < 2; round++) {
         const wait = late ? next : undefined;
@@ -361,7 +361,7 @@ for (const workers of [1, 3]) {
   });
 
   for (const kind of ['file', 'stream'] as const) {
-    test(`a failure anywhere ends ${workers} workers and a ${kind}, with that failure`, async () => {
+    test(`a failure anywhere ends ${workers} workers and a ${kind}`, async () => {
       const next = rng();
       for (let round = 0; round < 3; round++) {
         const from = next.below(29 * 2 ** 20);

@@ -26,7 +26,7 @@ interface Stream {
   readonly plain: Uint8Array;
 }
 
-/** A source of plain bytes and of packed streams, the upper bounds of which reach into each other. */
+/** Plain bytes and packed streams, the upper bounds of which reach into each other. */
 function makeSource(next: Random) {
   const bytes = someBytes(next, 700_000);
   const streams: Stream[] = [];
@@ -196,7 +196,7 @@ test('many zeros are one call, and written like data where room is to be made', 
   }
 });
 
-test('a job waits for its turn before it writes, once, and also when it writes nothing', async () => {
+test('a job waits for its turn once, before it writes or ends', async () => {
   for (const ops of [
     copyOp(0, 0, GAPPED.length),
     op(OpKind.zero, 0, 0, 0, 0, 2 ** 20),

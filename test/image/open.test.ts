@@ -96,7 +96,7 @@ test('the gate is told who asks for what', async () => {
   folder.assertClosed();
 });
 
-test('a backing format that is not stated is found out, one that is stated is believed', async () => {
+test('a backing format that is stated is believed, another one found out', async () => {
   const inner = tiny({ size: 8192 });
   for (const [format, size] of [
     [undefined, 8192],
@@ -146,7 +146,7 @@ for (const [length, size] of [
   [CHAIN_DEPTH_MAX + 1, 4096],
 ] as const) {
   const works = length <= CHAIN_DEPTH_MAX;
-  test(`a chain of ${length} images of ${size} bytes ${works ? 'opens' : 'is refused'}`, async () => {
+  test(`${length} images of ${size} bytes ${works ? 'open' : 'are refused'}`, async () => {
     // Tables of the large ones take more than all memory that kernels can have.
     const clusterBits = size > 2 ** 20 ? 16 : 9;
     const files: Record<string, Uint8Array> = {};
@@ -228,7 +228,7 @@ test('a storage that fails at once is closed', async () => {
 });
 
 for (const late of [false, true]) {
-  test(`reads and extents fail with their cause where a file does${late ? ', later' : ''}`, async () => {
+  test(`a file’s failure comes out of reads and extents${late ? ', later' : ''}`, async () => {
     // Every L2 table and cluster of the base is out of reach; the overlay has nothing.
     const next = rng();
     const base = buildTiny(

@@ -52,7 +52,7 @@ export interface Backing {
   readonly stated: boolean;
 }
 
-/** A disk of a few clusters at least, with room for more than one L2 table where those are small. */
+/** A disk of a few clusters at least, and of several L2 tables where those are small. */
 export function randomSize(next: Random, clusterBits: number): number {
   const most = Math.max(2 ** 20, Math.min(2 ** (clusterBits + 2), 6 * 2 ** 20));
   return 512 * (1 + next.below(most / 512));
