@@ -134,7 +134,8 @@ function parseSparse(text: string | undefined): number {
   if (bytes % SPARSE_UNIT !== 0 || bytes > SPARSE_MAX) {
     throw new UsageError(
       'Invalid buffer size for sparse output specified. Valid sizes are multiples of ' +
-        `${SPARSE_UNIT} up to ${SPARSE_MAX}. Select 0 to disable sparse detection (fully allocates output).`,
+        `${SPARSE_UNIT} up to ${SPARSE_MAX}. Select 0 to disable sparse detection ` +
+        '(fully allocates output).',
     );
   }
   return bytes;

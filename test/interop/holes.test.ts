@@ -1,0 +1,108 @@
+/** Sparse raw disks and preallocated targets, beside qemu-img. */
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { openDisk } from '../../src/image/open.ts';
+import { openNodeFile } from '../../src/storage/node-file.ts';
+import { hasNative } from '../native-layer.ts';
+import { qemuSuite } from '../oracle.ts';
+import { difference, inScratch, qemuImg, qemuIo, tool } from '../tool.ts';
+import { mapOf, parseMap } from './map-json.ts';
+
+const MIB = 2 ** 20;
+
+/** Everything is compared. */
+const RULES = { rawDepths: [], placelessDepths: [] };
+
+/** A raw disk with data at a few places. */
+async function makeSparse(folder: string, name: string, size: number, at: number[]): Promise<void> {
+  writeFileSync(join(folder, name), '');
+  truncateSync(join(folder, name), size);
+  const writes = at.map((guest) => `write -P 9 ${guest} 64k`);
+  await qemuIo(name, writes, { cwd: folder, format: 'raw' });
+}
+
+async function ours(folder: string, args: string[]): Promise<void> {
+  const { code, stderr } = await tool(args, { cwd: folder });
+  assert.is(stderr, '');
+  assert.is(code, 0);
+}
+
+const real = qemuSuite('sparse raw disks');
+const test: typeof real = hasNative
+  ? real
+  : Object.assign((title: string) => real.skip(title), real);
+
+test('extents are those of qemu-img map, also behind an overlay', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', 200 * MIB, [0, 50 * MIB, 199 * MIB]);
+    const overlay = ['create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', 'a.raw', 'over.qcow2'];
+    await qemuImg([...overlay, '250M'], { cwd: folder });
+    await qemuIo('over.qcow2', ['write -P 1 20M 1M', 'write -z 50M 64k'], { cwd: folder });
+    for (const [name, format] of [
+      ['a.raw', 'raw'],
+      ['over.qcow2', 'qcow2'],
+    ] as const) {
+      const disk = await openDisk(openNodeFile(join(folder, name)), {
+        format,
+        gate: (request) => openNodeFile(join(folder, request.name)),
+      });
+      const json = await qemuImg(['map', '--output=json', '-f', format, name], { cwd: folder });
+      assert.equal(await mapOf(disk.extents(), RULES), parseMap(json.toString(), RULES), name);
+      await disk.close();
+    }
+  }));
+
+test('a disk of 1 TiB with little in it converts at once', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', 2 ** 40, [0, 2 ** 39, 2 ** 40 - 65536]);
+    const start = performance.now();
+    await ours(folder, ['convert', '-f', 'raw', '-O', 'raw', 'a.raw', 'b.raw']);
+    // Reading it would take minutes.
+    assert.ok(performance.now() - start < 20_000);
+    const { size, blocks } = statSync(join(folder, 'b.raw'));
+    assert.is(size, 2 ** 40);
+    assert.ok(blocks * 512 < MIB);
+    await qemuImg(['compare', '-f', 'raw', '-F', 'raw', 'a.raw', 'b.raw'], { cwd: folder });
+  }));
+
+test('into a file that is there: zeros give room back, what lies behind the disk stays', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', 32 * MIB, [MIB, 20 * MIB]);
+    const before = Buffer.alloc(40 * MIB + 5, 0x5a);
+    for (const name of ['theirs.raw', 'ours.raw']) writeFileSync(join(folder, name), before);
+    const args = ['convert', '-n', '-f', 'raw', '-O', 'raw', 'a.raw'];
+    await qemuImg([...args, 'theirs.raw'], { cwd: folder });
+    await ours(folder, [...args, 'ours.raw']);
+    const [a, b] = ['ours.raw', 'theirs.raw'].map((name) => readFileSync(join(folder, name)));
+    assert.is(difference(a!, b!), '');
+    assert.ok(statSync(join(folder, 'ours.raw')).blocks * 512 < 10 * MIB);
+  }));
+
+test('preallocation=falloc reserves room for all of the disk and writes only data', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', 64 * MIB, [MIB]);
+    const args = ['-f', 'raw', '-O', 'raw', '-o', 'preallocation=falloc', 'a.raw', 'b.raw'];
+    await ours(folder, ['convert', ...args]);
+    const { size, blocks } = statSync(join(folder, 'b.raw'));
+    assert.is(size, 64 * MIB);
+    assert.ok(blocks * 512 >= 64 * MIB);
+    await qemuImg(['compare', '-f', 'raw', '-F', 'raw', 'a.raw', 'b.raw'], { cwd: folder });
+  }));
+
+real('preallocation=falloc without native calls writes zeros', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', 8 * MIB, [MIB]);
+    process.env.QCOW2_NATIVE = '0';
+    try {
+      const args = ['-f', 'raw', '-O', 'raw', '-o', 'preallocation=falloc', 'a.raw', 'b.raw'];
+      await ours(folder, ['convert', ...args]);
+    } finally {
+      delete process.env.QCOW2_NATIVE;
+    }
+    assert.ok(statSync(join(folder, 'b.raw')).blocks * 512 >= 8 * MIB);
+    await qemuImg(['compare', '-f', 'raw', '-F', 'raw', 'a.raw', 'b.raw'], { cwd: folder });
+  }),
+);
+
+test.run();
