@@ -20,6 +20,9 @@ interface Step {
   readonly to: number;
 }
 
+/** No place in the file. */
+const NOWHERE = -1;
+
 /** Writes guest bytes; the range lies inside the disk. */
 export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array): Promise<void> {
   return withRange(parts, { guest, length: bytes.length }, () => writeRange(parts, guest, bytes));
@@ -31,13 +34,16 @@ export async function writeRange(
   guest: number,
   bytes: Uint8Array,
 ): Promise<void> {
+  // Where the step before ended in its file: what follows on goes there if it can, as in QEMU.
+  let next = NOWHERE;
   for (let done = 0; done < bytes.length; ) {
-    const at = guest + done;
-    const step = await parts.store.lock.run(() => planStep(parts, at, bytes.length - done));
+    const wanted = { guest: guest + done, length: bytes.length - done, next };
+    const step = await parts.store.lock.run(() => planStep(parts, wanted));
     const part = bytes.subarray(done, done + step.length);
     if (step.mode === 'in-place') await writeData(parts, step.host, part);
     else await writeAllocated(parts, step, part);
     done += step.length;
+    next = step.host + step.length;
   }
 }
 
@@ -67,58 +73,80 @@ function modeOf(parts: WriteParts, cell: Cell, touched: number): Mode {
 }
 
 /** Finds what to do with the bytes at `guest`, and takes clusters where they need them. */
-async function planStep(parts: WriteParts, guest: number, length: number): Promise<Step> {
-  const { store, tables } = parts;
-  const { clusterSize } = store.geometry;
-  const first = await tables.findForWrite(guest);
+async function planStep(
+  parts: WriteParts,
+  wanted: { readonly guest: number; readonly length: number; readonly next: number },
+): Promise<Step> {
+  const { guest } = wanted;
+  const { clusterSize } = parts.store.geometry;
   const inFirst = guest % clusterSize;
-  const limit = Math.min(length, tables.entriesLeft(first) * clusterSize - inFirst);
-
-  const partOf = (index: number) => ({
-    from: index === 0 ? inFirst : 0,
-    to: Math.min(clusterSize, inFirst + limit - index * clusterSize),
-  });
-  const clusters = Math.ceil((inFirst + limit) / clusterSize);
-  const cellAt = (index: number) => tables.read(tables.advance(first, index));
-  const cell = cellAt(0);
-  const start = partOf(0);
-  const mode = modeOf(parts, cell, touchedMask(parts, start.from, start.to));
-  let count = 1;
-  let last = cell;
-  for (; count < clusters; count++) {
-    const next = cellAt(count);
-    const { from, to } = partOf(count);
-    if (modeOf(parts, next, touchedMask(parts, from, to)) !== mode) break;
-    if (mode !== 'new' && hostOf(next) !== hostOf(cell) + count * clusterSize) break;
-    last = next;
-  }
-  const taken = Math.min(limit, count * clusterSize - inFirst);
+  const first = await parts.tables.findForWrite(guest);
+  const { mode, cells, length } = findStretch(parts, first, inFirst, wanted.length);
+  const cell = cells[0] as Cell;
+  const taken = await hostForStep(parts, { mode, cell, place: first, count: cells.length }, wanted);
+  const last = cells[taken.count - 1] as Cell;
+  const covered = Math.min(length, taken.count * clusterSize - inFirst);
+  const host = taken.host + inFirst;
   if (mode === 'in-place') {
-    const host = hostOf(cell) + inFirst;
-    return { guest, length: taken, mode, host, from: guest, to: guest + taken };
+    return { guest, length: covered, mode, host, from: guest, to: guest + covered };
   }
   const from = guest - headBytes(parts, mode, cell, inFirst);
-  const end = (inFirst + taken) % clusterSize;
-  const to = guest + taken + tailBytes(parts, mode, last, end);
-  const host = (await hostForStep(parts, mode, cell, first, count)) + inFirst;
-  return { guest, length: taken, mode, host, from, to };
+  const end = (inFirst + covered) % clusterSize;
+  const to = guest + covered + tailBytes(parts, mode, last, end);
+  return { guest, length: covered, mode, host, from, to };
+}
+
+/** The clusters from `first` on that are written in the same way, within one slice. */
+function findStretch(
+  parts: WriteParts,
+  first: CellPlace,
+  inFirst: number,
+  length: number,
+): { readonly mode: Mode; readonly cells: readonly Cell[]; readonly length: number } {
+  const { tables, store } = parts;
+  const { clusterSize } = store.geometry;
+  const limit = Math.min(length, tables.entriesLeft(first) * clusterSize - inFirst);
+  const modeAt = (index: number, cell: Cell) => {
+    const from = index === 0 ? inFirst : 0;
+    const to = Math.min(clusterSize, inFirst + limit - index * clusterSize);
+    return modeOf(parts, cell, touchedMask(parts, from, to));
+  };
+  const cell = tables.read(first);
+  const mode = modeAt(0, cell);
+  const cells = [cell];
+  for (let index = 1; index * clusterSize < inFirst + limit; index++) {
+    const next = tables.read(tables.advance(first, index));
+    if (modeAt(index, next) !== mode) break;
+    if (mode !== 'new' && hostOf(next) !== hostOf(cell) + index * clusterSize) break;
+    cells.push(next);
+  }
+  return { mode, cells, length: limit };
 }
 
 function hostOf(cell: Cell): number {
   return cell.kind === 'plain' ? cell.host : -1;
 }
 
-/** Takes clusters for new data; a data file has them where the guest has. */
+/** The clusters of a stretch: where they are, or new ones; a data file has them in guest order. */
 async function hostForStep(
   parts: WriteParts,
-  mode: Mode,
-  cell: Cell,
-  place: CellPlace,
-  count: number,
-): Promise<number> {
-  if (mode === 'reuse') return hostOf(cell);
-  if (parts.store.hasDataFile) return place.guest;
-  return parts.allocator.clusters(count * parts.store.geometry.clusterSize);
+  stretch: {
+    readonly mode: Mode;
+    readonly cell: Cell;
+    readonly place: CellPlace;
+    readonly count: number;
+  },
+  { next }: { readonly next: number },
+): Promise<{ readonly host: number; readonly count: number }> {
+  const { mode, cell, place, count } = stretch;
+  const { clusterSize } = parts.store.geometry;
+  if (mode !== 'new') return { host: hostOf(cell), count };
+  if (parts.store.hasDataFile) return { host: place.guest, count };
+  if (next !== NOWHERE && next % clusterSize === 0) {
+    const free = await parts.allocator.clustersAt(next, count);
+    if (free > 0) return { host: next, count: free };
+  }
+  return { host: await parts.allocator.clusters(count * clusterSize), count };
 }
 
 /** Must a cluster that moves be copied whole? (A compressed one, or one with data of others.) */
