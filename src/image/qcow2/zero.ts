@@ -36,8 +36,8 @@ export async function zeroRange(
   // What lies behind the disk's end in its last subcluster is zeros already.
   const stop = end === diskSize ? alignUp(end, unit) : alignDown(end, unit);
   // Within one subcluster. A range that only touches the border of two has an edge in each.
-  if (start > stop) return zeroEdge(parts, guest, end);
-  if (guest < start) await zeroEdge(parts, guest, start);
+  if (start > stop) return zeroEdge(parts, guest, end, unmap);
+  if (guest < start) await zeroEdge(parts, guest, start, unmap);
   if (parts.rawDataFile && start < stop) {
     await zeroDataFile(parts, start, Math.min(stop, diskSize));
   }
@@ -48,7 +48,7 @@ export async function zeroRange(
     if (step.write) await writeZeros(parts, from, step.reached);
     at = step.reached;
   }
-  if (stop < end) await zeroEdge(parts, stop, end);
+  if (stop < end) await zeroEdge(parts, stop, end, unmap);
 }
 
 /** A raw data file must read right by itself. */
@@ -68,7 +68,12 @@ async function writeZeros(parts: WriteParts, from: number, to: number): Promise<
  * Zeros a part of one subcluster: by its entry where the rest of it reads as zeros without data,
  * else by writing.
  */
-async function zeroEdge(parts: WriteParts, from: number, to: number): Promise<void> {
+async function zeroEdge(
+  parts: WriteParts,
+  from: number,
+  to: number,
+  unmap: boolean,
+): Promise<void> {
   const { store } = parts;
   const unit = store.geometry.subclusterSize;
   const start = alignDown(from, unit);
@@ -85,7 +90,7 @@ async function zeroEdge(parts: WriteParts, from: number, to: number): Promise<vo
     rest.fill(0, from - start, to - start);
     if (rest.every((byte) => byte === 0)) {
       if (parts.rawDataFile) await zeroDataFile(parts, from, to);
-      await store.lock.run(() => zeroStep(parts, start, start + unit, false));
+      await store.lock.run(() => zeroStep(parts, start, start + unit, unmap));
       return;
     }
   }
