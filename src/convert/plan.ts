@@ -3,7 +3,7 @@
  * no guest byte is looked at here.
  */
 import { settled } from '../base/awaitable.ts';
-import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
+import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { JobBuilder, OpKind } from './job.ts';
 
 /** One job: operations of a range of the target. */
@@ -25,9 +25,8 @@ export interface PlanOptions {
 
 /** Operations of one job at most: bounds a job of many small pieces. */
 const JOB_OPS_MAX = 4096;
-/** Guest bytes of one look at the extents, at first and at most. */
-const WINDOW_MIN = 64 * 2 ** 20;
-const WINDOW_MAX = 2 ** 40;
+/** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
+const WINDOW_FIRST = 64 * 2 ** 20;
 
 /** The files of several disks, one list. */
 export function allSources(disks: readonly Disk[]): DataSource[] {
@@ -40,7 +39,7 @@ export class Planner {
   private readonly sources: readonly DataSource[];
   private readonly builder = new JobBuilder();
   private readonly held = new JobBuilder();
-  private window = WINDOW_MIN;
+  private window = WINDOW_FIRST;
   private disk = 0;
   /** Where this disk starts in the target, and how far its extents were looked at. */
   private diskStart = 0;
@@ -87,10 +86,8 @@ export class Planner {
       disk = this.disks[++this.disk];
     }
     if (!disk) return false;
-    // Wide windows where there is little in them: an empty disk costs what its L1 table costs.
-    if (list.count < 64) this.window = Math.min(this.window * 8, WINDOW_MAX);
-    else if (list.count > 4096) this.window = Math.max(this.window / 8, WINDOW_MIN);
-    const end = Math.min(disk.size, this.at + this.window);
+    const end = Math.min(disk.size, this.at + Math.min(this.window, extentWindow(disk)));
+    this.window *= 8;
     list.clear();
     this.record = 0;
     const collected = disk.collectExtents(this.at, end, list, this.sourceBase);

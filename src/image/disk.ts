@@ -2,7 +2,8 @@
  * What every image looks like to those who work on disks: convert, compare, a network server, a
  * web page. Raw and qcow2 implement it; so does a chain, which is a disk whose backing is a disk.
  */
-import type { Awaitable } from '../base/awaitable.ts';
+import { type Awaitable, settled } from '../base/awaitable.ts';
+import { alignDown } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -96,6 +97,13 @@ export class ExtentList {
 
   clear(): void {
     this.count = 0;
+  }
+
+  /** Forgets all records but the last, which may grow on. */
+  keepLast(): void {
+    if (this.count < 2) return;
+    this.records.copyWithin(0, (this.count - 1) * STRIDE, this.count * STRIDE);
+    this.count = 1;
   }
 
   kind(index: number): ExtentKind {
@@ -205,8 +213,18 @@ export interface WritableDisk extends Disk {
   flush(): Promise<void>;
 }
 
-/** Guest bytes that `iterateExtents` asks for at a time: a bound on what one list holds. */
-const WINDOW_BYTES = 2 ** 30;
+/** Clusters that one look at extents may meet: 32 records each at worst, some 60 bytes a record. */
+const WINDOW_CLUSTERS = 2 ** 16;
+const WINDOW_CLUSTER_MAX = 2 ** 21;
+
+/**
+ * Guest bytes of a disk whose extents are collected at a time: a bound on what one list holds,
+ * wide enough that an empty disk costs next to nothing. A multiple of every cluster size.
+ */
+export function extentWindow(disk: Disk): number {
+  const sizes = disk.sources.map(({ clusterSize }) => clusterSize).filter((size) => size > 1);
+  return WINDOW_CLUSTERS * Math.min(WINDOW_CLUSTER_MAX, ...sizes);
+}
 
 /** The extents of a disk as objects, window by window, joined across windows. */
 export async function* iterateExtents(
@@ -217,28 +235,17 @@ export async function* iterateExtents(
   if (from < 0 || to > disk.size) {
     throw new Qcow2Error('OUT_OF_RANGE', 'extents past the end of the disk', from);
   }
-  let list = new ExtentList();
+  const window = extentWindow(disk);
+  const list = new ExtentList();
   for (let at = from; at < to; ) {
-    // A window without data costs next to nothing, so windows grow while little is in them.
-    const step = list.count < 64 ? WINDOW_BYTES * 64 : WINDOW_BYTES;
-    const end = Math.min(to, at + step);
-    await disk.collectExtents(at, end, list, 0);
-    const keep = end === to ? 0 : 1;
-    for (let index = 0; index < list.count - keep; index++) yield list.at(index, disk.sources);
-    const rest = new ExtentList();
-    if (keep === 1 && list.count > 0) {
-      const last = list.count - 1;
-      rest.push(
-        list.kind(last),
-        list.guest(last),
-        list.length(last),
-        list.source(last),
-        list.host(last),
-        list.stored(last),
-        list.skip(last),
-      );
-    }
-    list = rest;
+    // Windows end on multiples of clusters, so that none cuts a compressed one in two.
+    const end = Math.min(to, alignDown(at, window) + window);
+    const collected = disk.collectExtents(at, end, list, 0);
+    if (!settled(collected)) await collected;
+    // The last one may go on in the next window.
+    const whole = end === to ? list.count : list.count - 1;
+    for (let index = 0; index < whole; index++) yield list.at(index, disk.sources);
+    list.keepLast();
     at = end;
   }
 }
