@@ -38,7 +38,9 @@ for (const { name, size, version, kinds } of SAMPLES) {
       const { code, stderr } = await tool(line, { cwd });
       assert.is(stderr, '');
       assert.is(code, 0);
-      await must('cmp', ['ours.raw', 'theirs.raw'], { cwd });
+      // Passes over holes, which one of them has nearly a gigabyte of.
+      const compare = ['compare', '-s', '-f', 'raw', '-F', 'raw', 'ours.raw', 'theirs.raw'];
+      await qemuImg(compare, { cwd });
 
       const image = await Qcow2Image.open(openNodeFile(corpus(name)));
       assert.is(image.size, size);
