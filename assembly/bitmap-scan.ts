@@ -3,7 +3,8 @@
 //   bit i of the bitmap is bit i % 8, from the lowest, of byte i / 8
 //
 // Spec: "Bitmap Data". A little-endian load of eight bytes puts 64 bits in order; mask-runs.ts
-// takes the runs from such words. Stretches where nothing begins or ends, most of a bitmap, are passed
+// takes the runs from such words. Stretches where nothing begins or ends, most of a bitmap, are
+// passed
 // over 64 bytes at a time.
 
 import { MISUSE, mapped } from './bounds';

@@ -29,7 +29,7 @@ const STRIDES: usize = memory.data<u8>([
   0, 16, 16, 18, 16, 20, 18, 21, 16, 18, 20, 22, 24, 26, 28, 30,
 ]);
 
-// One test after another: joined by || they become sums of flags, which cost more than the branches.
+// One test after another: joined by || they become sums of flags, dearer than the branches.
 // @ts-ignore: decorator
 @inline
 function isPlain(

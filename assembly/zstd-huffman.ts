@@ -19,7 +19,7 @@ const TABLE_BITS: u32 = 11;
 /** Deepest tree. The RFC writes 11; the reference decoder takes 12. */
 const TREE_BITS_MAX: u32 = 12;
 
-// Bits of a stream below its end mark, which is the top bit set in its last byte; the byte is not 0.
+// Bits of a stream below its end mark: the top bit set in its last byte, which is not 0.
 // @ts-ignore: decorator
 @inline
 function markBits(last: u32): u32 {

@@ -245,7 +245,8 @@ function openSection(at: usize, end: usize): bool {
 
 /**
  * Decodes the section in [at, end) and writes the block's bytes at `out`. Matches reach back to
- * `frame` and over `window` bytes. At most `blockMax` bytes come out; up to `outEnd` may be written.
+ * `frame` and over `window` bytes. At most `blockMax` bytes come out; up to `outEnd`
+ * may be written.
  * @returns the bytes that the block gave, or a negative DecodeError
  */
 export function runSequences(

@@ -14,7 +14,7 @@ import { rng } from '../../test/random.ts';
 const CLUSTER = 65536;
 const ROUNDS = 31;
 
-/** Clusters at random places of files of at least one; those that zstd can't shrink are left out. */
+/** Clusters at random places of files of at least one; what zstd can't shrink is left out. */
 function clusters(count: number): { plain: Uint8Array; stored: Uint8Array }[] {
   const random = rng(1);
   const files = ['/usr/lib', '/usr/share'].flatMap((folder) =>

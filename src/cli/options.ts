@@ -18,7 +18,7 @@ export function given({ options }: ParsedOptions, name: string): boolean {
 }
 
 /** The option's value; the last one counts where it was given several times. */
-export function valueOf({ options }: ParsedOptions, name: string): string | undefined {
+export function valueGiven({ options }: ParsedOptions, name: string): string | undefined {
   return options.findLast((option) => option.name === name)?.value;
 }
 

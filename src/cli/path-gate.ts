@@ -27,12 +27,15 @@ export function resolveName(name: string, from: string): string {
 /** @param first the image that the person named */
 export function pathGate(host: Host, first: string, options: GateOptions): Gate {
   const { untrusted, claim } = options;
-  return ({ kind, name, from }) => {
+  return ({ kind, name, from, writable }) => {
     const path = resolveName(name, from);
     if (untrusted) confine(host, path, first);
-    const file = host.openFile(path);
+    const file = host.openFile(path, { writable });
     try {
-      if (claim) claimImageFile(file, kind === 'data-file' ? kind : claim.part, claim);
+      if (claim) {
+        const own = { ...claim, use: writable ? 'write' : claim.use } as const;
+        claimImageFile(file, kind === 'data-file' ? kind : claim.part, own);
+      }
       return file;
     } catch (cause) {
       file.close();

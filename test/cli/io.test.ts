@@ -12,7 +12,7 @@ import { rng } from '../random.ts';
 import { difference, eachAtOnce, inScratch, must, qemuImg, qemuIo } from '../tool.ts';
 
 /** Whether the library writes qcow2 images; what needs that is in the tables all the same. */
-const WRITES_QCOW2 = false;
+const WRITES_QCOW2 = true;
 
 const TOOL = resolve('dist/qcow2-io.js');
 const MIB = 2 ** 20;

@@ -14,7 +14,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { RAW_WRITE } from '../image-claims.ts';
 import { openImage } from '../open-image.ts';
-import { given, type OptionSpec, type ParsedOptions, parseSize, valueOf } from '../options.ts';
+import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from '../options.ts';
 import { startProgress } from '../progress.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -82,11 +82,11 @@ export const convert: Command = {
 
 function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  const sparseBytes = parseSparse(valueOf(parsed, 'sparse-size'));
-  const threads = parseThreads(valueOf(parsed, 'threads'));
-  const snapshot = parseSnapshot(valueOf(parsed, 'snapshot'));
+  const sparseBytes = parseSparse(valueGiven(parsed, 'sparse-size'));
+  const threads = parseThreads(valueGiven(parsed, 'threads'));
+  const snapshot = parseSnapshot(valueGiven(parsed, 'snapshot'));
   const create = !given(parsed, 'no-create');
-  const outputFormat = valueOf(parsed, 'output-format') ?? 'raw';
+  const outputFormat = valueGiven(parsed, 'output-format') ?? 'raw';
   const operands = parsed.operands;
   if (!create && given(parsed, 'options')) {
     throw new UsageError('-o has no effect when skipping image creation');
@@ -109,7 +109,7 @@ function parseRequest(args: readonly string[]): Request {
   return {
     sources,
     target,
-    format: valueOf(parsed, 'format'),
+    format: valueGiven(parsed, 'format'),
     snapshot,
     sparseBytes,
     create,

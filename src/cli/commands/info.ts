@@ -7,7 +7,7 @@ import { parseCommandLine } from '../getopt.ts';
 import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
 import { explainOpen } from '../open-image.ts';
-import { given, valueOf as lastValue, type OptionSpec } from '../options.ts';
+import { given, valueGiven as lastValue, type OptionSpec } from '../options.ts';
 import { pathGate, resolveName } from '../path-gate.ts';
 import { snapshotList } from '../snapshot-list.ts';
 import { treeText } from '../tree-text.ts';

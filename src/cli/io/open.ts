@@ -4,6 +4,7 @@ import type { Disk, WritableDisk } from '../../image/disk.ts';
 import { type Format, isFormat, openDisk, probeFormat } from '../../image/open.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Host } from '../command.ts';
+import { claimImageFile } from '../image-claims.ts';
 import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
@@ -45,8 +46,16 @@ export async function openForIo(
   const writable = !readOnly && !snapshot;
   const storage = host.openFile(filename, { writable });
   const format = flags.format ?? (await probeOrClose(storage));
+  const { forceShare } = flags;
+  try {
+    claimImageFile(storage, format, { use: writable ? 'write' : 'read', forceShare });
+  } catch (cause) {
+    storage.close();
+    throw cause;
+  }
   const guessedRaw = flags.format === undefined && format === 'raw';
-  const gate = pathGate(host, filename, { untrusted: false });
+  const claim = { use: 'read', forceShare } as const;
+  const gate = pathGate(host, filename, { untrusted: false, claim });
   if (flags.nativeAio && !isDirect(flags.cache)) {
     await storage.close();
     throw refused(
