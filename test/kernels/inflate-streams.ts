@@ -329,7 +329,7 @@ export function malformedStreams(): Record<string, Uint8Array> {
       {},
       1,
     ),
-    // Words: end '0', literal 0 '10', length 3 '11'. A literal and a length, from the lowest bit on.
+    // Words: end '0', literal 0 '10', length 3 '11'. A literal and a length, lowest bit first.
     'a distance without distance codes': dynamic(
       lengthsOf(258, { 0: 2, 256: 1, 257: 2 }),
       [0],

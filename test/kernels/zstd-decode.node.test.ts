@@ -66,7 +66,8 @@ function sizeOf(random: Random): number {
 
   // Where this decoder is the stricter one: libzstd decodes literals two at a time, and does not
   // see that a stream has not the second of the last two; given all of the input and a place for
-  // all of the output, it has no need of a window and looks at it, and at block sizes, less closely.
+  // all of the output, it has no need of a window, and looks at it and at block
+  // sizes less closely.
   const stricter = new Set([
     'a stream of literals has bits left',
     'a stream of literals runs out',
