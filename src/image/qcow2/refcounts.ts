@@ -87,6 +87,8 @@ export class Refcounts {
       }
       if (state === 'again') {
         await this.undo(first, cluster, delta);
+        // The search that follows finds the same clusters, unless the block has taken one.
+        this.store.freeIndex = Math.min(this.store.freeIndex, first);
         return 'again';
       }
     }
