@@ -6,6 +6,7 @@ import { type Awaitable, settled } from '../base/awaitable.ts';
 import { alignDown } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
+import type { Reserve } from '../storage/extend.ts';
 import type { Storage } from '../storage/storage.ts';
 
 /** A file that guest bytes of a disk lie in, one of its chain's. */
@@ -190,6 +191,15 @@ export interface ZeroOptions {
   readonly unmap?: boolean;
 }
 
+/** What new bytes of a disk get at once; `metadata`: a place, and no more. Raw has no metadata. */
+export type Preallocation = Reserve | 'metadata';
+
+/** How a disk's size changes. */
+export interface ResizeOptions {
+  /** Default `off`; only for disks that grow. */
+  readonly preallocation?: Preallocation;
+}
+
 /**
  * A disk that can be written. Any number of requests may be in flight: those that overlap are
  * carried out in the order they came. A request that fails leaves its range with old bytes, new
@@ -208,7 +218,7 @@ export interface WritableDisk extends Disk {
   /** Writes whole clusters (or up to the disk's end) compressed, where that makes them smaller. */
   writeCompressed(guest: number, from: Uint8Array): Promise<void>;
   /** Changes the virtual size; a smaller one discards what lies beyond. A multiple of 512. */
-  resize(size: number): Promise<void>;
+  resize(size: number, options?: ResizeOptions): Promise<void>;
   /** Resolves when all that was written before would survive a power cut. */
   flush(): Promise<void>;
 }

@@ -2,30 +2,29 @@
  * Making a new image: header, refcount table, first refcount block, L1 table, in QEMU's order and
  * at QEMU's places, so that the same options give the same bytes.
  */
-import { alignUp } from '../../base/bits.ts';
-import { Qcow2Error } from '../../base/errors.ts';
+import { alignUp, divCeil } from '../../base/bits.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import {
   BACKING_NAME_BYTES_MAX,
   CLUSTER_BITS_MAX,
   CLUSTER_BITS_MIN,
   CLUSTER_BITS_MIN_EXTENDED,
   L1_BYTES_MAX,
+  REFCOUNT_ORDER_MAX,
   VIRTUAL_BYTES_MAX,
 } from '../../base/limits.ts';
 import type { ClusterCodec } from '../../codec/codec.ts';
 import { Autoclear, Compatible, Incompatible } from '../../format/feature-bits.ts';
-import { l1EntriesFor } from '../../format/geometry.ts';
+import { CryptMethod, HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
 import {
-  CryptMethod,
-  HEADER_BYTES_V2,
-  HEADER_BYTES_V3,
-  type Header,
-  headerGeometry,
-} from '../../format/header.ts';
-import { FEATURE_NAMES, serializeHeaderCluster } from '../../format/header-cluster.ts';
+  FEATURE_NAMES,
+  type HeaderClusterParts,
+  serializeHeaderCluster,
+} from '../../format/header-cluster.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Storage } from '../../storage/storage.ts';
+import type { Preallocation } from '../disk.ts';
 import { viewOf } from './metadata-store.ts';
 
 /** Clusters from this size on have room for the names of feature bits. */
@@ -48,10 +47,26 @@ export interface Qcow2CreateOptions {
   readonly backing?: { readonly name: string; readonly format?: string };
   /** An external data file: its name, and whether it is kept a raw image of the disk. */
   readonly dataFile?: { readonly name: string; readonly raw?: boolean };
+  /** Default `off`. With a backing file only where L2 entries are extended. */
+  readonly preallocation?: Preallocation;
 }
 
-/** The options with their defaults, checked against each other. */
-function checkOptions(options: Qcow2CreateOptions) {
+/** What compatibility level 1.1 is needed for, as QEMU says it. */
+const NEEDS_V3 = 'compatibility level 1.1 and above (use version=v3 or greater)';
+
+/** Settings of something that was not asked for: `Qcow2CreateOptions` has no place for them. */
+export interface StraySettings {
+  /** A backing format without a backing file. */
+  readonly backingFormat?: boolean;
+  /** A data file that is a raw image, without a data file. */
+  readonly dataFileRaw?: boolean;
+}
+
+/**
+ * The options with their defaults, checked against each other, in QEMU's order and words.
+ * @throws Qcow2Error OUT_OF_RANGE
+ */
+export function checkCreateOptions(options: Qcow2CreateOptions, stray: StraySettings = {}) {
   const {
     version = 3,
     clusterSize = 65536,
@@ -61,45 +76,59 @@ function checkOptions(options: Qcow2CreateOptions) {
     compression = 'deflate',
     backing,
     dataFile,
+    preallocation = 'off',
   } = options;
   const size = alignUp(options.size, 512);
-  const refuse = (message: string): never => {
-    throw new Qcow2Error('OUT_OF_RANGE', message);
-  };
   const clusterBits = Math.log2(clusterSize);
-  if (
-    !Number.isInteger(clusterBits) ||
-    clusterBits < CLUSTER_BITS_MIN ||
-    clusterBits > CLUSTER_BITS_MAX
-  ) {
-    refuse('Cluster size must be a power of two between 512 and 2048k');
-  }
-  if (!(size >= 0 && size <= VIRTUAL_BYTES_MAX)) refuse('Image size must be below 8 EiB');
-  if (version === 2) {
-    if (refcountBits !== 16) {
-      refuse('Different refcount widths than 16 bits require compatibility level 1.1 or above');
-    }
-    if (lazyRefcounts)
-      refuse('Lazy refcounts only supported with compatibility level 1.1 and above');
-    if (extendedL2) refuse('Extended L2 entries are only supported with compatibility level 1.1');
-    if (dataFile) refuse('External data files are only supported with compatibility level 1.1');
-    if (compression === 'zstd') {
-      refuse('Non-zlib compression type is only supported with compatibility level 1.1 and above');
-    }
-  }
   const refcountOrder = Math.log2(refcountBits);
-  if (!Number.isInteger(refcountOrder) || refcountOrder < 0 || refcountOrder > 6) {
-    refuse('Refcount width must be a power of two and may not exceed 64 bits');
-  }
-  if (extendedL2 && clusterBits < CLUSTER_BITS_MIN_EXTENDED) {
-    refuse('Extended L2 entries are only supported with cluster sizes of at least 16384 bytes');
-  }
-  if (dataFile?.raw && backing) {
-    refuse('Backing file and data-file-raw cannot be used at the same time');
-  }
-  if (backing && new TextEncoder().encode(backing.name).length > BACKING_NAME_BYTES_MAX) {
-    refuse('Backing file name too long');
-  }
+  const inRange = (value: number, min: number, max: number) =>
+    Number.isInteger(value) && value >= min && value <= max;
+  const extendedMin = 2 ** CLUSTER_BITS_MIN_EXTENDED;
+  const old = version === 2;
+
+  refuseIf(old && extendedL2, `Extended L2 entries are only supported with ${NEEDS_V3}`);
+  refuseIf(
+    !inRange(clusterBits, CLUSTER_BITS_MIN, CLUSTER_BITS_MAX),
+    'Cluster size must be a power of two between 512 and 2048k',
+  );
+  refuseIf(
+    extendedL2 && clusterSize < extendedMin,
+    `Extended L2 entries are only supported with cluster sizes of at least ${extendedMin} bytes`,
+  );
+  refuseIf(stray.backingFormat === true, 'Backing format cannot be used without backing file');
+  refuseIf(
+    preallocation !== 'off' && backing !== undefined && !extendedL2,
+    'Backing file and preallocation can only be used at the same time if extended_l2 is on',
+  );
+  refuseIf(old && lazyRefcounts, `Lazy refcounts only supported with ${NEEDS_V3}`);
+  refuseIf(
+    !inRange(refcountOrder, 0, REFCOUNT_ORDER_MAX),
+    'Refcount width must be a power of two and may not exceed 64 bits',
+  );
+  refuseIf(
+    old && refcountBits !== 16,
+    'Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
+      '(use version=v3 or greater)',
+  );
+  refuseIf(stray.dataFileRaw === true, 'data-file-raw requires data-file');
+  refuseIf(
+    old && dataFile !== undefined,
+    `External data files are only supported with ${NEEDS_V3}`,
+  );
+  refuseIf(
+    dataFile?.raw === true && backing !== undefined,
+    'Backing file and data-file-raw cannot be used at the same time',
+  );
+  refuseIf(
+    old && compression === 'zstd',
+    `Non-zlib compression type is only supported with ${NEEDS_V3}`,
+  );
+  refuseIf(!(size >= 0 && size <= VIRTUAL_BYTES_MAX), 'Image size must be below 8 EiB');
+  const l2Span = (clusterSize / (extendedL2 ? 16 : 8)) * clusterSize;
+  refuseIf(
+    divCeil(size, l2Span) * 8 > L1_BYTES_MAX,
+    "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+  );
   return {
     size,
     version,
@@ -110,19 +139,25 @@ function checkOptions(options: Qcow2CreateOptions) {
     compression,
     backing,
     dataFile,
-  };
+    // A data file that is to be a raw image has every cluster at its place from the start.
+    preallocation: dataFile?.raw && preallocation === 'off' ? 'metadata' : preallocation,
+  } as const;
+}
+
+function refuseIf(wrong: boolean, message: string): void {
+  if (wrong) throw new Qcow2Error('OUT_OF_RANGE', message);
 }
 
 /**
  * Writes the first three clusters of a new image into empty storage: header, refcount table, and a
  * block that counts the three. The disk has no bytes yet; growing it makes the L1 table.
- * @returns the virtual size that the image is to have
+ * @returns the virtual size that the image is to have, and what of it is allocated
  */
 export async function writeFreshImage(
   storage: Storage,
   options: Qcow2CreateOptions,
-): Promise<number> {
-  const checked = checkOptions(options);
+): Promise<{ readonly size: number; readonly preallocation: Preallocation }> {
+  const checked = checkCreateOptions(options);
   const { clusterBits, refcountOrder, version, backing, dataFile, compression } = checked;
   const clusterSize = 2 ** clusterBits;
   const incompatible =
@@ -151,13 +186,7 @@ export async function writeFreshImage(
     compression,
     unknownFields: new Uint8Array(version === 2 ? 0 : HEADER_BYTES_V3 - 105),
   };
-  if (l1EntriesFor(checked.size, headerGeometry(header)) * 8 > L1_BYTES_MAX) {
-    throw new Qcow2Error(
-      'OUT_OF_RANGE',
-      'The image size is too large (try using a larger cluster size)',
-    );
-  }
-  const { bytes } = serializeHeaderCluster({
+  const bytes = serializeFresh({
     header,
     backingName: backing?.name,
     extensions: {
@@ -179,5 +208,28 @@ export async function writeFreshImage(
   // The header last: what was cut off is no image.
   await storage.write(clusterSize, tables);
   await storage.write(0, bytes);
-  return checked.size;
+  return { size: checked.size, preallocation: checked.preallocation };
+}
+
+/** The first cluster; what does not fit there is named as QEMU does. */
+function serializeFresh(parts: HeaderClusterParts): Uint8Array {
+  const { backingName, extensions } = parts;
+  const { backingFormat } = extensions;
+  const format = backingFormat === undefined ? '' : ` with format '${backingFormat}'`;
+  const refuse = (why: string, cause?: unknown): never => {
+    const what =
+      backingName === undefined
+        ? 'Could not update qcow2 header'
+        : `Could not assign backing file '${backingName}'${format}`;
+    throw new Qcow2Error('OUT_OF_RANGE', `${what}: ${why}`, undefined, cause);
+  };
+  if (backingName && new TextEncoder().encode(backingName).length > BACKING_NAME_BYTES_MAX) {
+    refuse('Invalid argument');
+  }
+  try {
+    return serializeHeaderCluster(parts).bytes;
+  } catch (cause) {
+    if (!isQcow2Error(cause, 'OUT_OF_RANGE')) throw cause;
+    return refuse('No space left on device', cause);
+  }
 }

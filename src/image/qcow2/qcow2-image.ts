@@ -19,6 +19,7 @@ import {
   ExtentKind,
   type ExtentList,
   iterateExtents,
+  type ResizeOptions,
   type WritableDisk,
   type ZeroOptions,
 } from '../disk.ts';
@@ -93,16 +94,16 @@ export class Qcow2Image implements WritableDisk {
     options: Qcow2CreateOptions,
     open: Qcow2OpenOptions = {},
   ): Promise<Qcow2Image> {
-    let size: number;
+    let fresh: Awaited<ReturnType<typeof writeFreshImage>>;
     try {
-      size = await writeFreshImage(storage, options);
+      fresh = await writeFreshImage(storage, options);
     } catch (cause) {
       await storage.close();
       throw cause;
     }
     const image = await Qcow2Image.open(storage, { ...open, writable: true });
     try {
-      await image.resize(size);
+      await image.resize(fresh.size, fresh);
     } catch (cause) {
       await image.close();
       throw cause;
@@ -168,8 +169,8 @@ export class Qcow2Image implements WritableDisk {
     await this.needWriter().writeCompressed(guest, from);
   }
 
-  async resize(size: number): Promise<void> {
-    await this.needWriter().resize(size);
+  async resize(size: number, options: ResizeOptions = {}): Promise<void> {
+    await this.needWriter().resize(size, options);
   }
 
   async flush(): Promise<void> {

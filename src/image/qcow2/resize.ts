@@ -6,9 +6,11 @@ import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { L1_BYTES_MAX, VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
+import type { Preallocation } from '../disk.ts';
 import { discardClusters } from './discard.ts';
 import type { Mapping } from './mapping.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
+import { preallocate } from './preallocate.ts';
 import { writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 import { zeroRange } from './zero.ts';
@@ -20,10 +22,15 @@ import { zeroRange } from './zero.ts';
 export async function resizeDisk(
   parts: WriteParts,
   mapping: Mapping,
-  sizes: { readonly from: number; readonly to: number },
+  sizes: { readonly from: number; readonly to: number; readonly preallocation: Preallocation },
 ): Promise<void> {
   const { from, to } = sizes;
   const { store } = parts;
+  // A raw data file has every cluster at its place.
+  const preallocation =
+    parts.rawDataFile && sizes.preallocation === 'off' && to > from
+      ? 'metadata'
+      : sizes.preallocation;
   if (to % 512 !== 0 || to < 0 || to > VIRTUAL_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'The new size must be a multiple of 512');
   }
@@ -33,7 +40,12 @@ export async function resizeDisk(
   const whole = { guest: 0, length: Math.max(from, to, 1) };
   await withRange(parts, whole, async () => {
     if (to < from) await shrink(parts, from, to);
-    else await grow(parts, mapping, from, to);
+    else {
+      await growL1(parts, mapping, to);
+      if (preallocation !== 'off') await preallocate(parts, { from, to }, preallocation);
+      await zeroGrown(parts, from, to);
+    }
+    if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
     await setSize(parts, to);
   });
 }
@@ -63,8 +75,7 @@ async function shrink(parts: WriteParts, from: number, to: number): Promise<void
 }
 
 /** What is new reads as zeros, also where the backing file has bytes there. */
-async function grow(parts: WriteParts, mapping: Mapping, from: number, to: number): Promise<void> {
-  await growL1(parts, mapping, to);
+async function zeroGrown(parts: WriteParts, from: number, to: number): Promise<void> {
   const end = Math.min(to, parts.backing?.size ?? 0);
   // A disk without any bytes is one that is being made: it shows its backing file.
   if (from === 0 || end <= from) return;

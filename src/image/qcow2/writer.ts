@@ -10,7 +10,7 @@ import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.t
 import type { Header } from '../../format/header.ts';
 import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
-import type { Disk, ZeroOptions } from '../disk.ts';
+import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
 import { discardGuest } from './discard.ts';
 import { L2Tables } from './l2-tables.ts';
@@ -140,11 +140,11 @@ export class ImageWriter {
     await writeCompressedGuest(this.parts, { guest, diskSize: this.size }, from);
   }
 
-  async resize(size: number): Promise<void> {
+  async resize(size: number, { preallocation = 'off' }: ResizeOptions): Promise<void> {
     if (this.metadata.bitmaps.length > 0 && size !== this.size) {
       throw new Qcow2Error('UNSUPPORTED', 'Cannot resize an image that has bitmaps');
     }
-    await resizeDisk(this.parts, this.mapping, { from: this.size, to: size });
+    await resizeDisk(this.parts, this.mapping, { from: this.size, to: size, preallocation });
   }
 
   async flush(): Promise<void> {

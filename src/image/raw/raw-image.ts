@@ -5,6 +5,7 @@
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
+import { extendStorage } from '../../storage/extend.ts';
 import type { Storage } from '../../storage/storage.ts';
 import {
   type DataSource,
@@ -12,6 +13,7 @@ import {
   ExtentKind,
   type ExtentList,
   iterateExtents,
+  type ResizeOptions,
   type WritableDisk,
 } from '../disk.ts';
 
@@ -92,9 +94,12 @@ export class RawImage implements WritableDisk {
   }
 
   /** Any number of bytes will do for the file; the disk's size is rounded up to sectors. */
-  async resize(size: number): Promise<void> {
+  async resize(size: number, { preallocation = 'off' }: ResizeOptions = {}): Promise<void> {
     this.needWritable();
-    await this.inTurn(() => this.storage.truncate(size));
+    if (preallocation === 'metadata') {
+      throw new Qcow2Error('UNSUPPORTED', 'Unsupported preallocation mode: metadata');
+    }
+    await this.inTurn(() => extendStorage(this.storage, size, preallocation));
     this.bytes = alignUp(size, 512);
   }
 
