@@ -49,7 +49,7 @@ export class Allocator {
     const { clusterSize } = this.store.geometry;
     for (;;) {
       let free = 0;
-      while (free < count && (await this.refcounts.get(host / clusterSize + free)) === 0) free++;
+      while (free < count && (await this.refcounts.isFree(host / clusterSize + free))) free++;
       if (free === 0) return 0;
       if ((await this.refcounts.change(host, free * clusterSize, 1)) === 'done') return free;
     }
@@ -86,8 +86,12 @@ export class Allocator {
     }
   }
 
-  /** Lets go of clusters that no entry refers to any more. */
+  /** Lets go of clusters that no entry refers to any more; entries on disk still may. */
   async free(host: number, length: number): Promise<void> {
-    await this.refcounts.change(host, length, -1);
+    const { store, refcounts } = this;
+    await refcounts.change(host, length, -1);
+    const { clusterSize } = store.geometry;
+    const end = Math.ceil((host + length) / clusterSize);
+    await store.order.setClustersAside(Math.floor(host / clusterSize), end);
   }
 }

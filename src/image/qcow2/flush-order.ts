@@ -1,19 +1,24 @@
 /**
  * Who must reach the disk before whom. A crash may keep any of the writes since the last flush and
- * lose the others; these four rules keep what is left sound (leaks at worst):
+ * lose the others; these five rules keep what is left sound (leaks at worst):
  *
  *   1. A refcount is raised before an entry refers to the cluster.
  *   2. What was copied into a cluster is there before an L2 entry shows it.
  *   3. An L2 table is there before an L1 entry names it.
  *   4. An entry lets go of a cluster before its refcount is lowered.
+ *   5. An entry lets go of a cluster before that is written for another.
  *
  * 1 and 4 are dependencies between the two caches, declared when an entry or a count changes and
  * honoured when the cache writes. Where a new one would close a circle, the old one is met first.
- * 2 is a flush before L2 slices are written, 3 is done at once where a table is made.
+ * 2 is a flush before L2 slices are written, 3 is done at once where a table is made. For 5, freed
+ * clusters are set aside until the entries are on disk; nobody waits for that.
  */
 import { settled } from '../../base/awaitable.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { WriteBackCache } from './write-back-cache.ts';
+
+/** Past so many clusters set aside, entries are written at once: a bound on memory. */
+const SET_ASIDE_MAX = 65536;
 
 /** The order of writes of one image's L2 slices and refcount blocks. */
 export class FlushOrder {
@@ -26,6 +31,10 @@ export class FlushOrder {
   private refcountsAfterL2 = false;
   /** L2 slices wait for data that was written (rule 2). */
   private l2AfterData = false;
+  /** Clusters that entries on disk may still refer to: not to be handed out (rule 5). */
+  private readonly setAside = new Set<number>();
+  /** The lowest cluster that may be handed out again since `takeReleased` was asked. */
+  private released = Number.POSITIVE_INFINITY;
 
   constructor(
     private readonly storage: Storage,
@@ -51,6 +60,23 @@ export class FlushOrder {
     this.refcountsAfterL2 = true;
   }
 
+  /** Sets freed clusters [first, end) aside until the entries that let go of them are on disk. */
+  async setClustersAside(first: number, end: number): Promise<void> {
+    for (let cluster = first; cluster < end; cluster++) this.setAside.add(cluster);
+    if (this.setAside.size > SET_ASIDE_MAX) await this.meetRefcountsAfterL2();
+  }
+
+  isSetAside(cluster: number): boolean {
+    return this.setAside.has(cluster);
+  }
+
+  /** The lowest cluster that is no longer set aside since this was asked last, or infinity. */
+  takeReleased(): number {
+    const { released } = this;
+    this.released = Number.POSITIVE_INFINITY;
+    return released;
+  }
+
   /** Before L2 slices are written. */
   async beforeL2(): Promise<void> {
     if (this.l2AfterRefcounts) await this.meetL2AfterRefcounts();
@@ -69,6 +95,7 @@ export class FlushOrder {
     await this.flushStorage();
     this.l2AfterRefcounts = false;
     this.refcountsAfterL2 = false;
+    this.release();
   }
 
   /** Flushes both files: what was written so far is durable. */
@@ -92,5 +119,12 @@ export class FlushOrder {
     await this.l2.writeDirty();
     await this.flushStorage();
     this.refcountsAfterL2 = false;
+    this.release();
+  }
+
+  /** All entries are on disk as they are in memory. */
+  private release(): void {
+    for (const cluster of this.setAside) this.released = Math.min(this.released, cluster);
+    this.setAside.clear();
   }
 }

@@ -149,11 +149,20 @@ export class MetadataStore {
     this.overlap.moved('l2', old, host);
   }
 
-  /** Writes fields of the header, durably. */
+  /** Writes fields of the header, durably. On failure they are put back as they were. */
   async writeHeader(at: number, bytes: Uint8Array): Promise<void> {
     this.overlap.check(at, bytes.length, 'header');
-    await this.storage.write(at, bytes);
-    await this.order.flushStorage();
+    const before = new Uint8Array(bytes.length);
+    await this.storage.read(at, before);
+    try {
+      await this.storage.write(at, bytes);
+      await this.order.flushStorage();
+    } catch (cause) {
+      // Else the file would name a table that nothing is written to from now on.
+      const putBack = async () => this.storage.write(at, before);
+      await putBack().catch(() => {});
+      throw cause;
+    }
   }
 
   /** Sets or clears a bit of the incompatible features, durably and at once. */

@@ -162,10 +162,16 @@ export class Refcounts {
    */
   async findFree(count: number): Promise<number> {
     const { store } = this;
+    store.freeIndex = Math.min(store.freeIndex, store.order.takeReleased());
     for (let run = 0; run < count; ) {
-      run = (await this.get(store.freeIndex++)) === 0 ? run + 1 : 0;
+      run = (await this.isFree(store.freeIndex++)) ? run + 1 : 0;
     }
     return store.freeIndex - count;
+  }
+
+  /** Whether a cluster may be handed out. */
+  async isFree(cluster: number): Promise<boolean> {
+    return (await this.get(cluster)) === 0 && !this.store.order.isSetAside(cluster);
   }
 
   /** Makes the refcount block that counts `cluster`. */
