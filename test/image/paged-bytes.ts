@@ -173,8 +173,13 @@ export function openPaged(
 }
 
 /** The files of one image: its own, its data file, its backing file. */
-export interface Files {
+export interface FileOpener {
   /** Opens a file anew. @throws Qcow2Error IO where there is none of that name */
+  open(name: string): Storage;
+}
+
+/** Files that a test can make misbehave. */
+export interface Files extends FileOpener {
   open(name: string): SplitFlushStorage;
 }
 

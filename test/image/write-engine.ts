@@ -1,7 +1,7 @@
 /** What the proofs of writing ask of an engine, and the images they make it write. */
 import type { WritableDisk } from '../../src/image/disk.ts';
 import type { Random } from '../random.ts';
-import { type Files, MemoryFiles, PagedBytes } from './paged-bytes.ts';
+import { type FileOpener, MemoryFiles, PagedBytes } from './paged-bytes.ts';
 
 /** Names of an image's files, as they are written into it. */
 export const IMAGE = 'image.qcow2';
@@ -39,9 +39,9 @@ export const SMALL: WriteSetting = {
 /** An implementation under test. The image owns the storages that it opens, and closes them. */
 export interface WriteEngine {
   /** Makes the image `IMAGE` and opens it. */
-  create(files: Files, setting: WriteSetting): Promise<WritableDisk>;
+  create(files: FileOpener, setting: WriteSetting): Promise<WritableDisk>;
   /** Opens what `create` made, to write. */
-  open(files: Files, setting: WriteSetting): Promise<WritableDisk>;
+  open(files: FileOpener, setting: WriteSetting): Promise<WritableDisk>;
 }
 
 /** One line about a setting, for messages. */

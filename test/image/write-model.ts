@@ -29,6 +29,7 @@ export interface ModelOptions {
   /** The storage answers late and in any order. */
   readonly delayed?: boolean;
   readonly resize?: boolean;
+  readonly compress?: boolean;
   /** Looks at the files after each close, beside the checker. */
   readonly afterClose?: (files: MemoryFiles, content: Uint8Array) => Promise<void>;
 }
@@ -146,7 +147,7 @@ class ModelRun {
       content.set(request.bytes, request.at);
     } else if (request.kind === 'zero') {
       content.fill(0, request.at, request.at + request.length);
-    } else if (request.kind === 'discard') {
+    } else if (request.kind === 'discard' && this.canDiscard()) {
       const start = Math.ceil(request.at / cluster) * cluster;
       const end = Math.floor((request.at + request.length) / cluster) * cluster;
       if (end > start) content.fill(0, start, end);
@@ -156,13 +157,18 @@ class ModelRun {
     return undefined;
   }
 
+  /** Version 2 cannot hide a backing file's bytes but by writing, which a discard does not. */
+  private canDiscard(): boolean {
+    return this.setting.version > 2 || this.setting.backingBytes === undefined;
+  }
+
   /** @param near where an earlier request of the batch is */
   private request(near: number | undefined): Request | undefined {
     const { next, cluster } = this;
     const size = this.content.length;
     const kind = next.below(16);
     if (kind === 0) return { kind: 'flush' };
-    if (kind === 1 && this.setting.dataFile === 'none') {
+    if (kind === 1 && this.setting.dataFile === 'none' && this.options.compress !== false) {
       const first = this.place(near);
       const at = first - (first % cluster);
       const length = Math.min(size - at, cluster * (1 + next.below(4)));
@@ -213,6 +219,7 @@ class ModelRun {
 
   /** A discard up to the end of the disk: its last cluster may count as whole, or not. */
   private async discardToEnd(): Promise<void> {
+    if (!this.canDiscard()) return;
     const { content, cluster } = this;
     const size = content.length;
     const tail = size - (size % cluster);
