@@ -212,7 +212,7 @@ export interface WritableDisk extends Disk {
   zero(guest: number, length: number, options?: ZeroOptions): Promise<void>;
   /**
    * Says that a range is not needed. Only what covers whole clusters is acted on; it then reads as
-   * zeros, also where there is a backing file.
+   * zeros, also where there is a backing file (version 2 cannot say so, and does nothing there).
    */
   discard(guest: number, length: number): Promise<void>;
   /** Writes whole clusters (or up to the disk's end) compressed, where that makes them smaller. */

@@ -86,10 +86,19 @@ export class Allocator {
     }
   }
 
-  /** Lets go of clusters that no entry refers to any more; entries on disk still may. */
-  async free(host: number, length: number): Promise<void> {
+  /**
+   * Lets go of clusters that no entry refers to any more; entries on disk still may.
+   * @param options.reusable nobody minds what those entries would show: they may be handed out at
+   * once
+   */
+  async free(
+    host: number,
+    length: number,
+    options: { readonly reusable?: boolean } = {},
+  ): Promise<void> {
     const { store, refcounts } = this;
     await refcounts.change(host, length, -1);
+    if (options.reusable && !store.order.lazy) return;
     const { clusterSize } = store.geometry;
     const end = Math.ceil((host + length) / clusterSize);
     await store.order.setClustersAside(Math.floor(host / clusterSize), end);

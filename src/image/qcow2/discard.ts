@@ -73,6 +73,12 @@ async function discardStep(
     freed.push(old);
   }
   parts.reader.forget();
-  for (const cell of freed) await freeCell(parts, cell);
+  for (const cell of freed) {
+    const plain = cell.kind === 'plain' && cell.host >= 0 && !store.hasDataFile;
+    // Until the next flush a discarded range may show anything that can be read: QEMU hands such
+    // clusters out at once, and so do we. A stream must stay one that decodes.
+    if (plain) await parts.allocator.free(cell.host, clusterSize, { reusable: true });
+    else await freeCell(parts, cell);
+  }
   return from + count * clusterSize;
 }
