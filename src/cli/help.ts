@@ -17,9 +17,9 @@ Disk images in QEMU's formats: raw and qcow2.
 Commands:
 ${lines.join('\n')}
 
-Options of both:
+Options of all:
   -f FMT          the image's format, raw or qcow2; found out from its content where not given
-  -U              open although another process may be writing
+  -U              open although another process may be writing (convert, info)
   --untrusted     names inside an image may not leave that image's folder
 
 Options of convert:
@@ -34,6 +34,17 @@ Options of convert:
   -m N            threads, 1 to 16 (default: one a core)
   -W              accepted; writes are out of order anyway
   DST             a file, a block device with -n, or - for standard output
+
+Options of create:
+  -b FILE, -F FMT the backing file and its format
+  -u              do not look whether the backing file is there
+  -o OPTIONS      NAME=VALUE,… (-o help lists them)
+  -q              say nothing
+
+Options of resize:
+  --shrink        the image may get smaller: what lies beyond its new end is lost
+  --preallocation=MODE  off, metadata, falloc or full: what new bytes get at once
+  -q              say nothing
 
 Options of info:
   --output=human|json

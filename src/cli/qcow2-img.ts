@@ -9,6 +9,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   convert: async () => (await import('./commands/convert.ts')).convert,
   create: async () => (await import('./commands/create.ts')).create,
   info: async () => (await import('./commands/info.ts')).info,
+  resize: async () => (await import('./commands/resize.ts')).resize,
 };
 
 async function runCommand(host: Host, args: readonly string[]): Promise<number> {

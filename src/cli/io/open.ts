@@ -4,6 +4,7 @@ import type { Disk, WritableDisk } from '../../image/disk.ts';
 import { type Format, isFormat, openDisk, probeFormat } from '../../image/open.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Host } from '../command.ts';
+import { warnOfGuess } from '../guessed-format.ts';
 import { claimImageFile } from '../image-claims.ts';
 import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
@@ -90,14 +91,4 @@ async function probeOrClose(storage: Storage): Promise<Format> {
 
 function refused(message: string): Qcow2Error {
   return new Qcow2Error('REFUSED', message);
-}
-
-function warnOfGuess(host: Host, filename: string): void {
-  const lines = [
-    `WARNING: Image format was not specified for '${filename}' and probing guessed raw.`,
-    'Automatically detecting the format is dangerous for raw images, ' +
-      'write operations on block 0 will be restricted.',
-    "Specify the 'raw' format explicitly to remove the restrictions.",
-  ];
-  host.note(`${lines.join('\n         ')}\n`);
 }

@@ -15,10 +15,10 @@ import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { extendStorage, type Reserve } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
-import { ALL, type CellPlace } from './l2-tables.ts';
+import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
-import { writeRange } from './write.ts';
+import { freeCell } from './write.ts';
 import type { WriteParts } from './write-parts.ts';
 
 /** Guest bytes that get their places: from the disk's old end to its new one. */
@@ -30,15 +30,22 @@ interface Range {
 /** No place in the file. */
 const NOWHERE = -1;
 
-/** Allocates a guest range behind the disk's end, whose L1 table is long enough already. */
+/**
+ * Allocates a guest range behind the disk's end, whose L1 table is long enough already.
+ * @returns true where the range reads as zeros by that, whatever the backing file has there
+ */
 export async function preallocate(
   parts: WriteParts,
   range: Range,
   mode: Exclude<Preallocation, 'off'>,
-): Promise<void> {
+): Promise<boolean> {
   const reserve: Reserve = mode === 'metadata' ? 'off' : mode;
-  if (reserve === 'off' || parts.store.hasDataFile) await allocateEach(parts, range, reserve);
-  else await allocateAtOnce(parts, range, reserve);
+  if (reserve === 'off' || parts.store.hasDataFile) {
+    await allocateEach(parts, range, reserve);
+    return false;
+  }
+  await allocateAtOnce(parts, range, reserve);
+  return true;
 }
 
 /** Takes clusters as writing would take them. */
@@ -46,12 +53,12 @@ async function allocateEach(parts: WriteParts, range: Range, reserve: Reserve): 
   const { store } = parts;
   const { clusterSize } = store.geometry;
   const { to } = range;
-  let at = await completeFirst(parts, range);
+  let { at, head } = await startOf(parts, range);
   let end = NOWHERE;
   while (at < to) {
-    const from = at;
-    const next = end;
-    const step = await store.lock.run(() => allocateStep(parts, from, to, next));
+    const wanted = { guest: at, to, next: end, head };
+    const step = await store.lock.run(() => allocateStep(parts, wanted));
+    head = undefined;
     end = step.host + step.count * clusterSize;
     at += step.count * clusterSize;
   }
@@ -64,35 +71,46 @@ async function allocateEach(parts: WriteParts, range: Range, reserve: Reserve): 
 }
 
 /**
- * The first cluster is in part the old disk's. One that has data stays where it is, or is copied
- * where it is shared or compressed.
- * @returns guest offset from which on clusters are missing
+ * The first cluster is in part the old disk's. One that has its place stays there; a new one gets
+ * what the disk shows.
+ * @returns guest offset from which on clusters are missing, and bytes that the first starts with
  */
-async function completeFirst(parts: WriteParts, { from, to }: Range): Promise<number> {
+async function startOf(
+  parts: WriteParts,
+  { from }: Range,
+): Promise<{ at: number; head: Uint8Array | undefined }> {
   const { store, tables } = parts;
   const { clusterSize } = store.geometry;
   const start = alignDown(from, clusterSize);
-  if (start === from) return from;
+  if (start === from) return { at: from, head: undefined };
   const cell = await store.lock.run(async () => {
     const place = await tables.find(from);
-    return place && tables.read(place);
+    return place ? tables.read(place) : EMPTY;
   });
-  const empty = cell === undefined || (cell.kind === 'plain' && cell.host < 0 && cell.zero === 0);
+  if (cell.kind === 'plain' && cell.host >= 0 && (cell.copied || store.hasDataFile)) {
+    return { at: start + clusterSize, head: undefined };
+  }
   // Its subclusters stay unallocated, so what they show stays, too.
-  if (empty && store.geometry.extendedL2) return start;
+  const open = cell.kind === 'plain' && cell.host < 0 && store.geometry.extendedL2;
+  if (open) return { at: start, head: undefined };
   const head = new Uint8Array(from - start);
   await parts.reader.read(start, head);
-  await writeRange(parts, start, head);
-  return Math.min(to, start + clusterSize);
+  return { at: start, head };
 }
 
 /** Takes clusters for entries of one slice, as many as can be had in one piece. */
 async function allocateStep(
   parts: WriteParts,
-  guest: number,
-  to: number,
-  next: number,
+  wanted: {
+    readonly guest: number;
+    readonly to: number;
+    /** Where the step before ended in the file. */
+    readonly next: number;
+    /** Bytes that the first cluster starts with. */
+    readonly head: Uint8Array | undefined;
+  },
 ): Promise<{ readonly host: number; readonly count: number }> {
+  const { guest, to, next, head } = wanted;
   const { store, tables, allocator } = parts;
   const { clusterSize } = store.geometry;
   const first = await tables.findForWrite(guest);
@@ -104,38 +122,57 @@ async function allocateStep(
     if (free > 0) count = free;
     await store.order.entryAfterRefcount();
   }
-  await linkClusters(parts, { host, count, first: await tables.findForWrite(guest) });
+  if (head) {
+    if (!store.hasDataFile) store.overlap.check(host, head.length, 'data');
+    await store.data.write(host, head);
+    store.order.entryAfterData();
+  }
+  const run = { host, count, first: await tables.findForWrite(guest), show: false };
+  await linkClusters(parts, run);
   return { host, count };
 }
 
-/** Makes entries of one slice name clusters that follow each other. */
-async function linkClusters(
-  parts: WriteParts,
-  run: { readonly host: number; readonly count: number; readonly first: CellPlace },
-): Promise<void> {
+/** Clusters that follow each other in the file, for entries of one slice. */
+interface Run {
+  readonly host: number;
+  readonly count: number;
+  readonly first: CellPlace;
+  /** The clusters' bytes are the guest's, also where extended entries could leave that open. */
+  readonly show: boolean;
+}
+
+/** Makes entries name clusters, and lets go of what they named before. */
+async function linkClusters(parts: WriteParts, run: Run): Promise<void> {
   const { store, tables } = parts;
   const { clusterSize, extendedL2 } = store.geometry;
+  const replaced: Cell[] = [];
   for (let index = 0; index < run.count; index++) {
-    tables.write(tables.advance(run.first, index), {
-      kind: 'plain',
-      host: run.host + index * clusterSize,
-      copied: true,
-      data: extendedL2 ? 0 : ALL,
-      zero: 0,
-    });
+    const place = tables.advance(run.first, index);
+    const old = tables.read(place);
+    const shown = old.kind === 'plain' ? old : { data: ALL, zero: 0 };
+    const { data, zero } = extendedL2 && !run.show ? shown : { data: ALL, zero: 0 };
+    const host = run.host + index * clusterSize;
+    tables.write(place, { kind: 'plain', host, copied: true, data, zero });
+    replaced.push(old);
   }
   parts.reader.forget();
+  for (const old of replaced) await freeCell(parts, old);
 }
 
 /** Takes one stretch behind the file's end for all clusters, and reserves or zeroes it. */
 async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve): Promise<void> {
   const { store, tables, allocator } = parts;
   const { clusterSize, l2Span } = store.geometry;
-  const from = await completeFirst(parts, range);
+  // The cluster that is in part the old disk's moves along.
+  const from = alignDown(range.from, clusterSize);
+  const head = new Uint8Array(range.from - from);
+  if (head.length > 0) await parts.reader.read(from, head);
+  // The backing file's bytes must not show in what is new.
+  const show = (parts.backing?.size ?? 0) > range.from;
   // Also for none at all a new table is made, as QEMU does.
   const total = divCeil(range.to - from, clusterSize);
   const host = await store.lock.run(async () => {
-    const start = await lastCluster(parts);
+    const start = await clustersInUse(parts);
     // More tables than it takes, so that making them needs no further refcount block.
     const spare = divCeil(total, l2Span / clusterSize) + 2;
     const end = await makeRefcountArea(parts, start, total + spare);
@@ -146,6 +183,7 @@ async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve)
   });
   try {
     await extendStorage(store.data, host + total * clusterSize, reserve);
+    if (head.length > 0) await store.data.write(host, head);
   } catch (cause) {
     if (total > 0) {
       await store.lock.run(() => allocator.free(host, total * clusterSize)).catch(() => {});
@@ -158,16 +196,17 @@ async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve)
     const at = done;
     done += await store.lock.run(async () => {
       await store.order.entryAfterRefcount();
+      store.order.entryAfterData();
       const first = await tables.findForWrite(from + at * clusterSize);
       const count = Math.min(total - at, tables.entriesLeft(first));
-      await linkClusters(parts, { host: host + at * clusterSize, count, first });
+      await linkClusters(parts, { host: host + at * clusterSize, count, first, show });
       return count;
     });
   }
 }
 
-/** The first cluster behind all that are in use, as an index. */
-async function lastCluster({ store, refcounts }: WriteParts): Promise<number> {
+/** Clusters of the file up to the last one that is in use. */
+export async function clustersInUse({ store, refcounts }: WriteParts): Promise<number> {
   const { clusterSize } = store.geometry;
   const end = divCeil(await store.storage.size(), clusterSize);
   for (let cluster = end; cluster > 0; cluster--) {

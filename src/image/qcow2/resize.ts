@@ -1,16 +1,18 @@
 /**
- * Changing the virtual size: the L1 table grows where it must, what lies beyond a smaller end is
- * let go of.
+ * Changing the virtual size: the L1 table grows where it must; what lies beyond a smaller end is
+ * let go of, with the L2 tables and refcount blocks that it had, and the file ends where it can.
  */
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { L1_BYTES_MAX, VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
+import { putRefcount } from '../../format/refcount-block.ts';
+import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Preallocation } from '../disk.ts';
 import { discardClusters } from './discard.ts';
 import type { Mapping } from './mapping.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
-import { preallocate } from './preallocate.ts';
+import { clustersInUse, preallocate } from './preallocate.ts';
 import { writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 import { zeroRange } from './zero.ts';
@@ -42,8 +44,9 @@ export async function resizeDisk(
     if (to < from) await shrink(parts, from, to);
     else {
       await growL1(parts, mapping, to);
-      if (preallocation !== 'off') await preallocate(parts, { from, to }, preallocation);
-      await zeroGrown(parts, from, to);
+      const covers =
+        preallocation !== 'off' && (await preallocate(parts, { from, to }, preallocation));
+      if (!covers) await zeroGrown(parts, from, to);
     }
     if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
     await setSize(parts, to);
@@ -60,27 +63,128 @@ async function setSize(parts: WriteParts, size: number): Promise<void> {
   });
 }
 
+/** Lets go of all that lies behind the new end, then of what it took to keep track of it. */
 async function shrink(parts: WriteParts, from: number, to: number): Promise<void> {
-  const { clusterSize } = parts.store.geometry;
+  const { store } = parts;
+  const { clusterSize } = store.geometry;
   const stop = alignUp(to, clusterSize);
-  // The last cluster's rest must not come back when the disk grows again.
-  const tail = Math.min(stop, from) - to;
-  if (tail > 0) {
-    const rest = new Uint8Array(tail);
-    await parts.reader.read(to, rest);
-    if (rest.some((byte) => byte !== 0)) await writeRange(parts, to, rest.fill(0));
-  }
+  await clearTail(parts, to, Math.min(stop, from));
   const end = alignUp(from, clusterSize);
   if (stop < end) await discardClusters(parts, { from: stop, to: end, keepNothing: true });
+  await store.lock.run(async () => {
+    await shrinkL1(parts, to);
+    await dropRefcountBlocks(parts);
+    // What was let go of is so on disk before it goes from the file.
+    await store.order.flush();
+    const size = (await clustersInUse(parts)) * clusterSize;
+    if (size < (await store.storage.size())) await store.storage.truncate(size);
+  });
 }
 
-/** What is new reads as zeros, also where the backing file has bytes there. */
+/**
+ * The last cluster's own bytes behind the end must not come back when the disk grows again. Those
+ * of the backing file do not: growing covers them.
+ */
+async function clearTail(parts: WriteParts, from: number, to: number): Promise<void> {
+  if (from >= to) return;
+  const { store, tables } = parts;
+  const cell = await store.lock.run(async () => {
+    const place = await tables.find(from);
+    return place && tables.read(place);
+  });
+  if (!cell || (cell.kind === 'plain' && cell.host < 0)) return;
+  const rest = new Uint8Array(to - from);
+  await parts.reader.read(from, rest);
+  if (rest.some((byte) => byte !== 0)) await writeRange(parts, from, rest.fill(0));
+}
+
+/** Clears the L1 entries behind the end; the table itself keeps its length, as QEMU's does. */
+async function shrinkL1({ store, allocator, reader }: WriteParts, size: number): Promise<void> {
+  const { clusterSize } = store.geometry;
+  const first = l1EntriesFor(size, store.geometry);
+  const tables: number[] = [];
+  for (let index = first; index < store.l1Entries; index++) {
+    const { host } = store.l1Entry(index);
+    if (host !== 0) tables.push(host);
+  }
+  if (tables.length === 0) return;
+  // Their entries let go of clusters before they go themselves.
+  await store.order.flush();
+  const at = first * 8;
+  const before = store.l1.slice(at);
+  store.l1.fill(0, at);
+  try {
+    store.overlap.check(store.header.l1Offset + at, before.length, 'l1');
+    await store.storage.write(store.header.l1Offset + at, store.l1.subarray(at));
+    await store.order.flushStorage();
+  } catch (cause) {
+    store.l1.set(before, at);
+    throw cause;
+  }
+  reader.forget();
+  for (const host of tables) {
+    store.overlap.moved('l2', host, 0);
+    await allocator.free(host, clusterSize);
+  }
+}
+
+/** Lets go of refcount blocks that count nothing but themselves. */
+async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
+  const { store, allocator } = parts;
+  const { clusterSize, refcountBlockEntries } = store.geometry;
+  const { refcountTable } = store;
+  const unused: number[] = [];
+  for (const [slot, host] of refcountTable.entries()) {
+    if (host !== 0 && (await countsNothing(parts, slot, host))) unused.push(slot);
+  }
+  if (unused.length === 0) return;
+  await store.order.flush();
+  const kept = refcountTable.map((host, slot) => (unused.includes(slot) ? 0 : host));
+  const bytes = new Uint8Array(kept.length * 8);
+  const view = viewOf(bytes);
+  for (const [slot, host] of kept.entries()) serializeRefcountTableEntry(view, slot * 8, host);
+  const { refcountTableOffset } = store.header;
+  store.overlap.check(refcountTableOffset, bytes.length, 'refcount-table');
+  await store.storage.write(refcountTableOffset, bytes);
+  await store.order.flushStorage();
+  store.refcountTable = kept;
+  for (const slot of unused) {
+    const host = refcountTable[slot] as number;
+    store.overlap.moved('refcount-block', host, 0);
+    const cluster = host / clusterSize;
+    if (kept[Math.floor(cluster / refcountBlockEntries)] !== 0) {
+      await allocator.free(host, clusterSize);
+    } else {
+      store.freeIndex = Math.min(store.freeIndex, cluster);
+    }
+    store.refcountBlocks.drop(host);
+  }
+}
+
+async function countsNothing({ store }: WriteParts, slot: number, host: number): Promise<boolean> {
+  const { clusterSize, refcountBlockEntries, refcountOrder } = store.geometry;
+  await store.refcountBlocks.load(host, host);
+  const { view, at } = store.refcountBlocks.bytesAt(host);
+  const block = new Uint8Array(view.buffer, view.byteOffset + at, clusterSize).slice();
+  const own = host / clusterSize;
+  if (Math.floor(own / refcountBlockEntries) === slot) {
+    putRefcount(viewOf(block), 0, own % refcountBlockEntries, refcountOrder, 0);
+  }
+  return block.every((byte) => byte === 0);
+}
+
+/**
+ * What is new reads as zeros, also where the backing file has bytes there or may have some day: if
+ * it has any now, all of the new range says so.
+ */
 async function zeroGrown(parts: WriteParts, from: number, to: number): Promise<void> {
-  const end = Math.min(to, parts.backing?.size ?? 0);
   // A disk without any bytes is one that is being made: it shows its backing file.
-  if (from === 0 || end <= from) return;
-  const range = { guest: from, length: end - from, diskSize: to };
-  await zeroRange(parts, range, { unmap: false });
+  if (from === 0 || (parts.backing?.size ?? 0) <= from || from >= to) return;
+  const start = Math.min(to, alignUp(from, parts.store.geometry.subclusterSize));
+  for (const [at, end] of [[start, to] as const, [from, start] as const]) {
+    const range = { guest: at, length: end - at, diskSize: to };
+    if (end > at) await zeroRange(parts, range, { unmap: false });
+  }
 }
 
 /** Makes the L1 table long enough for a size: a new one, then the header, then the old one goes. */
@@ -90,7 +194,7 @@ export async function growL1(parts: WriteParts, mapping: Mapping, size: number):
   const entries = l1EntriesFor(size, store.geometry);
   if (entries <= store.l1Entries) return;
   if (entries * 8 > L1_BYTES_MAX) {
-    throw new Qcow2Error('OUT_OF_RANGE', 'Active L1 table too large');
+    throw new Qcow2Error('OUT_OF_RANGE', 'Failed to grow the L1 table: File too large');
   }
   await store.lock.run(async () => {
     const grown = new Uint8Array(entries * 8);
@@ -111,6 +215,9 @@ export async function growL1(parts: WriteParts, mapping: Mapping, size: number):
     store.l1 = grown;
     store.l1View = viewOf(grown);
     mapping.replaceL1(grown, at);
-    if (oldLength > 0) await allocator.free(l1Offset, alignUp(oldLength, clusterSize));
+    if (oldLength === 0) return;
+    await allocator.free(l1Offset, alignUp(oldLength, clusterSize));
+    // Nothing on disk refers to the old table any more: its clusters serve again at once.
+    await store.order.flush();
   });
 }

@@ -1,0 +1,143 @@
+/** `resize`: changes the virtual size of an image. */
+import { isQcow2Error } from '../../base/errors.ts';
+import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
+import type { Preallocation, WritableDisk } from '../../image/disk.ts';
+import { isFormat, openDisk } from '../../image/open.ts';
+import { errnoText } from '../../storage/node-file.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { warnOfGuess } from '../guessed-format.ts';
+import { claimImageFile } from '../image-claims.ts';
+import { explainOpen } from '../open-image.ts';
+import { HintedError, parseSizeParameter } from '../option-list.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { pathGate } from '../path-gate.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'preallocation', value: true },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'shrink', value: false },
+  { name: 'untrusted', value: false },
+];
+
+const MODES = ['off', 'metadata', 'falloc', 'full'] as const;
+
+/** What was asked for, checked. */
+interface Request {
+  readonly filename: string;
+  readonly format: string | undefined;
+  /** Bytes to add or take away, or all that there are to be. */
+  readonly size: { readonly sign: '+' | '-' | ''; readonly bytes: bigint };
+  readonly preallocation: Preallocation;
+  readonly shrink: boolean;
+  readonly quiet: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const resize: Command = {
+  name: 'resize',
+  usage: 'resize [-q] [-f FMT] [--preallocation=MODE] [--shrink] FILENAME [+|-]SIZE',
+
+  async run(args, host) {
+    try {
+      const request = parseRequest(args);
+      const disk = await openWritable(host, request);
+      try {
+        await changeSize(disk, request);
+      } finally {
+        await disk.close();
+      }
+      if (!request.quiet) host.out('Image resized.\n');
+      return 0;
+    } catch (cause) {
+      if (!(cause instanceof HintedError)) throw cause;
+      host.error(cause.message);
+      host.note(cause.hintText);
+      return 1;
+    }
+  },
+};
+
+function parseRequest(args: readonly string[]): Request {
+  // The size comes last, whatever it looks like: `-1G` is no option.
+  const text = args.at(-1);
+  if (text === undefined || args.length < 2) throw new UsageError('Not enough arguments', true);
+  const parsed = parseCommandLine(args.slice(0, -1), OPTIONS);
+  const mode = valueGiven(parsed, 'preallocation') ?? 'off';
+  const preallocation = MODES.find((one) => one === mode);
+  if (!preallocation) throw new UsageError(`Invalid preallocation mode '${mode}'`);
+  const [filename, ...rest] = parsed.operands;
+  if (filename === undefined || rest.length > 0) {
+    throw new UsageError('Expecting image file name and size', true);
+  }
+  const sign = text.startsWith('+') ? '+' : text.startsWith('-') ? '-' : '';
+  return {
+    filename,
+    format: valueGiven(parsed, 'format'),
+    size: { sign, bytes: parseSizeParameter('size', text.slice(sign.length)) },
+    preallocation,
+    shrink: given(parsed, 'shrink'),
+    quiet: given(parsed, 'quiet'),
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+/** Opens the image for writing, and what it is backed by for reading. */
+function openWritable(host: Host, { filename, format, untrusted }: Request): Promise<WritableDisk> {
+  return explainOpen(filename, async () => {
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
+    }
+    const file = host.openFile(filename, { writable: true });
+    try {
+      claimImageFile(file, format, { use: 'write' });
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
+    const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
+    const disk = await openDisk(file, { format, gate, writable: true, cacheBytes: 2 ** 22 });
+    if (format === undefined && disk.format === 'raw') warnOfGuess(host, filename);
+    return disk;
+  });
+}
+
+async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
+  const { size, preallocation, shrink } = request;
+  const before = BigInt(disk.size);
+  const change = size.sign === '-' ? -size.bytes : size.bytes;
+  const bytes = BigInt.asIntN(64, size.sign === '' ? change : before + change);
+  if (bytes <= 0n) throw new UsageError('New image size must be positive');
+  if (bytes <= before && preallocation !== 'off') {
+    throw new UsageError('Preallocation can only be used for growing images');
+  }
+  if (bytes < before && !shrink) {
+    throw new UsageError(
+      'Use the --shrink option to perform a shrink operation.\n' +
+        "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
+        'Before performing such an operation, make sure there is no important data there.',
+    );
+  }
+  refuseTooLarge(disk, bytes);
+  try {
+    await disk.resize(Number(bytes), { preallocation });
+  } catch (cause) {
+    if (!isQcow2Error(cause) || disk.format !== 'raw') throw cause;
+    if (cause.cause === undefined) throw cause;
+    throw new UsageError(`Could not resize file: ${errnoText(cause.cause)}`);
+  }
+}
+
+/** Sizes that are no whole numbers here, or that no disk can have. */
+function refuseTooLarge(disk: WritableDisk, bytes: bigint): void {
+  const most = BigInt(VIRTUAL_BYTES_MAX);
+  if (bytes > most) throw new UsageError(`offset(${bytes}) exceeds maximum(${most})`);
+  if (disk.format === 'raw' && bytes > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new UsageError('Could not resize file: File too large');
+  }
+  if (bytes % 512n !== 0n && disk.format === 'qcow2') {
+    throw new UsageError('The new size must be a multiple of 512');
+  }
+}

@@ -1,0 +1,64 @@
+/** One command of the tool, run in this process and by qemu-img, in a folder. Node only. */
+import { isQcow2Error } from '../../src/base/errors.ts';
+import { type Command, type Host, UsageError } from '../../src/cli/command.ts';
+import { nodeHost } from '../../src/cli/host-node.ts';
+import { LOCK_HINT } from '../../src/storage/native-lock.ts';
+import { requireQemu } from '../oracle.ts';
+import { run } from '../tool.ts';
+
+/** What a run printed, and how it ended. */
+export interface Outcome {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+const realHost = nodeHost('qemu-img');
+const HINT = "Try 'qemu-img --help' for more information\n";
+
+/** The command in this process, with names of files read in a folder. */
+export async function ours(
+  command: Command,
+  folder: string,
+  args: readonly string[],
+): Promise<Outcome> {
+  const printed = { out: '', err: '' };
+  const inFolder = (path: string) =>
+    path === '' || path.startsWith('/') ? path : `${folder}/${path}`;
+  const strip = (text: string) => text.replaceAll(`${folder}/`, '');
+  const named = (line: string) => (line.startsWith(LOCK_HINT) ? line : `qemu-img: ${line}`);
+  const host: Host = Object.assign(Object.create(realHost), {
+    out: (text: string) => void (printed.out += text),
+    error: (message: string) => {
+      printed.err += strip(message.split('\n').map(named).join('\n')).concat('\n');
+    },
+    note: (text: string) => void (printed.err += strip(text)),
+    openFile: (path: string, options: object) => {
+      const file = realHost.openFile(inFolder(path), options);
+      return Object.defineProperty(file, 'name', { value: path });
+    },
+    exists: (path: string) => realHost.exists(inFolder(path)),
+    remove: (path: string) => realHost.remove(inFolder(path)),
+    realPath: (path: string) => realHost.realPath(inFolder(path)),
+  });
+  try {
+    return { code: await command.run(args, host), ...printed };
+  } catch (cause) {
+    if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
+    host.error(cause.message);
+    if (cause instanceof UsageError && cause.hint) host.note(HINT);
+    return { code: 1, ...printed };
+  }
+}
+
+/** The same by qemu-img. */
+export async function theirs(
+  name: string,
+  folder: string,
+  args: readonly string[],
+): Promise<Outcome> {
+  const { code, stdout, stderr } = await run(requireQemu().img, [name, ...args], {
+    cwd: folder,
+  });
+  return { code, out: stdout.toString(), err: stderr };
+}

@@ -1,0 +1,258 @@
+// `resize` must say what qemu-img says, and leave images that map, check and compare alike.
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import * as assert from 'uvu/assert';
+import { resize } from '../../src/cli/commands/resize.ts';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
+import { type Outcome, ours, theirs } from './image-command.ts';
+
+/** One image, and what is done to it, step by step. */
+interface Case {
+  /** Options of qemu-img's `create`, without the name. */
+  readonly image: string;
+  readonly size: string;
+  /** What is written before. */
+  readonly io?: readonly string[];
+  /** Bytes of a raw backing file that is full of ones. */
+  readonly backing?: number;
+  readonly snapshot?: boolean;
+  /** Arguments of `resize`, `image` among them. */
+  readonly steps: readonly string[];
+}
+
+const oneOf = ({ image, size }: Case) => `${image} ${size}`;
+
+async function makeImage(folder: string, one: Case): Promise<void> {
+  const cwd = folder;
+  const backing = one.backing === undefined ? [] : ['-b', 'base', '-F', 'raw'];
+  if (one.backing !== undefined) writeFileSync(`${folder}/base`, Buffer.alloc(one.backing, 1));
+  const args = one.image === '' ? [] : one.image.split(' ');
+  await qemuImg(['create', '-q', ...args, ...backing, 'image', one.size], { cwd });
+  if (one.io) await qemuIo('image', one.io, { cwd });
+  if (!one.snapshot) return;
+  await qemuImg(['snapshot', '-c', 'one', 'image'], { cwd });
+  if (one.io) await qemuIo('image', one.io, { cwd });
+}
+
+/** One entry of `map --output=json`. */
+interface Mapped {
+  readonly start: number;
+  readonly length: number;
+  readonly depth: number;
+  readonly present: boolean;
+  readonly data: boolean;
+  readonly offset?: number;
+}
+
+/** What qemu-img sees in an image, and the sizes of its files, as lines. */
+async function describe(folder: string): Promise<string[]> {
+  const cwd = folder;
+  const { img } = requireQemu();
+  const [map, check] = await Promise.all([
+    run(img, ['map', '--output=json', 'image'], { cwd }),
+    run(img, ['check', 'image'], { cwd }),
+  ]);
+  assert.is(check.code, 0, check.stderr + check.stdout.toString());
+  const files = readdirSync(folder).map((name) => `${name} ${statSync(`${folder}/${name}`).size}`);
+  return [...joined(JSON.parse(map.stdout.toString())), check.stdout.toString(), ...files];
+}
+
+/** The map without what it tells of holes in the file, which file systems make as they like. */
+function joined(map: readonly Mapped[]): string[] {
+  const lines: string[] = [];
+  let last: Mapped | undefined;
+  for (const { start, length, depth, present, data, offset } of map) {
+    const kind = `${depth} ${present} ${data}`;
+    const place = offset === undefined ? undefined : offset - start;
+    const before = last && `${last.depth} ${last.present} ${last.data}`;
+    const placed = last?.offset === undefined ? undefined : last.offset - last.start;
+    if (last === undefined || before !== kind || placed !== place) {
+      lines.push(`${start}: ${kind} ${offset ?? ''}`);
+    }
+    last = { start, length, depth, present, data, ...(offset === undefined ? {} : { offset }) };
+  }
+  return lines;
+}
+
+/** The first line that differs. */
+function firstDifference(left: readonly string[], right: readonly string[]): string {
+  const at = right.findIndex((line, index) => line !== left[index]);
+  if (at < 0) return left.length === right.length ? '' : `more: ${left[right.length]}`;
+  return `${left[at]} and not ${right[at]}`;
+}
+
+/** Both tools take the same steps, each on a copy; after each step the images are alike. */
+async function sameSteps(one: Case): Promise<void> {
+  await inScratch(async (folder) => {
+    const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
+    for (const made of folders) mkdirSync(made);
+    await makeImage(folders[1], one);
+    for (const name of readdirSync(folders[1])) {
+      copyFileSync(`${folders[1]}/${name}`, `${folders[0]}/${name}`);
+    }
+    for (const [index, step] of one.steps.entries()) {
+      const title = `${oneOf(one)}: ${one.steps.slice(0, index + 1).join(', ')}`;
+      const args = step.split(' ');
+      const [mine, expected] = await Promise.all([
+        ours(resize, folders[0], args),
+        theirs('resize', folders[1], args),
+      ]);
+      assert.equal(mine, expected, title);
+      const [left, right] = await Promise.all([describe(folders[0]), describe(folders[1])]);
+      assert.is(firstDifference(left, right), '', title);
+    }
+    await sameBytes(folder, one);
+  });
+}
+
+/** What both disks read as. QEMU looks for data files in the working directory. */
+async function sameBytes(folder: string, one: Case): Promise<void> {
+  if (one.image.includes('data_file')) {
+    const [left, right] = ['ours', 'theirs'].map((name) => readFileSync(`${folder}/${name}/data`));
+    assert.is(difference(left as Buffer, right as Buffer), '', oneOf(one));
+    return;
+  }
+  const args = ['compare', '-q', 'ours/image', 'theirs/image'];
+  assert.is((await run(requireQemu().img, args, { cwd: folder })).code, 0, oneOf(one));
+}
+
+const test = qemuSuite('resize, against qemu-img');
+
+const IO = ['write -P 1 0 300k', 'write -P 2 1M 70k', 'write -z 2M 1M', 'write -P 3 5M 1M'];
+const LAYOUTS = ['', 'cluster_size=512', 'cluster_size=4k,refcount_bits=64', 'compat=0.10'];
+LAYOUTS.push('cluster_size=2M', 'extended_l2=on', 'lazy_refcounts=on,cluster_size=1k');
+const qcow2 = (layout: string) => (layout === '' ? '-f qcow2' : `-f qcow2 -o ${layout}`);
+
+test('growing', async () => {
+  await eachAtOnce(LAYOUTS, async (layout) => {
+    const steps = ['image +1M', 'image 20M', '-q image +512', 'image +3G', '-f qcow2 image +0'];
+    await sameSteps({ image: qcow2(layout), size: '9000448', io: IO, steps });
+  });
+});
+
+test('shrinking, down to nothing', async () => {
+  await eachAtOnce(LAYOUTS, async (layout) => {
+    // Whole clusters: what QEMU leaves behind the end of one comes back when the disk grows.
+    const steps = ['--shrink image 6M', '--shrink image -4M', 'image +6M', '--shrink image 512'];
+    await sameSteps({ image: qcow2(layout), size: '8M', io: IO, steps });
+    const preallocated = [layout, 'preallocation=metadata'].filter(Boolean).join(',');
+    await sameSteps({ image: qcow2(preallocated), size: '40M', steps: ['--shrink image 8M'] });
+  });
+});
+
+test('shrinking and growing with snapshots', async () => {
+  await eachAtOnce(['', 'cluster_size=512', 'extended_l2=on'], async (layout) => {
+    const steps = ['--shrink image 4M', 'image 7M', 'image 64M', '--shrink image 512'];
+    await sameSteps({ image: qcow2(layout), size: '8M', io: IO, snapshot: true, steps });
+  });
+  await sameSteps({
+    image: qcow2('compat=0.10'),
+    size: '8M',
+    snapshot: true,
+    steps: ['image 9M', '--shrink image 1M'],
+  });
+});
+
+test('growing with preallocation', async () => {
+  await eachAtOnce(LAYOUTS, async (layout) => {
+    for (const mode of ['metadata', 'falloc', 'full']) {
+      for (const size of layout === '' ? ['1M', '1000448'] : ['1000448']) {
+        const steps = [`--preallocation=${mode} image 3M`, '--shrink image 2M'];
+        const io = ['write -P 1 0 10k', 'write -P 5 900k 64k'];
+        await sameSteps({ image: qcow2(layout), size, io, steps });
+      }
+    }
+  });
+  await sameSteps({
+    image: '-f qcow2',
+    size: '20M',
+    io: ['write 10M 10M'],
+    steps: [
+      '--shrink image 1M',
+      '--preallocation=falloc image +1M',
+      '--preallocation=full image 2G',
+    ],
+  });
+});
+
+test('growing over a backing file', async () => {
+  await eachAtOnce(['', 'cluster_size=4k', 'extended_l2=on'], async (layout) => {
+    for (const mode of ['off', 'metadata', 'falloc', 'full']) {
+      for (const size of mode === 'off' ? ['1M', '1000448'] : ['1000448']) {
+        const steps = [`--preallocation=${mode} image 6M`, '--shrink image 2M'];
+        const io = ['write -P 7 100k 1k'];
+        await sameSteps({ image: qcow2(layout), size, io, backing: 4 * 2 ** 20, steps });
+      }
+    }
+    await sameSteps({ image: qcow2(layout), size: '4M', backing: 2 ** 20, steps: ['image 5M'] });
+  });
+});
+
+test('external data files', async () => {
+  await eachAtOnce(['on', 'off'], async (raw) => {
+    for (const mode of ['off', 'metadata', 'falloc', 'full']) {
+      const steps = ['--shrink image 99840', `--preallocation=${mode} image 1M`, 'image 2M'];
+      const image = qcow2(`data_file=data,data_file_raw=${raw}`);
+      await sameSteps({ image, size: '3M', io: ['write -P 1 0 2M'], steps });
+    }
+  });
+});
+
+test('raw images', async () => {
+  await inScratch(async (folder) => {
+    const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
+    for (const one of folders) {
+      mkdirSync(one);
+      writeFileSync(`${one}/image`, 'hello');
+      truncateSync(`${one}/image`, 100_000);
+    }
+    const steps = ['image +1000', '-f raw image +100', '-f raw image 1M', '-f raw image -1k'];
+    steps.push('-f raw --shrink image -1000', '-f raw --preallocation=falloc image +1M');
+    steps.push('-f raw --preallocation=full image 5M', '-f raw --preallocation=metadata image 6M');
+    steps.push('-f raw --preallocation=full --shrink image 1M', '-f raw --shrink image 1');
+    steps.push('-f raw image 7E', '-f raw image 8E', '-f raw image 0', '-f qcow2 image 1M');
+    for (const step of steps) {
+      const args = step.split(' ');
+      const [mine, expected] = await Promise.all([
+        ours(resize, folders[0], args),
+        theirs('resize', folders[1], args),
+      ]);
+      assert.equal(mine, expected, step);
+      const [left, right] = folders.map((one) => statSync(`${one}/image`).size);
+      assert.is(left, right, step);
+    }
+  });
+});
+
+test('command lines that are wrong', async () => {
+  const lines = ['', 'image', '-q', 'image 1M 2M', '-f bogus image 2M', 'missing 2M', '. 2M'];
+  lines.push('--preallocation=foo image 2M', '--preallocation image', '--bogus image 2M');
+  lines.push('-U image 2M', '--shrink image', 'image --shrink', '-f', 'overlay 2M', 'none/x 1M');
+  for (const size of ['foo', '+foo', '', '+', '-', '++1M', '+-1M', '1.3', '1000', '+1000', '16E']) {
+    lines.push(`image ${size}`);
+  }
+  for (const size of ['-10M', '5k', '7E', '+7E', '8E', '15E', '0', '9223372036854775000']) {
+    lines.push(`image ${size}`, `--shrink image ${size}`);
+  }
+  lines.push('--preallocation=full image +0', '--preallocation=full --shrink image 1k');
+  await inScratch(async (folder) => {
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'image', '1M'], { cwd: folder });
+    const overlay = ['-q', '-f', 'qcow2', '-u', '-b', 'gone', '-F', 'raw', 'overlay', '1M'];
+    await qemuImg(['create', ...overlay], { cwd: folder });
+    for (const line of lines) {
+      const args = line === '' ? [] : line.split(' ');
+      const expected: Outcome = await theirs('resize', folder, args);
+      assert.equal(await ours(resize, folder, args), expected, `resize ${line}`);
+    }
+  });
+});
+
+test.run();
