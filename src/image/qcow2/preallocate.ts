@@ -246,27 +246,38 @@ async function makeRefcountArea(
   const tableClusters = (entries * 8) / clusterSize;
   const end = tableAt + tableClusters;
   for (const [index, slot] of made.entries()) table[slot] = (start + index) * clusterSize;
-  for (let slot = firstSlot; slot < blocks; slot++) {
-    const host = table[slot] as number;
-    if (made.includes(slot)) {
-      await refcountBlocks.create(host);
-      store.overlap.moved('refcount-block', 0, host);
-    } else {
-      await refcountBlocks.load(host, host);
+  const fresh = new Set(made);
+  try {
+    for (let slot = firstSlot; slot < blocks; slot++) {
+      const host = table[slot] as number;
+      if (fresh.has(slot)) {
+        await refcountBlocks.create(host);
+        store.overlap.moved('refcount-block', 0, host);
+      } else {
+        await refcountBlocks.load(host, host);
+      }
+      const { view, at } = refcountBlocks.bytesAt(host);
+      const stop = Math.min((slot + 1) * perBlock, end);
+      for (let cluster = Math.max(slot * perBlock, start); cluster < stop; cluster++) {
+        putRefcount(view, at, cluster % perBlock, refcountOrder, 1);
+      }
+      refcountBlocks.markDirty(host);
     }
-    const { view, at } = refcountBlocks.bytesAt(host);
-    const stop = Math.min((slot + 1) * perBlock, end);
-    for (let cluster = Math.max(slot * perBlock, start); cluster < stop; cluster++) {
-      putRefcount(view, at, cluster % perBlock, refcountOrder, 1);
+    await refcountBlocks.writeDirty();
+    const bytes = new Uint8Array(entries * 8);
+    const view = viewOf(bytes);
+    for (const [slot, host] of table.entries()) serializeRefcountTableEntry(view, slot * 8, host);
+    await store.storage.write(tableAt * clusterSize, bytes);
+    await store.order.flushStorage();
+  } catch (cause) {
+    // No table names them: what others put there is no longer a block's place.
+    for (const slot of made) {
+      const host = table[slot] as number;
+      refcountBlocks.drop(host);
+      store.overlap.moved('refcount-block', host, 0);
     }
-    refcountBlocks.markDirty(host);
+    throw cause;
   }
-  await refcountBlocks.writeDirty();
-  const bytes = new Uint8Array(entries * 8);
-  const view = viewOf(bytes);
-  for (const [slot, host] of table.entries()) serializeRefcountTableEntry(view, slot * 8, host);
-  await store.storage.write(tableAt * clusterSize, bytes);
-  await store.order.flushStorage();
 
   const { refcountTableOffset: oldAt, refcountTableClusters: oldClusters } = store.header;
   const fields = new Uint8Array(12);

@@ -133,13 +133,13 @@ async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
   const { store, allocator } = parts;
   const { clusterSize, refcountBlockEntries } = store.geometry;
   const { refcountTable } = store;
-  const unused: number[] = [];
+  const unused = new Set<number>();
   for (const [slot, host] of refcountTable.entries()) {
-    if (host !== 0 && (await countsNothing(parts, slot, host))) unused.push(slot);
+    if (host !== 0 && (await countsNothing(parts, slot, host))) unused.add(slot);
   }
-  if (unused.length === 0) return;
+  if (unused.size === 0) return;
   await store.order.flush();
-  const kept = refcountTable.map((host, slot) => (unused.includes(slot) ? 0 : host));
+  const kept = refcountTable.map((host, slot) => (unused.has(slot) ? 0 : host));
   const bytes = new Uint8Array(kept.length * 8);
   const view = viewOf(bytes);
   for (const [slot, host] of kept.entries()) serializeRefcountTableEntry(view, slot * 8, host);
