@@ -9,7 +9,7 @@ import { PagedBytes } from '../image/paged-bytes.ts';
 import { checkQcow2 } from '../image/qcow2-check.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
+import { eachAtOnce, inScratch, oftenEnough, qemuImg, qemuIo, run } from '../tool.ts';
 import {
   describe,
   type ImageSetting,
@@ -89,7 +89,7 @@ test('an encrypted image counts its encryption header', () =>
     const secret = ['--object', 'secret,id=s,data=letmein'];
     const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
     const create = ['create', '-q', '-f', 'qcow2', ...secret, '-o', options, 'a.qcow2', '1M'];
-    await qemuImg(create, { cwd: folder });
+    await oftenEnough(() => qemuImg(create, { cwd: folder }));
     const { corruptions, leaks } = ours(folder, 'a.qcow2');
     assert.equal({ corruptions, leaks }, { corruptions: [], leaks: 0 });
   }));

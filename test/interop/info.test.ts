@@ -21,7 +21,7 @@ import {
 } from '../format/image-builder.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
-import { eachAtOnce, inScratch, qemuImg, qemuIo, run, tool } from '../tool.ts';
+import { eachAtOnce, inScratch, oftenEnough, qemuImg, qemuIo, run, tool } from '../tool.ts';
 
 /** What a run printed, and how it ended. */
 interface Printed {
@@ -326,18 +326,6 @@ test(
     }
   }),
 );
-
-/** QEMU measures its own speed for the key's iterations, and on a busy machine it cannot. */
-async function oftenEnough(work: () => Promise<unknown>): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await work();
-      return;
-    } catch (cause) {
-      if (attempt === 20 || !/CPU usage/.test(String(cause))) throw cause;
-    }
-  }
-}
 
 test(
   'backing files: relative, absolute, elsewhere, with protocols, without a format',
