@@ -10,3 +10,4 @@ export { refcountGet, refcountSet } from './refcount-get-set';
 export { refcountFreeRuns } from './refcount-scan';
 export { inflate } from './inflate';
 export { zstdDecode } from './zstd-decode';
+export { zstdEncode } from './zstd-encode';

@@ -1,6 +1,6 @@
 /** A kernel against its TypeScript twin: the same call on the same bytes, taking turns. */
-import type { Kernels } from '../../src/kernels/kernels.ts';
 import { builds } from '../../test/kernels/builds.ts';
+import type { Twinned } from '../../test/kernels/twin/kernels.ts';
 
 /** Rounds of each side; the median of an odd number is one of them. */
 const ROUNDS = 61;
@@ -29,10 +29,10 @@ export interface Race {
   readonly count: number;
   readonly unit: 'entry' | 'range' | 'bit' | 'byte';
   readonly fill: () => void;
-  readonly call: (kernels: Kernels) => number;
+  readonly call: (kernels: Twinned) => number;
 }
 
-function milliseconds(call: (kernels: Kernels) => number, kernels: Kernels, times: number): number {
+function milliseconds(call: (kernels: Twinned) => number, kernels: Twinned, times: number): number {
   const start = performance.now();
   for (let i = 0; i < times; i++) call(kernels);
   return performance.now() - start;

@@ -1,6 +1,6 @@
 /**
  * Compressing one cluster the way that other readers of qcow2 take: raw deflate with a 4 KiB
- * window, or one zstd frame. The encoders are loaded when the first cluster is compressed.
+ * window, or one zstd frame.
  */
 import type { ClusterCodec } from './codec.ts';
 import { deflateCluster } from './deflate.ts';
@@ -11,6 +11,7 @@ export async function compressCluster(
   codec: ClusterCodec,
   cluster: Uint8Array,
 ): Promise<Uint8Array | undefined> {
-  const stream = codec === 'zstd' ? await zstdCluster(cluster) : await deflateCluster(cluster);
+  if (codec === 'zstd') return zstdCluster(cluster);
+  const stream = await deflateCluster(cluster);
   return stream.length < cluster.length ? stream : undefined;
 }

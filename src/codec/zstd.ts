@@ -1,25 +1,28 @@
-/** zstd for writing: libzstd compiled to WebAssembly. */
+/** zstd for writing, by the kernel. */
+import { type Region, Workspace } from '../kernels/arena.ts';
 
-import { Qcow2Error } from '../base/errors.ts';
-
-/** libzstd's default, which is QEMU's. */
+/** zstd's default, which is QEMU's. */
 const LEVEL = 3;
 
-let ready: Promise<(bytes: Uint8Array, level: number) => Uint8Array> | undefined;
+const CLUSTER_BYTES_MAX = 0x200000;
 
-async function load() {
-  // In a page the package looks for its module by an address that it does not know.
-  if (!('process' in globalThis)) {
-    throw new Qcow2Error('UNSUPPORTED', 'zstd clusters cannot be written in browsers yet');
-  }
-  const { init, compress } = await import('@bokuweb/zstd-wasm');
-  await init();
-  return compress;
+let regions: { readonly plain: Region; readonly stored: Region } | undefined;
+
+function reserve() {
+  const workspace = new Workspace();
+  return {
+    plain: workspace.reserve(CLUSTER_BYTES_MAX),
+    stored: workspace.reserve(CLUSTER_BYTES_MAX),
+  };
 }
 
-/** One cluster as a zstd frame. */
-export async function zstdCluster(cluster: Uint8Array): Promise<Uint8Array> {
-  ready ??= load();
-  const compress = await ready;
-  return compress(cluster, LEVEL);
+/** One cluster as a zstd frame; undefined where that would not be smaller. */
+export function zstdCluster(cluster: Uint8Array): Uint8Array | undefined {
+  regions ??= reserve();
+  const { plain, stored } = regions;
+  plain.bytes.set(cluster);
+  const { kernels } = plain;
+  const max = cluster.length - 1;
+  const length = kernels.zstdEncode(plain.at, cluster.length, stored.at, max, LEVEL);
+  return length > 0 ? stored.bytes.slice(0, length) : undefined;
 }

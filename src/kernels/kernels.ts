@@ -97,6 +97,15 @@ export interface Kernels {
   zstdDecode(src: number, srcBytes: number, dst: number, dstBytes: number): number;
 
   /**
+   * Encodes bytes as one zstd frame (RFC 8878) that states its content's size, has no checksum and
+   * needs no window beyond the content: what QEMU writes.
+   * @param srcBytes at most 4 MiB
+   * @param level 1 (fastest) to 9 (smallest); what lies beyond counts as the next of them
+   * @returns the frame's bytes, 0 where it would be longer than `dstMax`, or MISUSE
+   */
+  zstdEncode(src: number, srcBytes: number, dst: number, dstMax: number, level: number): number;
+
+  /**
    * Finds the parts of a buffer that are not zero. The buffer is cut into granules of `granule`
    * bytes (a power of two, >= 512), the first of which is short by `phase` bytes (`phase` = how
    * far into a granule the buffer starts) and the last of which may be cut short. Adjacent

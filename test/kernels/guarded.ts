@@ -3,8 +3,9 @@
  * every byte that a kernel leaves alone is known.
  */
 import * as assert from 'uvu/assert';
-import { ARENA_BASE, type Kernels } from '../../src/kernels/kernels.ts';
+import { ARENA_BASE } from '../../src/kernels/kernels.ts';
 import { builds } from './builds.ts';
+import type { Twinned } from './twin/kernels.ts';
 
 /** Start of the inputs. Tests add a few bytes to it: no kernel asks for an alignment. */
 export const IN = ARENA_BASE;
@@ -51,7 +52,7 @@ function firstDifference(a: Uint8Array, b: Uint8Array): number {
 export function agree(
   what: string,
   size: number,
-  call: (kernels: Kernels, out: number) => number,
+  call: (kernels: Twinned, out: number) => number,
   prepare: () => void = () => undefined,
 ): number {
   arm(size);

@@ -27,7 +27,6 @@ const MAY_IMPORT_NODE =
 /** Each package is imported by one file. */
 const PACKAGES: Record<string, string> = {
   pako: 'src/codec/deflate.ts',
-  '@bokuweb/zstd-wasm': 'src/codec/zstd.ts',
   koffi: 'src/storage/native-libc.ts',
 };
 

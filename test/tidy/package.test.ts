@@ -6,10 +6,9 @@ import * as assert from 'uvu/assert';
 
 /**
  * Packages that come along when the library is installed. All else is bundled or for development.
- * koffi is optional: without it there are no locks and no holes. zstd-wasm is what compresses with
- * zstd until an encoder of our own does.
+ * koffi is optional: without it there are no locks and no holes.
  */
-const DEPENDENCIES: string[] = ['@bokuweb/zstd-wasm', 'koffi'];
+const DEPENDENCIES: string[] = ['koffi'];
 /** What `qcow2-img --version` has to load and parse. Subcommands come when they are asked for. */
 const STARTUP_BYTES_MAX = 100_000;
 

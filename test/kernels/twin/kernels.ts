@@ -15,8 +15,14 @@ import { refcountFreeRuns } from './refcount-scan.ts';
 import { dataRanges } from './zero-detect.ts';
 import { zstdDecode } from './zstd-decode.ts';
 
+/** Kernels that have no twin: many streams are right, and decoders tell which. */
+export type Encoders = 'zstdEncode';
+
+/** The kernels whose every result is determined. */
+export type Twinned = Omit<Kernels, Encoders>;
+
 /** Binds the twins to a memory. */
-export function twinKernels(memory: WebAssembly.Memory): Kernels {
+export function twinKernels(memory: WebAssembly.Memory): Twinned {
   return {
     memory,
     inflate: inflate(memory),
