@@ -1,10 +1,7 @@
 /** `create`: a new raw or qcow2 image. */
 import { alignUp } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
-import type { Preallocation } from '../../image/disk.ts';
 import { type Format, isFormat, openDisk } from '../../image/open.ts';
-import { checkCreateOptions, type Qcow2CreateOptions } from '../../image/qcow2/create.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../../storage/node-file.ts';
@@ -23,6 +20,7 @@ import {
 } from '../option-list.ts';
 import { given, type OptionSpec, type ParsedOptions, valueGiven } from '../options.ts';
 import { pathGate, resolveName } from '../path-gate.ts';
+import { qcow2Options, SIZE_LIMIT, textOf } from '../qcow2-options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
@@ -33,8 +31,6 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'options', short: 'o', value: true },
   { name: 'untrusted', value: false },
 ];
-
-const SIZE_LIMIT = 2n ** 63n;
 
 /** What was asked for, as far as the command line alone says. */
 interface Request {
@@ -239,14 +235,6 @@ function openTarget(host: Host, path: string, create: boolean): NodeFileStorage 
   }
 }
 
-function textOf(values: ListValues, name: string, preset: string): string {
-  return values.get(name)?.text ?? preset;
-}
-
-function isOn(values: ListValues, name: string): boolean {
-  return values.get(name)?.number === 1n;
-}
-
 async function createRaw(host: Host, { values, path }: Plan): Promise<void> {
   const modes = ['off', 'metadata', 'falloc', 'full'] as const;
   const mode = textOf(values, 'preallocation', 'off');
@@ -315,106 +303,5 @@ async function createQcow2(host: Host, { values, path }: Plan): Promise<void> {
   } catch (cause) {
     dropNew(host, [target, data]);
     throw isTooLarge(cause) ? tooLarge('qcow2') : cause;
-  }
-}
-
-/** The value of an option that has few. */
-function oneOf<T extends string>(
-  values: ListValues,
-  name: string,
-  { choices, preset, label }: { choices: Record<string, T>; preset: T; label: string },
-): T {
-  const text = values.get(name)?.text;
-  if (text === undefined) return preset;
-  if (!Object.hasOwn(choices, text)) {
-    throw new UsageError(`Parameter '${label}' does not accept value '${text}'`);
-  }
-  return choices[text] as T;
-}
-
-/** @throws UsageError, Qcow2Error for what does not go together, in QEMU's order */
-function qcow2Options(values: ListValues, dataPath: string | undefined): Qcow2CreateOptions {
-  refuseEncryptionTwice(values);
-  const version = oneOf(values, 'compat', {
-    choices: { '0.10': '2', v2: '2', '1.1': '3', v3: '3' },
-    preset: '3',
-    label: 'version',
-  });
-  const backingName = values.get('backing_file')?.text;
-  const backingFormat = values.get('backing_fmt')?.text;
-  if (backingFormat !== undefined && !isFormat(backingFormat)) {
-    throw new UsageError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
-  }
-  const encryption = encryptionOf(values);
-  const preallocation = oneOf<Preallocation>(values, 'preallocation', {
-    choices: { off: 'off', metadata: 'metadata', falloc: 'falloc', full: 'full' },
-    preset: 'off',
-    label: 'preallocation',
-  });
-  const compression = oneOf(values, 'compression_type', {
-    choices: { zlib: 'deflate', zstd: 'zstd' },
-    preset: 'deflate',
-    label: 'compression-type',
-  });
-  const raw = isOn(values, 'data_file_raw');
-  const { number: clusterSize = 65536n } = values.get('cluster_size') ?? {};
-  const { number: refcountBits = 16n } = values.get('refcount_bits') ?? {};
-  const options: Qcow2CreateOptions = {
-    size: 0,
-    version: version === '2' ? 2 : 3,
-    clusterSize: Number(clusterSize),
-    refcountBits: Number(refcountBits),
-    lazyRefcounts: isOn(values, 'lazy_refcounts'),
-    extendedL2: isOn(values, 'extended_l2'),
-    compression,
-    preallocation,
-    ...(backingName === undefined
-      ? {}
-      : { backing: { name: backingName, ...(backingFormat ? { format: backingFormat } : {}) } }),
-    ...(dataPath === undefined ? {} : { dataFile: { name: dataPath, raw } }),
-  };
-  // Sizes come last, and where they are too large for any disk, in other words.
-  checkCreateOptions(options, {
-    backingFormat: backingFormat !== undefined && backingName === undefined,
-    dataFileRaw: raw && dataPath === undefined,
-  });
-  if (encryption) {
-    throw new Qcow2Error('UNSUPPORTED', 'Encrypted images cannot be created yet');
-  }
-  refuseSize(values);
-  const sized = { ...options, size: Number(values.get('size')?.number) };
-  checkCreateOptions(sized);
-  return sized;
-}
-
-function refuseEncryptionTwice(values: ListValues): void {
-  if (values.has('encryption') && values.has('encrypt.format')) {
-    const names = "'encrypt.format' and its alias 'encryption'";
-    throw new UsageError(`${names} can't be used at the same time`);
-  }
-}
-
-/** The image is to be encrypted. */
-function encryptionOf(values: ListValues): boolean {
-  const format = values.get('encrypt.format')?.text;
-  if (format !== undefined && format !== 'aes' && format !== 'luks') {
-    throw new UsageError(`Parameter 'format' does not accept value '${format}'`);
-  }
-  const encrypted = format !== undefined || isOn(values, 'encryption');
-  if (!encrypted && [...values.keys()].some((name) => name.startsWith('encrypt.'))) {
-    throw new UsageError("Parameter 'encrypt.format' is missing");
-  }
-  return encrypted;
-}
-
-/** Sizes that no disk can have, with all their digits. */
-function refuseSize(values: ListValues): void {
-  const bytes = ((values.get('size')?.number ?? 0n) + 511n) & ~511n;
-  const most = BigInt(VIRTUAL_BYTES_MAX);
-  if (bytes >= SIZE_LIMIT) {
-    throw new UsageError('Could not resize image: Image size cannot be negative');
-  }
-  if (bytes > most) {
-    throw new UsageError(`Could not resize image: offset(${bytes}) exceeds maximum(${most})`);
   }
 }
