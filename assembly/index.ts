@@ -11,3 +11,4 @@ export { refcountFreeRuns } from './refcount-scan';
 export { inflate } from './inflate';
 export { zstdDecode } from './zstd-decode';
 export { zstdEncode } from './zstd-encode';
+export { deflate } from './deflate';

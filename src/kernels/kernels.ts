@@ -13,15 +13,16 @@
 export const ARENA_BASE = 0x100000;
 
 /**
- * Bytes past the end of an input that a decoder may read (never write): callers keep this much of
- * the memory mapped behind every compressed input. What the bytes hold makes no difference.
+ * Bytes past the end of an input that a codec may read (never write): callers keep this much of
+ * the memory mapped behind every input of a codec. What the bytes hold makes no difference.
  */
 export const INPUT_SLACK = 64;
 
 /**
- * What the metadata kernels return, having touched nothing, for arguments that no correct caller
- * passes: a buffer outside of the arena or the memory, a cluster size outside 9–21, a refcount
- * order above 6. It is the caller's bug, never a fact about the image.
+ * What encoders and the metadata kernels return, having touched nothing, for arguments that no
+ * correct caller passes: a buffer outside of the arena or the memory, a cluster size outside 9–21,
+ * a refcount order above 6, a level that there is not. It is the caller's bug, never a fact about
+ * the image.
  */
 export const MISUSE = -0x8000_0000;
 
@@ -104,6 +105,15 @@ export interface Kernels {
    * @returns the frame's bytes, 0 where it would be longer than `dstMax`, or MISUSE
    */
   zstdEncode(src: number, srcBytes: number, dst: number, dstMax: number, level: number): number;
+
+  /**
+   * Deflates bytes to one raw stream (RFC 1951). Distances are below 4096, which is as far as
+   * QEMU's reader looks back. The same bytes at the same level give the same stream, always.
+   * The input needs `INPUT_SLACK` behind it.
+   * @param level 1 (fastest) to 9 (smallest)
+   * @returns bytes of the stream, or 0 where they would be more than `dstMax`
+   */
+  deflate(src: number, srcBytes: number, dst: number, dstMax: number, level: number): number;
 
   /**
    * Finds the parts of a buffer that are not zero. The buffer is cut into granules of `granule`

@@ -4,7 +4,6 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
-import { compressCluster } from '../../codec/compress.ts';
 import { freeCell, writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 
@@ -36,14 +35,8 @@ export async function writeCompressedGuest(
 }
 
 async function writeOne(parts: WriteParts, guest: number, part: Uint8Array): Promise<void> {
-  const { store, codec } = parts;
-  const { clusterSize } = store.geometry;
-  let cluster = part;
-  if (part.length < clusterSize) {
-    cluster = new Uint8Array(clusterSize);
-    cluster.set(part);
-  }
-  const stream = await compressCluster(codec, cluster);
+  const { store } = parts;
+  const stream = parts.compressor.compress(part);
   if (stream === undefined) return writeRange(parts, guest, part);
   const host = await store.lock.run(async () => {
     // The L2 table first, as QEMU does: the layout of the file is the same.

@@ -1,10 +1,10 @@
 /** What the verbs that change an image share. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import type { RangeLock } from '../../base/locks.ts';
-import type { ClusterCodec } from '../../codec/codec.ts';
 import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Disk } from '../disk.ts';
 import type { Allocator } from './allocate.ts';
+import type { ClusterCompressor } from './cluster-compressor.ts';
 import type { L2Tables } from './l2-tables.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { GuestReader } from './read.ts';
@@ -18,7 +18,7 @@ export interface WriteParts {
   readonly tables: L2Tables;
   readonly reader: GuestReader;
   readonly backing: Disk | undefined;
-  readonly codec: ClusterCodec;
+  readonly compressor: ClusterCompressor;
   /** Guest ranges that requests are working on, whole clusters. */
   readonly ranges: RangeLock;
   /** The data file is kept a raw image of the disk: zeros must be written there too. */

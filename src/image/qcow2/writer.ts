@@ -12,6 +12,7 @@ import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
+import { ClusterCompressor } from './cluster-compressor.ts';
 import { discardGuest } from './discard.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
@@ -97,7 +98,7 @@ export class ImageWriter {
       tables,
       reader,
       backing,
-      codec: metadata.header.compression,
+      compressor: new ClusterCompressor(metadata.header.compression, metadata.geometry.clusterSize),
       ranges,
       rawDataFile:
         metadata.dataFile && hasFeature(metadata.header.autoclear, Autoclear.rawDataFile),

@@ -16,7 +16,7 @@ import { dataRanges } from './zero-detect.ts';
 import { zstdDecode } from './zstd-decode.ts';
 
 /** Kernels that have no twin: many streams are right, and decoders tell which. */
-export type Encoders = 'zstdEncode';
+export type Encoders = 'deflate' | 'zstdEncode';
 
 /** The kernels whose every result is determined. */
 export type Twinned = Omit<Kernels, Encoders>;

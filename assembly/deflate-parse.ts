@@ -1,0 +1,123 @@
+// Cuts the input into literals and matches, position by position: the longest match at hand is
+// taken (greedy), or only if the next positions have no better one (lazy).
+
+import { findMatch, insertPosition } from './deflate-matches';
+import { CHUNK, SEQUENCES } from './deflate-scratch';
+import {
+  BYTES, clearCounts, countOne, DIST_COUNTS, FROM, SEGMENT, segment, SEQUENCES_END, SEQUENCES_FROM,
+} from './deflate-segments';
+import { distSymbol, lengthIndex, MATCH_MAX } from './deflate-symbols';
+
+// After this many literals in a row most positions are not searched any more.
+// @ts-ignore: decorator
+@inline const RUN_PATIENCE: u32 = 7;
+
+/** Stores a sequence and counts its match. */
+// @ts-ignore: decorator
+@inline
+function putMatch(to: usize, counts: usize, run: u32, length: u32, distance: u32): void {
+  const symbol = distSymbol(distance);
+  store<u32>(to, run | (length << 20));
+  store<u32>(to, distance | (symbol << 16), 4);
+  countOne(counts + (<usize>lengthIndex(length) << 2) + 257 * 4);
+  countOne(counts + DIST_COUNTS + (<usize>symbol << 2));
+}
+
+/** Counts a literal. */
+// @ts-ignore: decorator
+@inline
+function putLiteral(counts: usize, at: usize): void {
+  countOne(counts + (<usize>load<u8>(at) << 2));
+}
+
+/** Bits of the distance, for comparing matches. */
+// @ts-ignore: decorator
+@inline
+function distBits(match: u32): u32 {
+  return 31 - clz(match & 0xffff);
+}
+
+// Parses until `end` (or up to a match behind it) into a record. Returns the position reached.
+function parseSegment(
+  record: usize, src: usize, from: u32, end: u32, srcBytes: u32, sequences: usize,
+  minLength: u32, depth: u32, nice: u32, lazy: u32, shift: u32,
+): u32 {
+  clearCounts(record);
+  let pos = from;
+  let run: u32 = 0;
+  let to = sequences;
+  // Positions at which four bytes can be read.
+  const searchEnd: u32 = srcBytes < 4 ? 0 : min(end, srcBytes - 3);
+  while (pos < searchEnd) {
+    let limit = min(MATCH_MAX, srcBytes - pos);
+    let match = findMatch(src, pos, minLength - 1, depth, min(nice, limit), limit, shift);
+    if (match == 0 || (match >= (3 << 16) + 1024 && match < (4 << 16))) {
+      // What does not match for long does not match: look at fewer and fewer of its positions.
+      let step = min(1 + (run >> RUN_PATIENCE), searchEnd - pos);
+      run += step;
+      do putLiteral(record, src + pos++); while (--step);
+      continue;
+    }
+    let length = match >> 16;
+    let known: u32 = 1;
+    while (length < lazy && pos + 1 < searchEnd) {
+      limit = min(MATCH_MAX, srcBytes - pos - 1);
+      const next =
+        findMatch(src, pos + 1, length - 1, depth >> 1, min(nice, limit), limit, shift);
+      const better = <i32>((next >> 16) - length) * 4 + <i32>(distBits(match) - distBits(next));
+      if (next == 0 || better <= 2) {
+        known = 2;
+        break;
+      }
+      putLiteral(record, src + pos);
+      pos++;
+      run++;
+      match = next;
+      length = match >> 16;
+    }
+    putMatch(to, record, run, length, match & 0xffff);
+    to += 8;
+    run = 0;
+    const next = pos + length;
+    const insertEnd: u32 = srcBytes < 4 ? 0 : min(next, srcBytes - 3);
+    for (let i = pos + known; i < insertEnd; i++) insertPosition(src, i, shift);
+    pos = next;
+  }
+  for (; pos < end; pos++) {
+    putLiteral(record, src + pos);
+    run++;
+  }
+  if (run > 0) {
+    store<u32>(to, run);
+    store<u32>(to, 0, 4);
+    to += 8;
+  }
+  store<u32>(record, from, FROM);
+  store<u32>(record, pos - from, BYTES);
+  store<u32>(record, <u32>sequences, SEQUENCES_FROM);
+  store<u32>(record, <u32>to, SEQUENCES_END);
+  return pos;
+}
+
+/**
+ * Parses about a chunk, from position `from` on.
+ * @param lazy matches as long as this are taken without looking further; 0 is greedy
+ * @returns the number of segments
+ */
+export function parseChunk(
+  src: usize, from: u32, srcBytes: u32, minLength: u32, depth: u32, nice: u32, lazy: u32,
+  shift: u32,
+): u32 {
+  const end = min(from + CHUNK, srcBytes);
+  let count: u32 = 0;
+  let sequences = SEQUENCES;
+  while (from < end) {
+    const record = segment(count++);
+    const segmentEnd = end - from < SEGMENT + SEGMENT / 2 ? end : from + SEGMENT;
+    from = parseSegment(
+      record, src, from, segmentEnd, srcBytes, sequences, minLength, depth, nice, lazy, shift,
+    );
+    sequences = load<u32>(record, SEQUENCES_END);
+  }
+  return count;
+}

@@ -1,0 +1,63 @@
+// Raw deflate (RFC 1951) for clusters: distances that fit QEMU's window. (Kernels.deflate)
+//
+// The input is taken in chunks: each is parsed into segments of sequences (deflate-parse.ts),
+// segments join to blocks (deflate-split.ts), and each block is written in the shortest of the
+// three ways (deflate-block.ts).
+
+import { mapped, MISUSE } from './bounds';
+import { writeBlock } from './deflate-block';
+import { clearMatches, hashBits } from './deflate-matches';
+import { parseChunk } from './deflate-parse';
+import { BYTES, clearCounts, FROM, segment, SEQUENCES_END, SEQUENCES_FROM } from './deflate-segments';
+import { blockAt, joinSegments } from './deflate-split';
+import { finishStream, startStream } from './deflate-writer';
+
+// How hard the levels try, four numbers each: candidates, a length that is good enough, a length
+// at which no look is taken at the next position (0: never a look), unused.
+const LEVELS = memory.data<u16>([
+  2, 16, 0, 0,
+  4, 20, 0, 0,
+  6, 30, 0, 0,
+  6, 24, 12, 0,
+  8, 30, 20, 0,
+  16, 30, 30, 0,
+  32, 64, 64, 0,
+  100, 130, 130, 0,
+  300, 258, 258, 0,
+]);
+
+// Behind an input, bytes that may be read.
+// @ts-ignore: decorator
+@inline const INPUT_SLACK: u32 = 64;
+
+export function deflate(
+  src: usize, srcBytes: u32, dst: usize, dstMax: u32, level: u32,
+): i32 {
+  if (!mapped(src, <u64>srcBytes + INPUT_SLACK) || !mapped(dst, dstMax)) return MISUSE;
+  if (level - 1 >= 9 || srcBytes > 0x40000000) return MISUSE;
+  const settings = LEVELS + (<usize>(level - 1) << 3);
+  const depth: u32 = load<u16>(settings);
+  const nice: u32 = load<u16>(settings, 2);
+  const lazy: u32 = load<u16>(settings, 4);
+  startStream(dst, dstMax);
+  if (srcBytes == 0) {
+    const record = segment(0);
+    clearCounts(record);
+    store<u64>(record, 0, FROM);
+    store<u64>(record, 0, SEQUENCES_FROM);
+    return writeBlock(record, src, true) ? finishStream() : 0;
+  }
+  const bits = hashBits(srcBytes);
+  clearMatches(bits);
+  let pos: u32 = 0;
+  while (pos < srcBytes) {
+    const segments = parseChunk(src, pos, srcBytes, 3, depth, nice, lazy, 32 - bits);
+    const blocks = joinSegments(segments);
+    for (let i: u32 = 0; i < blocks; i++) {
+      const record = blockAt(i);
+      pos = load<u32>(record, FROM) + load<u32>(record, BYTES);
+      if (!writeBlock(record, src, pos == srcBytes)) return 0;
+    }
+  }
+  return finishStream();
+}
