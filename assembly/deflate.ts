@@ -8,7 +8,7 @@ import { mapped, MISUSE } from './bounds';
 import { writeBlock } from './deflate-block';
 import { clearMatches, hashBits } from './deflate-matches';
 import { parseChunk } from './deflate-parse';
-import { BYTES, clearCounts, FROM, segment, SEQUENCES_END, SEQUENCES_FROM } from './deflate-segments';
+import { BYTES, clearCounts, FROM, segment, SEQUENCES_FROM } from './deflate-segments';
 import { blockAt, joinSegments } from './deflate-split';
 import { finishStream, startStream } from './deflate-writer';
 
