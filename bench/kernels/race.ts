@@ -1,4 +1,5 @@
 /** A kernel against its TypeScript twin: the same call on the same bytes, taking turns. */
+import { ARENA_BASE } from '../../src/kernels/kernels.ts';
 import { builds } from '../../test/kernels/builds.ts';
 import type { Twinned } from '../../test/kernels/twin/kernels.ts';
 
@@ -12,12 +13,12 @@ const ROUND_MS = 0.4;
 /** How long each side works before the first round, in milliseconds. */
 const WARM_UP_MS = 30;
 
-export const memory = new WebAssembly.Memory({ initial: 512 });
+export const memory = new WebAssembly.Memory({ initial: ARENA_BASE / 65536 + 496 });
 export const view = new DataView(memory.buffer);
 export const bytes = new Uint8Array(memory.buffer);
 /** Start of the inputs, and of the outputs: far enough from each other for all benches. */
-export const IN = 0x100000;
-export const OUT = 0x1000000;
+export const IN = ARENA_BASE;
+export const OUT = ARENA_BASE + 0xf00000;
 
 const wasm = builds.wasm(memory);
 const twin = builds.twin(memory);

@@ -57,7 +57,7 @@ export default async function bench(): Promise<void> {
   const all = clusters(160);
   const ratio = all.reduce((sum, { stored }) => sum + stored.length, 0) / all.length / CLUSTER;
 
-  const memory = new WebAssembly.Memory({ initial: 0x1000000 / 65536 });
+  const memory = new WebAssembly.Memory({ initial: ARENA_BASE / 65536 + 240 });
   const bytes = new Uint8Array(memory.buffer);
   const dst = ARENA_BASE;
   let end = dst + CLUSTER;

@@ -10,7 +10,7 @@
  */
 
 /** First byte of linear memory that callers own; what lies below belongs to the kernels. */
-export const ARENA_BASE = 0x100000;
+export const ARENA_BASE = 0x1000000;
 
 /**
  * Bytes past the end of an input that a codec may read (never write): callers keep this much of

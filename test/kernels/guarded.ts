@@ -10,11 +10,11 @@ import type { Twinned } from './twin/kernels.ts';
 /** Start of the inputs. Tests add a few bytes to it: no kernel asks for an alignment. */
 export const IN = ARENA_BASE;
 /** Start of the outputs. */
-export const OUT = 0x300000;
+export const OUT = ARENA_BASE + 0x200000;
 /** Untouched bytes on both sides of an output. */
 export const GUARD = 64;
 
-export const memory = new WebAssembly.Memory({ initial: 64 });
+export const memory = new WebAssembly.Memory({ initial: ARENA_BASE / 65536 + 48 });
 export const view = new DataView(memory.buffer);
 export const bytes = new Uint8Array(memory.buffer);
 

@@ -5,7 +5,7 @@ import { MISUSE } from '../../src/kernels/kernels.ts';
 import { rng, SEED } from '../random.ts';
 import { agree, arm, bound, bytes, IN, memory, OUT, pairsAt, view } from './guarded.ts';
 
-const VALUES = 0x200000;
+const VALUES = IN + 0x100000;
 const orders = [0, 1, 2, 3, 4, 5, 6];
 
 for (const [build, kernels] of bound) {

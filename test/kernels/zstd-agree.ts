@@ -4,7 +4,7 @@
  * an access traps.
  */
 import * as assert from 'uvu/assert';
-import { INPUT_SLACK } from '../../src/kernels/kernels.ts';
+import { ARENA_BASE, INPUT_SLACK } from '../../src/kernels/kernels.ts';
 import { wasmKernels } from '../../src/kernels/wasm.ts';
 import { type Random, SEED } from '../random.ts';
 import { decodeZstd, ZstdRefusal } from './twin/zstd-decode.ts';
@@ -14,7 +14,7 @@ const GUARD = 128;
 /** Largest input and output that a test asks for. */
 const PLACE = 0x280000;
 
-const memory = new WebAssembly.Memory({ initial: (0x100000 + 2 * PLACE) / PAGE });
+const memory = new WebAssembly.Memory({ initial: (ARENA_BASE + 2 * PLACE) / PAGE });
 const all = new Uint8Array(memory.buffer);
 const kernels = wasmKernels(memory);
 
@@ -35,7 +35,7 @@ export function run(
 ): { result: number; output: Uint8Array } {
   const inputLast = (noise & 1) !== 0;
   const end = all.length;
-  const near = 0x100000 + GUARD + ((noise >> 1) & 63);
+  const near = ARENA_BASE + GUARD + ((noise >> 1) & 63);
   const src = inputLast ? end - INPUT_SLACK - stream.length : near;
   const dst = inputLast ? near : end - size;
   all.fill(noise, src - GUARD, src);

@@ -40,7 +40,7 @@ export function encode(content: Uint8Array, job: Job): { result: number; output:
   all.set(content, src);
   all.fill(0xa5, dst - GUARD, Math.min(dst + dstMax + GUARD, all.length));
   // What an earlier call left behind makes no difference.
-  if (noise & 2) all.fill(noise >> 8, 0x10000, ARENA_BASE);
+  if (noise & 2) all.fill(noise >> 8, 0x10000, 0x200000);
   const result = kernels.zstdEncode(src, content.length, dst, dstMax, level);
   for (let i = 1; i <= GUARD; i++) {
     const after = dst + dstMax + i - 1;
