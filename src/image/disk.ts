@@ -213,6 +213,7 @@ export interface WritableDisk extends Disk {
   /**
    * Says that a range is not needed. Only what covers whole clusters is acted on; it then reads as
    * zeros, also where there is a backing file (version 2 cannot say so, and does nothing there).
+   * A raw disk passes it on to its storage: see `RawImage.discard`.
    */
   discard(guest: number, length: number): Promise<void>;
   /** Writes whole clusters (or up to the disk's end) compressed, where that makes them smaller. */

@@ -37,6 +37,11 @@ export interface OpenDiskOptions {
   readonly cacheBytes?: number;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
+  /**
+   * What becomes of requests to discard. `unmap`, the default: the room that they free goes back
+   * to the host. `ignore`: nothing.
+   */
+  readonly discard?: 'ignore' | 'unmap';
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -71,7 +76,7 @@ async function openAt(
   options: OpenDiskOptions,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
-  const { gate = closedGate, snapshot, writable = false } = options;
+  const { gate = closedGate, snapshot, writable = false, discard = 'unmap' } = options;
   const { cacheBytes = L2_CACHE_BYTES_DEFAULT } = options;
   let format: Format;
   try {
@@ -88,13 +93,14 @@ async function openAt(
     await storage.close();
     throw cause;
   }
-  if (format === 'raw') return RawImage.open(storage, { depth, writable });
+  if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
   return Qcow2Image.open(storage, {
     workspace,
     depth,
     ...(snapshot === undefined ? {} : { snapshot }),
     cacheBytes,
     writable,
+    discard,
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
     backing: async (name, formatName) => {
       if (formatName !== undefined && !isFormat(formatName)) {

@@ -25,7 +25,7 @@ export interface FaultPlan {
   readonly partial?: 'none' | 'half' | 'all';
 }
 
-type Wrap = Partial<Pick<SplitFlushStorage, FaultKind | 'startFlush' | 'close'>>;
+type Wrap = Partial<Pick<SplitFlushStorage, FaultKind | 'discard' | 'startFlush' | 'close'>>;
 
 /** A storage like another but for some calls. */
 function wrapped(inner: SplitFlushStorage, calls: Wrap): SplitFlushStorage {
@@ -37,6 +37,7 @@ function wrapped(inner: SplitFlushStorage, calls: Wrap): SplitFlushStorage {
     cursor: (from, to) => rangeCursor(storage, from, to),
     write: (at, from) => inner.write(at, from),
     zero: (at, length) => inner.zero(at, length),
+    discard: (at, length) => inner.discard?.(at, length),
     truncate: (size) => inner.truncate(size),
     flush: () => inner.flush(),
     startFlush: () => inner.startFlush(),
@@ -92,6 +93,12 @@ export class FaultyFiles implements Files {
         if (plan?.partial === 'half') inner.zero(at, halfOf(at, length));
         if (plan) throw failure(plan, 'zero', name);
         return inner.zero(at, length);
+      },
+      discard: (at, length) => {
+        const plan = this.hit('zero');
+        if (plan?.partial === 'half') inner.discard?.(at, halfOf(at, length));
+        if (plan) throw failure(plan, 'zero', name);
+        return inner.discard?.(at, length);
       },
       truncate: (size) => {
         const plan = this.hit('truncate');
@@ -200,6 +207,7 @@ export function delayedFiles(inner: Files, next: Random, turnsMax = 30): Files {
           return counted(later(() => storage.write(at, bytes)));
         },
         zero: (at, length) => counted(later(() => storage.zero(at, length))),
+        discard: (at, length) => counted(later(() => storage.discard?.(at, length))),
         truncate: (size) => counted(later(() => storage.truncate(size))),
         flush: () => {
           const finish = startFlush();

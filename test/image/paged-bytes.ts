@@ -158,6 +158,12 @@ export function openPaged(
       place(at, length);
       if (length > 0) sink.zero(at, length);
     },
+    // What is given back reads as zeros, and the file stays as long as it is.
+    discard: (at, length) => {
+      place(at, length);
+      const end = Math.min(at + length, bytes.size);
+      if (end > at) sink.zero(at, end - at);
+    },
     truncate: (size) => {
       place(size);
       sink.truncate(size);

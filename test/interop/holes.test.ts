@@ -5,8 +5,8 @@ import * as assert from 'uvu/assert';
 import { openDisk } from '../../src/image/open.ts';
 import { openNodeFile } from '../../src/storage/node-file.ts';
 import { hasNative } from '../native-layer.ts';
-import { qemuSuite } from '../oracle.ts';
-import { difference, inScratch, qemuImg, qemuIo, tool } from '../tool.ts';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { difference, inScratch, must, qemuImg, qemuIo, tool } from '../tool.ts';
 import { mapOf, parseMap } from './map-json.ts';
 
 const MIB = 2 ** 20;
@@ -77,6 +77,35 @@ test('into a file that is there: zeros give room back, what lies behind the disk
     const [a, b] = ['ours.raw', 'theirs.raw'].map((name) => readFileSync(join(folder, name)));
     assert.is(difference(a!, b!), '');
     assert.ok(statSync(join(folder, 'ours.raw')).blocks * 512 < 10 * MIB);
+  }));
+
+test('what a qcow2 disk lets go of leaves the file, as with qemu-io', () =>
+  inScratch(async (folder) => {
+    const { io } = requireQemu();
+    for (const [discard, verb] of [
+      ['unmap', 'discard'],
+      ['unmap', 'write -z -u'],
+      ['ignore', 'discard'],
+      ['ignore', 'write -z -u'],
+    ] as const) {
+      const blocks = [];
+      for (const name of ['ours.qcow2', 'theirs.qcow2']) {
+        await qemuImg(['create', '-q', '-f', 'qcow2', name, '8M'], { cwd: folder });
+        await qemuIo(name, ['write -P 7 0 8M'], { cwd: folder });
+        if (name === 'theirs.qcow2') {
+          await must(io, ['-d', discard, '-c', `${verb} 1M 4M`, name], { cwd: folder });
+        } else {
+          const file = openNodeFile(join(folder, name), { writable: true });
+          const disk = await openDisk(file, { writable: true, discard });
+          if (verb === 'discard') await disk.discard(MIB, 4 * MIB);
+          else await disk.zero(MIB, 4 * MIB, { unmap: true });
+          await disk.close();
+        }
+        blocks.push(Math.round((statSync(join(folder, name)).blocks * 512) / MIB));
+      }
+      assert.is(blocks[0], blocks[1], `${discard} ${verb}`);
+      await qemuImg(['compare', '-q', 'ours.qcow2', 'theirs.qcow2'], { cwd: folder });
+    }
   }));
 
 test('preallocation=falloc reserves room for all of the disk and writes only data', () =>

@@ -63,7 +63,12 @@ export async function openForIo(
       'aio=native was specified, but it requires cache.direct=on, which was not specified.',
     );
   }
-  const image = await openDisk(storage, { format, gate, writable });
+  const image = await openDisk(storage, {
+    format,
+    gate,
+    writable,
+    discard: flags.discard ? 'unmap' : 'ignore',
+  });
   if (flags.copyOnRead && readOnly) {
     await image.close();
     throw refused("Can't use copy-on-read on read-only device");

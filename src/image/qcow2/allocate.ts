@@ -5,11 +5,20 @@
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { refcountMax } from '../../format/refcount-block.ts';
+import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { Refcounts } from './refcounts.ts';
 
 /** Host offsets that entries can hold: 56 bits. */
 const HOST_MAX = 2 ** 56;
+
+/** How clusters are let go of. */
+export interface FreeOptions {
+  /** Nobody minds what entries on disk would show: the clusters may be handed out at once. */
+  readonly reusable?: boolean;
+  /** Why their room in the file is not needed; absent: it is, and soon. */
+  readonly discard?: DiscardReason;
+}
 
 /** Hands out clusters of one image. Methods are called with the metadata lock held. */
 export class Allocator {
@@ -86,21 +95,8 @@ export class Allocator {
     }
   }
 
-  /**
-   * Lets go of clusters that no entry refers to any more; entries on disk still may.
-   * @param options.reusable nobody minds what those entries would show: they may be handed out at
-   * once
-   */
-  async free(
-    host: number,
-    length: number,
-    options: { readonly reusable?: boolean } = {},
-  ): Promise<void> {
-    const { store, refcounts } = this;
-    await refcounts.change(host, length, -1);
-    if (options.reusable && !store.order.lazy) return;
-    const { clusterSize } = store.geometry;
-    const end = Math.ceil((host + length) / clusterSize);
-    await store.order.setClustersAside(Math.floor(host / clusterSize), end);
+  /** Lets go of clusters that no entry refers to any more; entries on disk still may. */
+  async free(host: number, length: number, options: FreeOptions = {}): Promise<void> {
+    await this.refcounts.change(host, length, -1, { ...options, aside: !options.reusable });
   }
 }

@@ -65,20 +65,17 @@ async function discardStep(
     const place = tables.advance(first, index);
     const old = tables.read(place);
     const allocated = old.kind === 'compressed' || old.host >= 0;
-    const nothing = !allocated && old.kind === 'plain' && old.zero === 0;
-    if (nothing && (keepNothing || !parts.backing)) continue;
-    if (!keepNothing && !allocated && old.kind === 'plain' && old.zero === ALL) continue;
+    // What reads as zeros stays as it is, unless it is to be nothing at all.
+    if (!allocated && !keepNothing && (!parts.backing || old.zero === ALL)) continue;
+    if (!allocated && keepNothing && old.zero === 0) continue;
     const zero = keepNothing || store.header.version === 2 ? 0 : ALL;
     tables.write(place, zero === 0 ? EMPTY : { ...EMPTY, zero });
     freed.push(old);
   }
   parts.reader.forget();
-  for (const cell of freed) {
-    const plain = cell.kind === 'plain' && cell.host >= 0 && !store.hasDataFile;
-    // Until the next flush a discarded range may show anything that can be read: QEMU hands such
-    // clusters out at once, and so do we. A stream must stay one that decodes.
-    if (plain) await parts.allocator.free(cell.host, clusterSize, { reusable: true });
-    else await freeCell(parts, cell);
-  }
+  // Until the next flush a discarded range may show anything that can be read: QEMU hands such
+  // clusters out at once, and so do we.
+  const discard = keepNothing ? 'shrink' : 'request';
+  for (const cell of freed) await freeCell(parts, cell, { reusable: true, discard });
   return from + count * clusterSize;
 }

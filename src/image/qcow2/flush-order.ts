@@ -11,7 +11,8 @@
  * 1 and 4 are dependencies between the two caches, declared when an entry or a count changes and
  * honoured when the cache writes. Where a new one would close a circle, the old one is met first.
  * 2 is a flush before L2 slices are written, 3 is done at once where a table is made. For 5, freed
- * clusters are set aside until the entries are on disk; nobody waits for that.
+ * clusters are set aside until the entries are on disk; nobody waits for that. What of them nobody
+ * has taken by then goes back to the host, where that is wanted.
  */
 import { settled } from '../../base/awaitable.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -33,6 +34,10 @@ export class FlushOrder {
   private l2AfterData = false;
   /** Clusters that entries on disk may still refer to: not to be handed out (rule 5). */
   private readonly setAside = new Set<number>();
+  /** Freed clusters whose room in the file may go, once no entry on disk refers to them. */
+  private readonly unneeded = new Set<number>();
+  /** Gives clusters back to the host that are still free. */
+  giveBack: (clusters: readonly number[]) => Promise<void> = async () => {};
   /** The lowest cluster that may be handed out again since `takeReleased` was asked. */
   private released = Number.POSITIVE_INFINITY;
 
@@ -60,10 +65,16 @@ export class FlushOrder {
     this.refcountsAfterL2 = true;
   }
 
-  /** Sets freed clusters [first, end) aside until the entries that let go of them are on disk. */
-  async setClustersAside(first: number, end: number): Promise<void> {
-    for (let cluster = first; cluster < end; cluster++) this.setAside.add(cluster);
-    if (this.setAside.size > SET_ASIDE_MAX) await this.meetRefcountsAfterL2();
+  /** Clusters have become free, and entries that let go of them may not be on disk. */
+  async clustersFreed(
+    clusters: readonly number[],
+    how: { readonly aside: boolean; readonly unneeded: boolean },
+  ): Promise<void> {
+    for (const cluster of clusters) {
+      if (how.aside || this.lazy) this.setAside.add(cluster);
+      if (how.unneeded) this.unneeded.add(cluster);
+    }
+    if (this.setAside.size + this.unneeded.size > SET_ASIDE_MAX) await this.meetRefcountsAfterL2();
   }
 
   isSetAside(cluster: number): boolean {
@@ -95,7 +106,7 @@ export class FlushOrder {
     await this.flushStorage();
     this.l2AfterRefcounts = false;
     this.refcountsAfterL2 = false;
-    this.release();
+    await this.release();
   }
 
   /** Flushes both files: what was written so far is durable. */
@@ -119,12 +130,16 @@ export class FlushOrder {
     await this.l2.writeDirty();
     await this.flushStorage();
     this.refcountsAfterL2 = false;
-    this.release();
+    await this.release();
   }
 
   /** All entries are on disk as they are in memory. */
-  private release(): void {
+  private async release(): Promise<void> {
     for (const cluster of this.setAside) this.released = Math.min(this.released, cluster);
     this.setAside.clear();
+    if (this.unneeded.size === 0) return;
+    const clusters = [...this.unneeded].sort((a, b) => a - b);
+    this.unneeded.clear();
+    await this.giveBack(clusters);
   }
 }

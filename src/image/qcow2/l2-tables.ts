@@ -169,7 +169,7 @@ export class L2Tables {
     await store.order.flushStorage();
     store.l2.drop(host, clusterSize);
     await store.setL1Entry(index, host, true);
-    if (old !== 0) await allocator.free(old, clusterSize);
+    if (old !== 0) await allocator.free(old, clusterSize, { discard: 'other' });
     return host;
   }
 

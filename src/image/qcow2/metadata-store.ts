@@ -14,6 +14,7 @@ import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { FlushOrder } from './flush-order.ts';
+import { type DiscardPolicy, type DiscardReason, passesDiscard } from './give-back.ts';
 import { OverlapCheck } from './overlap.ts';
 import { WriteBackCache } from './write-back-cache.ts';
 
@@ -27,6 +28,7 @@ export interface MetadataParts {
   readonly l1: Uint8Array;
   readonly l2Region: Region;
   readonly refcountRegion: Region;
+  readonly discardPolicy: DiscardPolicy;
 }
 
 /** The metadata of a writable image. */
@@ -87,6 +89,11 @@ export class MetadataStore {
 
   get data(): Storage {
     return this.parts.data;
+  }
+
+  /** Whether the room of what is freed for a reason goes back to the host. */
+  passesDiscard(reason: DiscardReason): boolean {
+    return passesDiscard(this.parts.discardPolicy, reason);
   }
 
   get hasDataFile(): boolean {

@@ -290,7 +290,7 @@ async function makeRefcountArea(
     refcountTableClusters: tableClusters,
   };
   store.refcountTable = table;
-  await allocator.free(oldAt, oldClusters * clusterSize);
+  await allocator.free(oldAt, oldClusters * clusterSize, { discard: 'other' });
   // The old table's clusters serve again at once.
   await store.order.flush();
   return end;

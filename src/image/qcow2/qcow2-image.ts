@@ -24,6 +24,7 @@ import {
   type ZeroOptions,
 } from '../disk.ts';
 import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
+import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
 import { GuestReader } from './read.ts';
@@ -35,7 +36,7 @@ import { ImageWriter } from './writer.ts';
 const REFCOUNT_CACHE_BYTES = 1024 * 1024;
 
 /** How an image is opened. The image owns its storage from here on, also when opening fails. */
-export interface Qcow2OpenOptions {
+export interface Qcow2OpenOptions extends DiscardPolicy {
   /**
    * Opens the backing file that the image names; an image that names one is refused without it.
    * `none` leaves it out: what it would supply reads as zeros.
@@ -322,6 +323,7 @@ async function openImage(
         l1,
         l2Region: memory.tables,
         refcountRegion: memory.refcounts,
+        discardPolicy: options,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);

@@ -12,6 +12,7 @@ import { Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
 
@@ -45,6 +46,13 @@ export function refcountMetadata(
   }
 }
 
+/** What becomes of clusters that nothing refers to any more. */
+interface Freeing {
+  /** Entries on disk may still refer to them: they are not handed out before those are written. */
+  readonly aside?: boolean;
+  readonly discard?: DiscardReason | undefined;
+}
+
 /** The refcounts of one writable image. Methods are called with the metadata lock held. */
 export class Refcounts {
   constructor(private readonly store: MetadataStore) {}
@@ -70,17 +78,24 @@ export class Refcounts {
   /**
    * Adds 1 to, or takes 1 from, the count of every cluster that a range of the file touches.
    * On failure all counts are as before.
+   * @param freeing what becomes of clusters that are free by that
    * @throws Qcow2Error OUT_OF_RANGE above the width's maximum, CORRUPT below zero
    */
-  async change(host: number, length: number, delta: 1 | -1): Promise<'done' | 'again'> {
+  async change(
+    host: number,
+    length: number,
+    delta: 1 | -1,
+    freeing: Freeing = {},
+  ): Promise<'done' | 'again'> {
     const { clusterSize } = this.store.geometry;
     if (delta < 0) await this.store.order.refcountAfterEntry();
     const first = Math.floor(host / clusterSize);
     const last = Math.floor((host + length - 1) / clusterSize);
+    const freed: number[] = [];
     for (let cluster = first; cluster <= last; cluster++) {
       let state: 'done' | 'again';
       try {
-        state = await this.changeOne(cluster, delta);
+        state = await this.changeOne(cluster, delta, freed);
       } catch (cause) {
         await this.undo(first, cluster, delta);
         throw cause;
@@ -92,17 +107,27 @@ export class Refcounts {
         return 'again';
       }
     }
+    if (freed.length > 0) {
+      const { aside = false, discard } = freeing;
+      const unneeded = discard !== undefined && this.store.passesDiscard(discard);
+      await this.store.order.clustersFreed(freed, { aside, unneeded });
+    }
     return 'done';
   }
 
   /** Takes back what was done to clusters [first, end). */
   private async undo(first: number, end: number, delta: 1 | -1): Promise<void> {
     for (let cluster = first; cluster < end; cluster++) {
-      await this.changeOne(cluster, delta === 1 ? -1 : 1);
+      await this.changeOne(cluster, delta === 1 ? -1 : 1, []);
     }
   }
 
-  private async changeOne(cluster: number, delta: 1 | -1): Promise<'done' | 'again'> {
+  /** @param freed gets the cluster where that is free now */
+  private async changeOne(
+    cluster: number,
+    delta: 1 | -1,
+    freed: number[],
+  ): Promise<'done' | 'again'> {
     const { store } = this;
     const { geometry, refcountBlocks } = store;
     const index = cluster % geometry.refcountBlockEntries;
@@ -123,6 +148,7 @@ export class Refcounts {
       throw new Qcow2Error('OUT_OF_RANGE', message, cluster * geometry.clusterSize);
     }
     if (count === 0) {
+      freed.push(cluster);
       if (cluster < store.freeIndex) store.freeIndex = cluster;
       // Nothing may be packed into a cluster that is free by now, and another's soon.
       if (Math.floor(store.freeByte / geometry.clusterSize) === cluster) store.freeByte = 0;
@@ -301,7 +327,7 @@ export class Refcounts {
     store.header = { ...store.header, refcountTableOffset: at, refcountTableClusters: clusters };
     store.refcountTable = table;
     const oldBytes = refcountTableClusters * store.geometry.clusterSize;
-    await this.change(refcountTableOffset, oldBytes, -1);
+    await this.change(refcountTableOffset, oldBytes, -1, { discard: 'other' });
   }
 }
 

@@ -124,7 +124,7 @@ async function shrinkL1({ store, allocator, reader }: WriteParts, size: number):
   reader.forget();
   for (const host of tables) {
     store.overlap.moved('l2', host, 0);
-    await allocator.free(host, clusterSize);
+    await allocator.free(host, clusterSize, { discard: 'shrink' });
   }
 }
 
@@ -153,7 +153,7 @@ async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
     store.overlap.moved('refcount-block', host, 0);
     const cluster = host / clusterSize;
     if (kept[Math.floor(cluster / refcountBlockEntries)] !== 0) {
-      await allocator.free(host, clusterSize);
+      await allocator.free(host, clusterSize, { discard: 'shrink' });
     } else {
       store.freeIndex = Math.min(store.freeIndex, cluster);
     }
@@ -216,7 +216,7 @@ export async function growL1(parts: WriteParts, mapping: Mapping, size: number):
     store.l1View = viewOf(grown);
     mapping.replaceL1(grown, at);
     if (oldLength === 0) return;
-    await allocator.free(l1Offset, alignUp(oldLength, clusterSize));
+    await allocator.free(l1Offset, alignUp(oldLength, clusterSize), { discard: 'other' });
     // Nothing on disk refers to the old table any more: its clusters serve again at once.
     await store.order.flush();
   });

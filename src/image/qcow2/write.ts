@@ -3,6 +3,8 @@
  * place, or one that needs clusters, its edges filled with what the guest saw there before.
  */
 import { settled } from '../../base/awaitable.ts';
+import type { FreeOptions } from './allocate.ts';
+import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 
@@ -250,15 +252,32 @@ async function link(parts: WriteParts, step: Step): Promise<void> {
   for (const old of replaced) await freeCell(parts, old);
 }
 
-/** Lets go of what a cell referred to. */
-export async function freeCell(parts: WriteParts, cell: Cell): Promise<void> {
+/**
+ * Lets go of what a cell referred to.
+ * @param options.reusable what the cell showed may be anything until the next flush
+ */
+export async function freeCell(
+  parts: WriteParts,
+  cell: Cell,
+  options: FreeOptions = {},
+): Promise<void> {
   const { store, allocator } = parts;
   const { clusterSize } = store.geometry;
+  if (store.hasDataFile) {
+    if (cell.kind === 'plain' && cell.host >= 0 && options.discard) {
+      // Its place is its own, so no one can have taken it.
+      if (store.passesDiscard(options.discard)) {
+        await discardRange(store.data, cell.host, clusterSize);
+      }
+    }
+    return;
+  }
   if (cell.kind === 'compressed') {
-    // Whole sectors, as the descriptor counts them.
+    // Whole sectors, as the descriptor counts them. A stream must stay one that decodes.
     const start = cell.host - (cell.host % 512);
-    await allocator.free(start, cell.host + cell.length - start);
-  } else if (cell.host >= 0 && !store.hasDataFile) {
-    await allocator.free(cell.host, clusterSize);
+    const length = cell.host + cell.length - start;
+    await allocator.free(start, length, { ...options, reusable: false });
+  } else if (cell.host >= 0) {
+    await allocator.free(cell.host, clusterSize, options);
   }
 }

@@ -14,6 +14,7 @@ import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
 import { discardGuest } from './discard.ts';
+import { type DiscardPolicy, giveBackClusters } from './give-back.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
 import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
@@ -37,6 +38,7 @@ export interface WriterOptions {
   readonly l1: Uint8Array;
   readonly l2Region: Region;
   readonly refcountRegion: Region;
+  readonly discardPolicy: DiscardPolicy;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
@@ -53,7 +55,7 @@ export class ImageWriter {
   private started: Promise<void> | undefined;
 
   private constructor(private readonly options: WriterOptions) {
-    const { storage, data, metadata, l1, l2Region, refcountRegion } = options;
+    const { storage, data, metadata, l1, l2Region, refcountRegion, discardPolicy } = options;
     this.metadata = metadata;
     const { header, geometry } = metadata;
     this.store = new MetadataStore({
@@ -64,6 +66,7 @@ export class ImageWriter {
       l1,
       l2Region,
       refcountRegion,
+      discardPolicy,
     });
   }
 
@@ -88,6 +91,7 @@ export class ImageWriter {
     const { store, ranges } = this;
     const { backing, metadata } = this.options;
     const refcounts = new Refcounts(store);
+    store.order.giveBack = (clusters) => giveBackClusters(store, refcounts, clusters);
     const allocator = new Allocator(store, refcounts);
     const tables = new L2Tables(store, allocator);
     this.mapping = mapping;
@@ -128,11 +132,13 @@ export class ImageWriter {
     this.checkRange(guest, length);
     if (length === 0) return;
     const range = { guest, length, diskSize: this.size };
-    await zeroGuest(this.parts, range, { unmap: options.unmap ?? false });
+    const unmap = this.actsOnDiscards && (options.unmap ?? false);
+    await zeroGuest(this.parts, range, { unmap });
   }
 
   async discard(guest: number, length: number): Promise<void> {
     this.checkRange(guest, length);
+    if (!this.actsOnDiscards) return;
     await discardGuest(this.parts, { guest, length, diskSize: this.size });
   }
 
@@ -167,6 +173,10 @@ export class ImageWriter {
       await store.setIncompatible(Incompatible.dirty, false);
       store.order.lazy = false;
     });
+  }
+
+  private get actsOnDiscards(): boolean {
+    return this.options.discardPolicy.discard !== 'ignore';
   }
 
   private checkRange(guest: number, length: number): void {

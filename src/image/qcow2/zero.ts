@@ -4,6 +4,7 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
+import { discardClusters } from './discard.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCell, touchedMask, writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
@@ -29,26 +30,44 @@ export async function zeroRange(
   const { guest, length, diskSize } = range;
   const { store } = parts;
   const end = guest + length;
-  // Version 2 has no way to say zero.
-  if (store.header.version === 2) return writeZeros(parts, guest, end);
-  const unit = store.geometry.subclusterSize;
+  // Version 2 has no way to say zero, but where nothing shows through.
+  if (store.header.version === 2 && parts.backing) return writeZeros(parts, guest, end);
+  const { clusterSize, subclusterSize: unit } = store.geometry;
   const start = alignUp(guest, unit);
-  // What lies behind the disk's end in its last subcluster is zeros already.
-  const stop = end === diskSize ? alignUp(end, unit) : alignDown(end, unit);
+  // Behind the disk's end all is zeros already, so its last cluster goes whole. But as in QEMU a
+  // piece of a subcluster at the end is taken by itself.
+  const atEnd = end === diskSize;
+  const stop = atEnd && end % unit === 0 ? alignUp(end, clusterSize) : alignDown(end, unit);
   // Within one subcluster. A range that only touches the border of two has an edge in each.
   if (start > stop) return zeroEdge(parts, guest, end, unmap);
   if (guest < start) await zeroEdge(parts, guest, start, unmap);
-  if (parts.rawDataFile && start < stop) {
-    await zeroDataFile(parts, start, Math.min(stop, diskSize));
+  const sure = atEnd ? end : stop;
+  if (parts.rawDataFile && start < sure) await zeroDataFile(parts, start, sure);
+  await zeroUnits(parts, start, stop, unmap);
+  if (stop < end && atEnd) {
+    const whole = stop % clusterSize === 0 ? clusterSize : unit;
+    await zeroUnits(parts, stop, alignUp(end, whole), unmap);
+  } else if (stop < end) await zeroEdge(parts, stop, end, unmap);
+}
+
+/** Zeros whole subclusters. */
+async function zeroUnits(
+  parts: WriteParts,
+  from: number,
+  to: number,
+  unmap: boolean,
+): Promise<void> {
+  const { store } = parts;
+  if (store.header.version === 2) {
+    return discardClusters(parts, { from, to, keepNothing: false });
   }
-  for (let at = start; at < stop; ) {
-    const from = at;
-    const step = await store.lock.run(() => zeroStep(parts, from, stop, unmap));
+  for (let at = from; at < to; ) {
+    const start = at;
+    const step = await store.lock.run(() => zeroStep(parts, start, to, unmap));
     // Part of a compressed cluster has no entry of its own: writing makes it a plain one.
-    if (step.write) await writeZeros(parts, from, step.reached);
+    if (step.write) await writeZeros(parts, start, step.reached);
     at = step.reached;
   }
-  if (stop < end) await zeroEdge(parts, stop, end, unmap);
 }
 
 /** A raw data file must read right by itself. */
@@ -90,7 +109,7 @@ async function zeroEdge(
     rest.fill(0, from - start, to - start);
     if (rest.every((byte) => byte === 0)) {
       if (parts.rawDataFile) await zeroDataFile(parts, from, to);
-      await store.lock.run(() => zeroStep(parts, start, start + unit, unmap));
+      await zeroUnits(parts, start, start + unit, unmap);
       return;
     }
   }
@@ -135,7 +154,8 @@ async function zeroStep(
     }
   }
   parts.reader.forget();
-  for (const cell of freed) await freeCell(parts, cell);
+  // As with a discard, QEMU hands them out at once.
+  for (const cell of freed) await freeCell(parts, cell, { reusable: true, discard: 'request' });
   return { reached, write: false };
 }
 

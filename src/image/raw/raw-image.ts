@@ -22,6 +22,8 @@ export interface RawOpenOptions {
   /** How many images stand in front of this one in its chain. */
   readonly depth?: number;
   readonly writable?: boolean;
+  /** `ignore`: requests to discard do nothing. Default `unmap`. */
+  readonly discard?: 'ignore' | 'unmap';
 }
 
 /** A raw disk over storage that it owns. */
@@ -35,6 +37,7 @@ export class RawImage implements WritableDisk {
     private readonly storage: Storage,
     private bytes: number,
     private readonly writable: boolean,
+    private readonly ignoresDiscards: boolean,
     depth: number,
   ) {
     this.sources = [{ storage, depth, clusterSize: 1, codec: 'deflate' }];
@@ -42,14 +45,14 @@ export class RawImage implements WritableDisk {
 
   /** @throws Qcow2Error READ_ONLY where it is to be writable and the storage is not */
   static async open(storage: Storage, options: RawOpenOptions = {}): Promise<RawImage> {
-    const { depth = 0, writable = false } = options;
+    const { depth = 0, writable = false, discard = 'unmap' } = options;
     if (writable && !storage.writable) {
       await storage.close();
       throw new Qcow2Error('READ_ONLY', `${storage.name} is read-only`);
     }
     try {
       const size = alignUp(await storage.size(), 512);
-      return new RawImage(storage, size, writable, depth);
+      return new RawImage(storage, size, writable, discard === 'ignore', depth);
     } catch (cause) {
       await storage.close();
       throw cause;
@@ -78,13 +81,17 @@ export class RawImage implements WritableDisk {
     if (length > 0) await this.inTurn(() => this.storage.zero(guest, length));
   }
 
-  /** Acts on any range: a raw disk has no clusters. What the file does not have stays that way. */
+  /**
+   * Acts on any range: a raw disk has no clusters. The room of the range goes back to the host,
+   * where the storage can do that, and it reads as zeros then; else it stays as it is.
+   */
   async discard(guest: number, length: number): Promise<void> {
     this.needWritable();
     this.needInside(guest, length, 'discard');
+    if (this.ignoresDiscards || !this.storage.discard) return;
     await this.inTurn(async () => {
       const end = Math.min(guest + length, await this.storage.size());
-      if (end > guest) await this.storage.zero(guest, end - guest);
+      if (end > guest) await this.storage.discard?.(guest, end - guest);
     });
   }
 
