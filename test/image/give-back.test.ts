@@ -1,4 +1,4 @@
-// Freed clusters go back to the host: which ones, when, and what storage that cannot take them does.
+// Freed clusters go back to the host: which, when, and what storage that cannot take them does.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Qcow2Error } from '../../src/base/errors.ts';
