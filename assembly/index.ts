@@ -1,6 +1,7 @@
 // Everything that TypeScript may call. The contracts are written once, in src/kernels/kernels.ts.
 
 export { dataRanges } from './zero-detect';
+export { firstDifference } from './first-difference';
 export { compressedDescriptors } from './compressed-descriptor';
 export { l2ExtendedRuns } from './l2-extended';
 export { l2Runs } from './l2-run';

@@ -1,17 +1,21 @@
 /** The library, as browsers and Node both have it. */
 export { type ErrorCode, isQcow2Error, Qcow2Error } from './base/errors.ts';
+export type { ConvertOptions, ConvertResult } from './convert/convert.ts';
+export { type ConvertToDiskOptions, convertToDisk } from './convert/to-disk.ts';
 export {
-  type ConvertOptions,
-  convertToRaw,
-  convertToStream,
-  type StreamTarget,
-} from './convert/convert.ts';
+  convertToQcow2,
+  convertToQcow2Stream,
+  type Qcow2StreamTarget,
+  type Qcow2Target,
+} from './convert/to-qcow2.ts';
+export { convertToRaw, convertToStream, type StreamTarget } from './convert/to-raw.ts';
 export type { BitmapDirectoryEntry } from './format/bitmap-directory.ts';
 export type { Header } from './format/header.ts';
 export type { Snapshot } from './format/snapshot-table.ts';
 export type { DataSource, Disk, Extent } from './image/disk.ts';
 export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
 export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
+export type { Qcow2CreateOptions } from './image/qcow2/create.ts';
 export { Qcow2Image, type Qcow2OpenOptions } from './image/qcow2/qcow2-image.ts';
 export type { SnapshotSelector } from './image/qcow2/snapshots.ts';
 export { RawImage } from './image/raw/raw-image.ts';

@@ -1,7 +1,8 @@
 /** The library in Node: all of `index.ts`, and files and threads. */
 import { availableParallelism } from 'node:os';
-import { type ConvertOptions, convertToRaw } from './convert/convert.ts';
+import type { ConvertOptions, ConvertResult } from './convert/convert.ts';
 import { startNodeWorkers } from './convert/pool-node.ts';
+import { convertToRaw } from './convert/to-raw.ts';
 import type { Disk } from './image/disk.ts';
 import type { Storage } from './storage/storage.ts';
 
@@ -14,7 +15,7 @@ export function convertFile(
   disks: readonly Disk[],
   target: Storage,
   options: ConvertOptions = {},
-): Promise<void> {
+): Promise<ConvertResult> {
   const workers = availableParallelism() - 1;
   return convertToRaw(disks, target, { workers, startWorkers: startNodeWorkers, ...options });
 }

@@ -1,6 +1,6 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
 import { isQcow2Error } from '../base/errors.ts';
-import type { Disk } from '../image/disk.ts';
+import type { Disk, WritableDisk } from '../image/disk.ts';
 import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import { type Host, UsageError } from './command.ts';
 import { claimImageFile, type ImageUse } from './image-claims.ts';
@@ -22,6 +22,8 @@ export interface OpenImageOptions {
  * back: a few slices serve, and long chains of large disks stay small.
  */
 const CACHE_BYTES = 2 ** 20;
+/** And where tables change while it goes. */
+const WRITE_CACHE_BYTES = 2 ** 22;
 
 /** Runs `open`, and turns what goes wrong into one line: `Could not open 'FILE': why`. */
 export async function explainOpen<T>(filename: string, open: () => Promise<T>): Promise<T> {
@@ -55,5 +57,30 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       cacheBytes: CACHE_BYTES,
       gate: pathGate(host, filename, { untrusted, claim }),
     });
+  });
+}
+
+/**
+ * The same, to be written; what it is backed by is only read.
+ * @throws UsageError where the image cannot be opened
+ */
+export function openWritableImage(
+  host: Host,
+  filename: string,
+  { format, untrusted }: Pick<OpenImageOptions, 'format' | 'untrusted'>,
+): Promise<WritableDisk> {
+  return explainOpen(filename, async () => {
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
+    }
+    const file = host.openFile(filename, { writable: true });
+    try {
+      claimImageFile(file, format, { use: 'write' });
+    } catch (cause) {
+      file.close();
+      throw cause;
+    }
+    const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
+    return openDisk(file, { format, gate, writable: true, cacheBytes: WRITE_CACHE_BYTES });
   });
 }

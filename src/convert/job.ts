@@ -9,6 +9,8 @@
 
 /** Numbers per operation. */
 export const OP_STRIDE = 8;
+/** Operations of one job at most: bounds a job of many small pieces. */
+export const JOB_OPS_MAX = 4096;
 
 /** What an operation does with `length` bytes of the target. */
 export const OpKind = {
@@ -20,8 +22,15 @@ export const OpKind = {
   zstd: 2,
   /** Zeros, written for a target that may hold something else. */
   zero: 3,
+  /** A compressed cluster that is copied as it is: a whole cluster of the target. */
+  stream: 4,
 } as const;
 export type OpKind = (typeof OpKind)[keyof typeof OpKind];
+
+/** Whether an operation reads a compressed stream. */
+export function isStream(kind: number): boolean {
+  return kind === OpKind.deflate || kind === OpKind.zstd || kind === OpKind.stream;
+}
 
 /** Operations in target order, as they are being collected. */
 export class JobBuilder {

@@ -3,8 +3,9 @@
  * no guest byte is looked at here.
  */
 import { settled } from '../base/awaitable.ts';
+import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
-import { JobBuilder, OpKind } from './job.ts';
+import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
 
 /** One job: operations of a range of the target. */
 export interface PlannedJob {
@@ -13,18 +14,39 @@ export interface PlannedJob {
   readonly until: number;
 }
 
+/** What jobs come from. */
+export interface JobSource {
+  /** The next job, or undefined after the last one. */
+  next(): Promise<PlannedJob | undefined>;
+  /** The operations that were kept back: to run when all others are done. */
+  last(): Float64Array<ArrayBuffer>;
+}
+
+/** A target made of clusters: a job has whole ones. */
+export interface PlanClusters {
+  readonly clusterSize: number;
+  /** Virtual bytes of the target. */
+  readonly diskSize: number;
+  /** Compressed clusters of this kind are copied as they are. */
+  readonly copies: ClusterCodec | undefined;
+}
+
 /** What decides the shape of jobs. */
 export interface PlanOptions {
-  /** Target bytes of a job: enough to make a hand-over worth it. */
+  /**
+   * Target bytes of a job: enough to make a hand-over worth it. With clusters, the bytes of those
+   * that are touched, and of streams that are copied: room for the largest source cluster at least.
+   */
   readonly jobBytes: number;
+  readonly clusters?: PlanClusters;
   /** Emit zeros too: the target may hold something else, or must be written whole. */
   readonly writeZeros: boolean;
+  /** Long runs of zeros take work like data: a job has its share of them. */
+  readonly splitZeros?: boolean;
   /** Target offset from which on operations are kept back for the last job. */
   readonly holdFrom: number;
 }
 
-/** Operations of one job at most: bounds a job of many small pieces. */
-const JOB_OPS_MAX = 4096;
 /** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
 const WINDOW_FIRST = 64 * 2 ** 20;
 
@@ -34,7 +56,7 @@ export function allSources(disks: readonly Disk[]): DataSource[] {
 }
 
 /** Makes the jobs of several disks, concatenated, in target order. */
-export class Planner {
+export class Planner implements JobSource {
   private readonly list = new ExtentList();
   private readonly sources: readonly DataSource[];
   private readonly builder = new JobBuilder();
@@ -59,6 +81,11 @@ export class Planner {
     const { builder, options } = this;
     for (;;) {
       while (this.record < this.list.count) {
+        if (options.clusters) {
+          if (this.isFull(options.clusters)) return this.takeJob();
+          this.addClusters(options.clusters);
+          continue;
+        }
         const until = this.addRecord();
         if (builder.bytes >= options.jobBytes || builder.count >= JOB_OPS_MAX) {
           return { ops: builder.take(), until };
@@ -67,7 +94,8 @@ export class Planner {
       if (!(await this.lookAhead())) break;
     }
     if (builder.count === 0) return undefined;
-    return { ops: builder.take(), until: this.diskStart };
+    this.until = this.diskStart;
+    return this.takeJob();
   }
 
   /** The operations that were kept back: to run when all others are done. */
@@ -92,9 +120,120 @@ export class Planner {
     this.record = 0;
     const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
     if (!settled(collected)) await collected;
+    this.sortStreams();
     this.at = end;
     return true;
   }
+
+  // ---- clusters ------------------------------------------------------------------------------
+
+  /** The last cluster of the job in hand, the memory it takes, how far it reaches. */
+  private lastCluster = -1;
+  private jobRoom = 0;
+  private until = 0;
+
+  private takeJob(): PlannedJob {
+    this.jobRoom = 0;
+    this.lastCluster = -1;
+    return { ops: this.builder.take(), until: this.until };
+  }
+
+  /** Whether what is next starts a cluster that the job has no room for. */
+  private isFull({ clusterSize, copies }: PlanClusters): boolean {
+    const { builder, options, list, record } = this;
+    if (builder.count === 0) return false;
+    const target = this.diskStart + list.guest(record) + this.partDone;
+    if (Math.floor(target / clusterSize) === this.lastCluster) return false;
+    if (builder.count >= JOB_OPS_MAX) return true;
+    let needed = clusterSize;
+    if (list.kind(record) === ExtentKind.compressed) {
+      const { codec } = this.sources[list.source(record)] as DataSource;
+      // A stream that is copied may be a little longer than the cluster.
+      if (codec === copies) needed = Math.max(needed, list.stored(record));
+      // One that is decoded should not be cut in two.
+      else needed = list.length(record) - this.partDone + clusterSize;
+    }
+    return this.jobRoom + needed > options.jobBytes;
+  }
+
+  private addClusters(clusters: PlanClusters): void {
+    const { list, record: index, options } = this;
+    const { clusterSize } = clusters;
+    const kind = list.kind(index);
+    const rest = list.length(index) - this.partDone;
+    const target = this.diskStart + list.guest(index) + this.partDone;
+    const isZero = kind !== ExtentKind.data && kind !== ExtentKind.compressed;
+    let length = rest;
+    if (isZero && !options.writeZeros) {
+      // Nothing to do.
+    } else if (kind === ExtentKind.compressed && this.isCopied(clusters, index, target)) {
+      const stored = this.storedBytes(index);
+      const host = list.host(index);
+      const source = list.source(index);
+      this.builder.add(OpKind.stream, source, host, stored, target, length, 0, clusterSize);
+      this.jobRoom += stored;
+      this.lastCluster = target / clusterSize;
+    } else {
+      const first = Math.floor(target / clusterSize);
+      const start = first * clusterSize;
+      const before = first === this.lastCluster ? clusterSize : 0;
+      const room = Math.max(clusterSize, options.jobBytes - this.jobRoom + before);
+      length = Math.min(rest, start + room - (room % clusterSize) - target);
+      this.addPart(kind, index, target, length);
+      this.lastCluster = Math.floor((target + length - 1) / clusterSize);
+      this.jobRoom += (this.lastCluster - first + 1) * clusterSize - before;
+    }
+    this.until = target + length;
+    this.partDone = length === rest ? 0 : this.partDone + length;
+    if (this.partDone === 0) this.record++;
+  }
+
+  /** Whether a compressed cluster is just what the target would have. */
+  private isCopied(clusters: PlanClusters, index: number, target: number): boolean {
+    const { clusterSize, copies, diskSize } = clusters;
+    const { list } = this;
+    const source = this.sources[list.source(index)] as DataSource;
+    if (source.codec !== copies || source.clusterSize !== clusterSize) return false;
+    if (list.skip(index) !== 0 || this.partDone !== 0 || target % clusterSize !== 0) return false;
+    const length = list.length(index);
+    if (length !== clusterSize && target + length !== diskSize) return false;
+    // What may be longer than a cluster is made anew: then it is known to be shorter.
+    return this.storedBytes(index) <= clusterSize;
+  }
+
+  /**
+   * Bytes of a stream: an entry says in how many sectors it lies, and where another one starts in
+   * the last of them, it ends there.
+   */
+  private storedBytes(index: number): number {
+    const { list, starts } = this;
+    const stored = list.stored(index);
+    const host = list.host(index);
+    const sorted = starts.get(list.source(index));
+    if (!sorted) return stored;
+    const apart = (sorted[indexAbove(sorted, host)] ?? Number.POSITIVE_INFINITY) - host;
+    return apart < stored && apart > stored - 512 ? apart : stored;
+  }
+
+  /** Where the streams of the window start, by their source. */
+  private readonly starts = new Map<number, Float64Array>();
+
+  private sortStreams(): void {
+    const { list, starts, options } = this;
+    starts.clear();
+    if (!options.clusters?.copies) return;
+    const found = new Map<number, number[]>();
+    for (let index = 0; index < list.count; index++) {
+      if (list.kind(index) !== ExtentKind.compressed) continue;
+      const source = list.source(index);
+      const hosts = found.get(source);
+      if (hosts) hosts.push(list.host(index));
+      else found.set(source, [list.host(index)]);
+    }
+    for (const [source, hosts] of found) starts.set(source, Float64Array.from(hosts).sort());
+  }
+
+  // ---- raw targets ---------------------------------------------------------------------------
 
   /** Adds what is next of the list; a long plain range is added in parts of a job's size. */
   private addRecord(): number {
@@ -106,7 +245,7 @@ export class Planner {
     const room = Math.max(1, options.jobBytes - this.builder.bytes);
     let length = rest;
     const splits =
-      kind === ExtentKind.data || (kind !== ExtentKind.compressed && options.writeZeros);
+      kind === ExtentKind.data || (kind !== ExtentKind.compressed && options.splitZeros === true);
     if (splits) length = Math.min(rest, room);
     if (target < options.holdFrom) length = Math.min(length, options.holdFrom - target);
     this.addPart(kind, index, target, length);
@@ -133,4 +272,16 @@ export class Planner {
       builder.add(OpKind.zero, 0, 0, 0, target, length, 0, 0);
     }
   }
+}
+
+/** Index of the first of sorted numbers that is above `value`. */
+function indexAbove(sorted: Float64Array, value: number): number {
+  let from = 0;
+  let to = sorted.length;
+  while (from < to) {
+    const middle = (from + to) >>> 1;
+    if (sorted[middle]! > value) to = middle;
+    else from = middle + 1;
+  }
+  return from;
 }

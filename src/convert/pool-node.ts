@@ -8,7 +8,7 @@ import {
   type ToWorker,
   type WorkerSetup,
 } from './pool.ts';
-import type { Turn } from './worker.ts';
+import { emptyTally, type Placement, type Tally, type Turn } from './runner.ts';
 
 interface Waiting {
   readonly turn: Turn | undefined;
@@ -17,8 +17,10 @@ interface Waiting {
 }
 
 class ThreadWorker implements JobWorker {
-  private readonly queue: Waiting[] = [];
+  tally: Tally = emptyTally();
+  private readonly jobs = new Map<number, Waiting>();
   private failure: Error | undefined;
+  private nextId = 0;
 
   constructor(private readonly thread: Worker) {
     thread.on('message', (message: FromWorker) => this.receive(message));
@@ -29,16 +31,16 @@ class ThreadWorker implements JobWorker {
   }
 
   get pending(): number {
-    return this.queue.length;
+    return this.jobs.size;
   }
 
   run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void> {
     if (this.failure) return Promise.reject(this.failure);
     return new Promise((resolve, reject) => {
-      if (this.queue.length === 0) this.thread.ref();
-      this.queue.push({ turn, resolve, reject });
-      const message: ToWorker = { kind: 'job', ops, ordered: turn !== undefined };
-      this.thread.postMessage(message, [ops.buffer]);
+      if (this.jobs.size === 0) this.thread.ref();
+      const id = this.nextId++;
+      this.jobs.set(id, { turn, resolve, reject });
+      this.send({ kind: 'job', id, ops, ordered: turn !== undefined }, [ops.buffer]);
     });
   }
 
@@ -46,28 +48,43 @@ class ThreadWorker implements JobWorker {
     await this.thread.terminate();
   }
 
+  private send(message: ToWorker, moved: readonly ArrayBuffer[]): void {
+    this.thread.postMessage(message, moved);
+  }
+
   private receive(message: FromWorker): void {
-    const first = this.queue[0];
-    assert(first, 'a worker answered without a job');
+    const { id } = message;
+    const job = this.jobs.get(id);
+    // Jobs are dropped when the worker fails; what it still says does not matter then.
+    if (!job) return;
     if (message.kind === 'turn') {
-      const go: ToWorker = { kind: 'go' };
+      assert(job.turn, 'only jobs that are ordered ask for their turn');
       // A turn that never comes belongs to a conversion that failed: its pool is closed.
-      first.turn?.().then(
-        () => this.thread.postMessage(go),
+      job.turn(message.units).then(
+        (placement) => this.send({ kind: 'go', id, placement }, buffersOf(placement)),
         () => {},
       );
       return;
     }
-    this.queue.shift();
-    if (this.queue.length === 0) this.thread.unref();
-    if (message.kind === 'done') first.resolve();
-    else first.reject(fromWire(message.error));
+    this.jobs.delete(id);
+    if (this.jobs.size === 0) this.thread.unref();
+    if (message.kind === 'done') {
+      this.tally = message.tally;
+      job.resolve();
+    } else job.reject(fromWire(message.error));
   }
 
   private fail(cause: Error): void {
     this.failure ??= cause;
-    for (const waiting of this.queue.splice(0)) waiting.reject(this.failure);
+    const jobs = [...this.jobs.values()];
+    this.jobs.clear();
+    for (const job of jobs) job.reject(this.failure);
   }
+}
+
+function buffersOf(placement: Placement | undefined): ArrayBuffer[] {
+  if (!placement) return [];
+  return [placement.hosts.buffer, ...placement.tables.map(({ bytes }) => bytes.buffer)];
 }
 
 /** Starts threads; the compiled kernels are shared with them, machine code and all. */

@@ -4,22 +4,26 @@
  */
 import { type ErrorCode, Qcow2Error } from '../base/errors.ts';
 import type { StorageHandle } from '../storage/storage.ts';
-import type { RunnerOptions, Turn } from './worker.ts';
+import type { Placement, RunnerOptions, Tally, Turn, Units } from './runner.ts';
 
 /** What a worker is started with. */
 export interface WorkerSetup {
   readonly module: WebAssembly.Module;
   readonly sources: readonly StorageHandle[];
   readonly target: StorageHandle;
+  /** The external data file of the target, where it has one. */
+  readonly data: StorageHandle | undefined;
   readonly options: RunnerOptions;
   /** The target is a pipe: written without positions, in the order of the jobs. */
   readonly stream: boolean;
 }
 
-/** One worker. Jobs run in the order that they were given. */
+/** One worker. Jobs are started on in the order that they were given. */
 export interface JobWorker {
   /** Jobs that were given and are not done. */
   readonly pending: number;
+  /** What the worker has done so far. */
+  readonly tally: Tally;
   run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void>;
   /** Ends the worker at once, whatever it is doing. */
   close(): Promise<void>;
@@ -28,16 +32,21 @@ export interface JobWorker {
 /** Starts workers; they need not be up when this returns. */
 export type StartWorkers = (setup: WorkerSetup, count: number) => JobWorker[];
 
-/** To a worker: a job, or leave for the job in hand to write. */
+/** To a worker: a job, or leave for a job to write. */
 export type ToWorker =
-  | { readonly kind: 'job'; readonly ops: Float64Array<ArrayBuffer>; readonly ordered: boolean }
-  | { readonly kind: 'go' };
+  | {
+      readonly kind: 'job';
+      readonly id: number;
+      readonly ops: Float64Array<ArrayBuffer>;
+      readonly ordered: boolean;
+    }
+  | { readonly kind: 'go'; readonly id: number; readonly placement: Placement | undefined };
 
-/** From a worker: the job in hand wants to write, is done, or failed. */
+/** From a worker: a job wants to write, is done, or failed. */
 export type FromWorker =
-  | { readonly kind: 'turn' }
-  | { readonly kind: 'done' }
-  | { readonly kind: 'failed'; readonly error: WireError };
+  | { readonly kind: 'turn'; readonly id: number; readonly units: Units | undefined }
+  | { readonly kind: 'done'; readonly id: number; readonly tally: Tally }
+  | { readonly kind: 'failed'; readonly id: number; readonly error: WireError };
 
 /** An error as it crosses a thread boundary. */
 export interface WireError {

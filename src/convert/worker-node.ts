@@ -6,42 +6,48 @@ import { blobStorage } from '../storage/blob.ts';
 import { NodeFileStorage } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
+import { ImageRunner } from './image-runner.ts';
 import { type FromWorker, type ToWorker, toWire, type WorkerSetup } from './pool.ts';
-import { JobRunner } from './worker.ts';
+import { RawRunner } from './raw-runner.ts';
+import type { Placement, Runner, Units } from './runner.ts';
 
 function openHandle(handle: StorageHandle, writable: boolean): Storage {
   if (handle.kind === 'blob') return blobStorage(handle.blob, { name: handle.name });
   return new NodeFileStorage(handle.fd, handle.name, writable, false);
 }
 
+function makeRunner(setup: WorkerSetup): Runner {
+  const { target, data, options, stream } = setup;
+  const sources = setup.sources.map((handle) => openHandle(handle, false));
+  assert(target.kind === 'fd', 'a target is a file');
+  const file = stream ? new PipeStorage(target.fd, target.name) : openHandle(target, true);
+  if (options.kind === 'raw') return new RawRunner(sources, file, options);
+  return new ImageRunner(sources, { file, data: data ? openHandle(data, true) : file }, options);
+}
+
 function serve(setup: WorkerSetup): void {
   const port = parentPort;
   assert(port, 'a worker needs its parent');
   adoptKernelModule(setup.module);
-  const sources = setup.sources.map((handle) => openHandle(handle, false));
-  const { target } = setup;
-  assert(target.kind === 'fd', 'a target is a file');
-  const out = setup.stream ? new PipeStorage(target.fd, target.name) : openHandle(target, true);
-  const runner = new JobRunner(sources, out, setup.options);
+  const runner = makeRunner(setup);
   const answer = (message: FromWorker) => port.postMessage(message);
-  let go = () => {};
-  const turn = () =>
-    new Promise<void>((resolve) => {
-      go = resolve;
-      answer({ kind: 'turn' });
+  const waiting = new Map<number, (placement: Placement | undefined) => void>();
+  const turnOf = (id: number) => (units?: Units) =>
+    new Promise<Placement | undefined>((resolve) => {
+      waiting.set(id, resolve);
+      answer({ kind: 'turn', id, units });
     });
-  let last = Promise.resolve();
   port.on('message', (message: ToWorker) => {
+    const { id } = message;
     if (message.kind === 'go') {
-      go();
+      waiting.get(id)?.(message.placement);
+      waiting.delete(id);
       return;
     }
-    last = last
-      .then(() => runner.run(message.ops, message.ordered ? turn : undefined))
-      .then(
-        () => answer({ kind: 'done' }),
-        (cause) => answer({ kind: 'failed', error: toWire(cause) }),
-      );
+    runner.run(message.ops, message.ordered ? turnOf(id) : undefined).then(
+      () => answer({ kind: 'done', id, tally: runner.tally }),
+      (cause) => answer({ kind: 'failed', id, error: toWire(cause) }),
+    );
   });
 }
 

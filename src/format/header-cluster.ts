@@ -33,7 +33,7 @@ export interface HeaderClusterParts {
  * @throws Qcow2Error OUT_OF_RANGE where all of it does not fit
  */
 export function serializeHeaderCluster({ header, extensions, backingName }: HeaderClusterParts): {
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   readonly header: Header;
 } {
   const text = new TextEncoder();

@@ -135,6 +135,12 @@ export interface Kernels {
   ): number;
 
   /**
+   * Compares two buffers of `bytes` bytes.
+   * @returns how many bytes from the first on are the same: `bytes` where all are
+   */
+  firstDifference(a: number, b: number, bytes: number): number;
+
+  /**
    * Turns `entries` big-endian standard L2 entries at `table` into run records. Neighbouring
    * entries of one kind join: unallocated and zero-without-offset by kind alone, data and
    * zero-with-offset where the host offsets follow each other. COPIED never breaks a run.

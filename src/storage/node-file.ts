@@ -260,6 +260,10 @@ export class NodeFileStorage implements Storage {
     if (this.owned) closeSync(this.fd);
   }
 
+  allocatedBytes(): number {
+    return this.kind === 'regular' ? fstatSync(this.fd).blocks * 512 : this.size();
+  }
+
   share(): StorageHandle {
     return { kind: 'fd', fd: this.fd, name: this.name };
   }

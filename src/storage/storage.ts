@@ -54,6 +54,8 @@ export interface Storage {
   /** Resolves when everything written before it would survive a power cut. */
   flush(): Awaitable<void>;
   close(): Awaitable<void>;
+  /** Bytes that the host has given the storage, where it knows: less than its size, with holes. */
+  allocatedBytes?(): number;
   /** How a worker may open the same bytes; absent where only this thread can. */
   share?(): StorageHandle;
 }

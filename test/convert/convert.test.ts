@@ -2,9 +2,11 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error, Qcow2Error } from '../../src/base/errors.ts';
-import { type ConvertOptions, convertToRaw, convertToStream } from '../../src/convert/convert.ts';
+import type { ConvertOptions } from '../../src/convert/convert.ts';
 import type { JobWorker, StartWorkers } from '../../src/convert/pool.ts';
-import { JobRunner } from '../../src/convert/worker.ts';
+import { RawRunner } from '../../src/convert/raw-runner.ts';
+import type { RawRunnerOptions } from '../../src/convert/runner.ts';
+import { convertToRaw, convertToStream } from '../../src/convert/to-raw.ts';
 import type { Disk } from '../../src/image/disk.ts';
 import { openDisk } from '../../src/image/open.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
@@ -179,7 +181,7 @@ test('an empty disk, and no disk, make an empty target', async () => {
     const told: number[][] = [];
     await convertToRaw(disks, target, { onProgress: (...numbers) => told.push(numbers) });
     assert.is(target.size(), 0);
-    assert.equal(told, [[0, 0]]);
+    assert.equal(told, [[0, 0, 0]]);
   }
 });
 
@@ -274,10 +276,15 @@ function fleet(
     start: (setup, count) => {
       made.started += count;
       return Array.from({ length: count }, (): JobWorker => {
-        const runner = new JobRunner(sources, target(), setup.options);
+        assert.is(setup.options.kind, 'raw');
+        const options = setup.options as RawRunnerOptions;
+        const runner = new RawRunner(sources, target(), options);
         let last: Promise<unknown> = Promise.resolve();
         let pending = 0;
         return {
+          get tally() {
+            return runner.tally;
+          },
           get pending() {
             return pending;
           },

@@ -5,7 +5,7 @@
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
-import { convertToRaw } from '../../src/convert/convert.ts';
+import { convertToRaw } from '../../src/convert/to-raw.ts';
 import type { Disk } from '../../src/image/disk.ts';
 import type { Gate } from '../../src/image/gate.ts';
 import { openDisk } from '../../src/image/open.ts';

@@ -2,16 +2,13 @@
 import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
-import { isFormat, openDisk } from '../../image/open.ts';
 import { errnoText } from '../../storage/node-file.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
-import { claimImageFile } from '../image-claims.ts';
-import { explainOpen } from '../open-image.ts';
+import { openWritableImage } from '../open-image.ts';
 import { HintedError, parseSizeParameter } from '../option-list.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
-import { pathGate } from '../path-gate.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
@@ -85,23 +82,13 @@ function parseRequest(args: readonly string[]): Request {
 }
 
 /** Opens the image for writing, and what it is backed by for reading. */
-function openWritable(host: Host, { filename, format, untrusted }: Request): Promise<WritableDisk> {
-  return explainOpen(filename, async () => {
-    if (format !== undefined && !isFormat(format)) {
-      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
-    }
-    const file = host.openFile(filename, { writable: true });
-    try {
-      claimImageFile(file, format, { use: 'write' });
-    } catch (cause) {
-      file.close();
-      throw cause;
-    }
-    const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
-    const disk = await openDisk(file, { format, gate, writable: true, cacheBytes: 2 ** 22 });
-    if (format === undefined && disk.format === 'raw') warnOfGuess(host, filename);
-    return disk;
-  });
+async function openWritable(
+  host: Host,
+  { filename, format, untrusted }: Request,
+): Promise<WritableDisk> {
+  const disk = await openWritableImage(host, filename, { format, untrusted });
+  if (format === undefined && disk.format === 'raw') warnOfGuess(host, filename);
+  return disk;
 }
 
 async function changeSize(disk: WritableDisk, request: Request): Promise<void> {

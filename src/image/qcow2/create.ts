@@ -158,45 +158,14 @@ export async function writeFreshImage(
   options: Qcow2CreateOptions,
 ): Promise<{ readonly size: number; readonly preallocation: Preallocation }> {
   const checked = checkCreateOptions(options);
-  const { clusterBits, refcountOrder, version, backing, dataFile, compression } = checked;
+  const { clusterBits, refcountOrder } = checked;
   const clusterSize = 2 ** clusterBits;
-  const incompatible =
-    (dataFile ? 1 << Incompatible.dataFile : 0) |
-    (compression === 'zstd' ? 1 << Incompatible.compressionType : 0) |
-    (checked.extendedL2 ? 1 << Incompatible.extendedL2 : 0);
-  const header: Header = {
-    version,
-    backingNameOffset: 0,
-    backingNameLength: 0,
-    clusterBits,
+  const bytes = freshHeader(checked, {
     size: 0,
-    sizeTail: 0,
-    cryptMethod: CryptMethod.none,
     l1Entries: 0,
     l1Offset: 0,
     refcountTableOffset: clusterSize,
     refcountTableClusters: 1,
-    snapshotCount: 0,
-    snapshotsOffset: 0,
-    incompatible: { high: 0, low: incompatible },
-    compatible: { high: 0, low: checked.lazyRefcounts ? 1 << Compatible.lazyRefcounts : 0 },
-    autoclear: { high: 0, low: dataFile?.raw ? 1 << Autoclear.rawDataFile : 0 },
-    refcountOrder,
-    headerLength: version === 2 ? HEADER_BYTES_V2 : HEADER_BYTES_V3,
-    compression,
-    unknownFields: new Uint8Array(version === 2 ? 0 : HEADER_BYTES_V3 - 105),
-  };
-  const bytes = serializeFresh({
-    header,
-    backingName: backing?.name,
-    extensions: {
-      ...(backing?.format === undefined ? {} : { backingFormat: backing.format }),
-      ...(dataFile ? { dataFileName: dataFile.name } : {}),
-      // As QEMU: the names would fill most of a small first cluster.
-      featureNames: version === 2 || clusterSize < FEATURE_NAMES_FROM ? [] : FEATURE_NAMES,
-      bitmapsInconsistent: false,
-      unknown: [],
-    },
   });
   const tables = new Uint8Array(2 * clusterSize);
   const view = viewOf(tables);
@@ -211,8 +180,59 @@ export async function writeFreshImage(
   return { size: checked.size, preallocation: checked.preallocation };
 }
 
+/** What a new image's header says beside its options. */
+type FreshPlaces = Pick<
+  Header,
+  'size' | 'l1Entries' | 'l1Offset' | 'refcountTableOffset' | 'refcountTableClusters'
+>;
+
+/**
+ * The first cluster of a new image.
+ * @throws Qcow2Error OUT_OF_RANGE where names and extensions do not fit
+ */
+export function freshHeader(
+  checked: ReturnType<typeof checkCreateOptions>,
+  places: FreshPlaces,
+): Uint8Array<ArrayBuffer> {
+  const { clusterBits, refcountOrder, version, backing, dataFile, compression } = checked;
+  const incompatible =
+    (dataFile ? 1 << Incompatible.dataFile : 0) |
+    (compression === 'zstd' ? 1 << Incompatible.compressionType : 0) |
+    (checked.extendedL2 ? 1 << Incompatible.extendedL2 : 0);
+  const header: Header = {
+    version,
+    backingNameOffset: 0,
+    backingNameLength: 0,
+    clusterBits,
+    sizeTail: 0,
+    cryptMethod: CryptMethod.none,
+    snapshotCount: 0,
+    snapshotsOffset: 0,
+    incompatible: { high: 0, low: incompatible },
+    compatible: { high: 0, low: checked.lazyRefcounts ? 1 << Compatible.lazyRefcounts : 0 },
+    autoclear: { high: 0, low: dataFile?.raw ? 1 << Autoclear.rawDataFile : 0 },
+    refcountOrder,
+    headerLength: version === 2 ? HEADER_BYTES_V2 : HEADER_BYTES_V3,
+    compression,
+    unknownFields: new Uint8Array(version === 2 ? 0 : HEADER_BYTES_V3 - 105),
+    ...places,
+  };
+  return serializeFresh({
+    header,
+    backingName: backing?.name,
+    extensions: {
+      ...(backing?.format === undefined ? {} : { backingFormat: backing.format }),
+      ...(dataFile ? { dataFileName: dataFile.name } : {}),
+      // As QEMU: the names would fill most of a small first cluster.
+      featureNames: version === 2 || 2 ** clusterBits < FEATURE_NAMES_FROM ? [] : FEATURE_NAMES,
+      bitmapsInconsistent: false,
+      unknown: [],
+    },
+  });
+}
+
 /** The first cluster; what does not fit there is named as QEMU does. */
-function serializeFresh(parts: HeaderClusterParts): Uint8Array {
+function serializeFresh(parts: HeaderClusterParts): Uint8Array<ArrayBuffer> {
   const { backingName, extensions } = parts;
   const { backingFormat } = extensions;
   const format = backingFormat === undefined ? '' : ` with format '${backingFormat}'`;

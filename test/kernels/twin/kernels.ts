@@ -7,6 +7,7 @@ import type { Kernels } from '../../../src/kernels/kernels.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
+import { firstDifference } from './first-difference.ts';
 import { inflate } from './inflate.ts';
 import { l2ExtendedRuns } from './l2-extended.ts';
 import { l2Runs } from './l2-run.ts';
@@ -28,6 +29,7 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     inflate: inflate(memory),
     zstdDecode: zstdDecode(memory),
     dataRanges: dataRanges(memory),
+    firstDifference: firstDifference(memory),
     l2Runs: l2Runs(memory),
     l2ExtendedRuns: l2ExtendedRuns(memory),
     compressedDescriptors: compressedDescriptors(memory),

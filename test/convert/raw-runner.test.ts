@@ -4,7 +4,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isQcow2Error, Qcow2Error } from '../../src/base/errors.ts';
 import { OP_STRIDE, OpKind } from '../../src/convert/job.ts';
-import { JobRunner, type RunnerOptions } from '../../src/convert/worker.ts';
+import { RawRunner } from '../../src/convert/raw-runner.ts';
+import type { RawRunnerOptions } from '../../src/convert/runner.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import { unlike } from '../image/disk-contract.ts';
 import { wrapStorage } from '../image/slow-storage.ts';
@@ -13,7 +14,8 @@ import { type Random, rng, SEED } from '../random.ts';
 
 const test = suite('job runner');
 
-const DENSE: RunnerOptions = {
+const DENSE: RawRunnerOptions = {
+  kind: 'raw',
   clusterSizeMax: 65_536,
   granule: 512,
   holeBytes: 0,
@@ -110,8 +112,14 @@ for (const late of [false, true]) {
           const target = memoryStorage(initial.slice());
           const holeBytes = sparse ? next.pick([512, 4096, 65_536]) : 0;
           const granule = holeBytes % 4096 === 0 ? 4096 : 512;
-          const options = { clusterSizeMax: 65_536, granule, holeBytes, allocate };
-          const runner = new JobRunner(storages, wrapStorage(target, { late: wait }), options);
+          const options = {
+            kind: 'raw',
+            clusterSizeMax: 65_536,
+            granule,
+            holeBytes,
+            allocate,
+          } as const;
+          const runner = new RawRunner(storages, wrapStorage(target, { late: wait }), options);
           const model = initial.slice();
           for (let count = 0; count < 3; count++) {
             const job = randomJob(next, made);
@@ -160,7 +168,7 @@ for (const [holeBytes, calls] of [
   test(`64 KiB of zeros within data, holes from ${holeBytes} bytes on`, async () => {
     const target = recorder();
     const options = { ...DENSE, granule: 4096, holeBytes };
-    const runner = new JobRunner([memoryStorage(GAPPED)], target, options);
+    const runner = new RawRunner([memoryStorage(GAPPED)], target, options);
     await runner.run(copyOp(0, 0, GAPPED.length));
     assert.equal(target.calls, calls);
   });
@@ -168,7 +176,7 @@ for (const [holeBytes, calls] of [
 
 test('holes lie on granules of the target, wherever the data starts', async () => {
   const target = recorder();
-  const runner = new JobRunner([memoryStorage(GAPPED)], target, {
+  const runner = new RawRunner([memoryStorage(GAPPED)], target, {
     ...DENSE,
     granule: 4096,
     holeBytes: 4096,
@@ -179,7 +187,7 @@ test('holes lie on granules of the target, wherever the data starts', async () =
 
 test('operations that follow each other are one write; a gap makes two', async () => {
   const target = recorder();
-  const runner = new JobRunner([memoryStorage(new Uint8Array(9000).fill(1))], target, DENSE);
+  const runner = new RawRunner([memoryStorage(new Uint8Array(9000).fill(1))], target, DENSE);
   const ops = [...copyOp(5000, 100, 50), ...copyOp(0, 150, 70), ...copyOp(0, 221, 10)];
   await runner.run(Float64Array.from(ops));
   assert.equal(target.calls, ['write 100 120', 'write 221 10']);
@@ -188,7 +196,7 @@ test('operations that follow each other are one write; a gap makes two', async (
 test('many zeros are one call, and written like data where room is to be made', async () => {
   for (const allocate of [false, true]) {
     const target = recorder();
-    const runner = new JobRunner([], target, { ...DENSE, allocate });
+    const runner = new RawRunner([], target, { ...DENSE, allocate });
     await runner.run(op(OpKind.zero, 0, 0, 0, 512, 2 ** 20));
     const half = 2 ** 19;
     const written = [`write 512 ${half}`, `write ${512 + half} ${half}`];
@@ -204,13 +212,13 @@ test('a job waits for its turn once, before it writes or ends', async () => {
     Float64Array.from([...copyOp(0, 0, 10), ...copyOp(0, 50, 10), ...copyOp(0, 100, 10)]),
   ]) {
     const target = recorder();
-    const runner = new JobRunner([memoryStorage(GAPPED)], target, DENSE);
+    const runner = new RawRunner([memoryStorage(GAPPED)], target, DENSE);
     let go = () => {};
     let asked = 0;
     const job = runner.run(ops, () => {
       asked++;
-      return new Promise((resolve) => {
-        go = resolve;
+      return new Promise<undefined>((resolve) => {
+        go = () => resolve(undefined);
       });
     });
     await new Promise((done) => setTimeout(done, 5));
@@ -226,7 +234,7 @@ test('a job waits for its turn once, before it writes or ends', async () => {
 test('a runner goes on after a job that failed', async () => {
   const source = memoryStorage(new Uint8Array(3000).fill(0xff));
   const target = memoryStorage();
-  const runner = new JobRunner([source], target, DENSE);
+  const runner = new RawRunner([source], target, DENSE);
   try {
     await runner.run(
       Float64Array.from([...copyOp(0, 0, 10), ...op(OpKind.deflate, 0, 0, 512, 10, 4096, 0, 4096)]),
@@ -245,7 +253,7 @@ test('failures of storage come out as they are', async () => {
   for (const late of [undefined, rng()]) {
     const failing = { from: 100, to: 200, cause };
     const source = wrapStorage(memoryStorage(new Uint8Array(5000)), { late, failing });
-    const runner = new JobRunner([source], memoryStorage(), DENSE);
+    const runner = new RawRunner([source], memoryStorage(), DENSE);
     for (const ops of [copyOp(0, 0, 150), op(OpKind.deflate, 0, 90, 512, 0, 512, 0, 512)]) {
       try {
         await runner.run(ops);
@@ -258,7 +266,7 @@ test('failures of storage come out as they are', async () => {
 });
 
 test('a stream longer than any cluster can have is refused', async () => {
-  const runner = new JobRunner([memoryStorage(new Uint8Array(2 ** 22))], recorder(), DENSE);
+  const runner = new RawRunner([memoryStorage(new Uint8Array(2 ** 22))], recorder(), DENSE);
   try {
     await runner.run(op(OpKind.deflate, 0, 0, 2 ** 21, 0, 65_536, 0, 65_536));
     assert.unreachable();

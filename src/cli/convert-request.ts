@@ -1,0 +1,278 @@
+/** What `convert` is asked for: its options, checked in the order and words of qemu-img. */
+import { isFormat } from '../image/open.ts';
+import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
+import { UsageError } from './command.ts';
+import { creationHelp, creationOptions } from './creation-options.ts';
+import { parseCommandLine } from './getopt.ts';
+import {
+  asksForHelp,
+  isOptionList,
+  type ListOption,
+  type ListValues,
+  parseOptionList,
+} from './option-list.ts';
+import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from './options.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'output-format', short: 'O', value: true },
+  { name: 'backing-file', short: 'B', value: true },
+  { name: 'backing-format', short: 'F', value: true },
+  { name: 'compress', short: 'c', value: false },
+  { name: 'copy-range', short: 'C', value: false },
+  { name: 'options', short: 'o', value: true },
+  { name: 'progress', short: 'p', value: false },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'sparse-size', short: 'S', value: true },
+  { name: 'no-create', short: 'n', value: false },
+  { name: 'target-is-zero', value: false },
+  { name: 'snapshot', short: 'l', value: true },
+  { name: 'threads', short: 'm', value: true },
+  { name: 'out-of-order', short: 'W', value: false },
+  { name: 'rate', short: 'r', value: true },
+  { name: 'cache', short: 't', value: true },
+  { name: 'source-cache', short: 'T', value: true },
+  { name: 'salvage', value: false },
+  { name: 'force-share', short: 'U', value: false },
+  { name: 'untrusted', value: false },
+];
+
+/** Largest -S, and what it is a multiple of (qemu-img's buffer limit). */
+const SPARSE_MAX = 16 * 2 ** 20;
+const SPARSE_UNIT = 512;
+const THREADS_MAX = 16;
+const LEVEL_MAX = 9;
+
+/** Ways to go through the host's cache, as QEMU names them. */
+const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
+
+/** Options of a target beyond those of an image: how well compressed clusters are. */
+const LEVEL_OPTION: ListOption = {
+  name: 'compression_level',
+  type: 'num',
+  help: 'Effort of compression, from 1 (fastest) to 9 (smallest)',
+};
+
+/** What was asked for, checked. */
+export interface ConvertRequest {
+  readonly sources: readonly string[];
+  readonly target: string;
+  readonly format: string | undefined;
+  readonly outputFormat: 'raw' | 'qcow2';
+  readonly snapshot: SnapshotSelector | undefined;
+  /** As given with -S; undefined: not at all. */
+  readonly sparseBytes: number;
+  readonly create: boolean;
+  /** What a new target is to be. */
+  readonly values: ListValues;
+  readonly targetIsZero: boolean;
+  readonly compress: { readonly level: number | undefined } | undefined;
+  readonly copyRange: boolean;
+  /** Nothing is on stable storage until this says so. */
+  readonly flush: boolean;
+  readonly bytesPerSecond: number | undefined;
+  readonly salvage: boolean;
+  readonly threads: number | undefined;
+  readonly progress: boolean;
+  readonly quiet: boolean;
+  readonly untrusted: boolean;
+  readonly forceShare: boolean;
+}
+
+/** The options that only ask for help: what to print. */
+export interface HelpRequest {
+  readonly help: string;
+}
+
+/** @throws UsageError for what does not make sense */
+export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequest {
+  const parsed = parseCommandLine(args, OPTIONS);
+  const sparse = valueGiven(parsed, 'sparse-size');
+  const sparseBytes = parseSparse(sparse);
+  const threads = parseThreads(valueGiven(parsed, 'threads'));
+  const snapshot = parseSnapshot(valueGiven(parsed, 'snapshot'));
+  const bytesPerSecond = parseRate(valueGiven(parsed, 'rate'));
+  const lists = parsed.options.filter(({ name }) => name === 'options').map(({ value }) => value);
+  const wrong = lists.find((list) => !isOptionList(list));
+  if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
+  const create = !given(parsed, 'no-create');
+  const outputFormat = valueGiven(parsed, 'output-format') ?? 'raw';
+  const copyRange = given(parsed, 'copy-range');
+  const compress = given(parsed, 'compress');
+  if (compress && copyRange) throw new UsageError('Cannot enable copy offloading when -c is used');
+  if (sparse !== undefined && copyRange) {
+    throw new UsageError('Cannot enable copy offloading when -S is used');
+  }
+  const salvage = given(parsed, 'salvage');
+  if (salvage && copyRange) {
+    throw new UsageError('Cannot use copy offloading in salvaging mode');
+  }
+  if (!create && lists.length > 0) {
+    throw new UsageError('-o has no effect when skipping image creation');
+  }
+  if (create && given(parsed, 'target-is-zero')) {
+    throw new UsageError('--target-is-zero requires use of -n flag');
+  }
+  const { operands } = parsed;
+  const target = operands.length > 1 ? (operands.at(-1) as string) : undefined;
+  const list = lists.join(',');
+  if (lists.length > 0 && asksForHelp(list)) {
+    if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+    return { help: creationHelp(outputFormat, target !== undefined) };
+  }
+  if (target === undefined) throw new UsageError('Must specify image file name');
+  const sources = operands.slice(0, -1);
+  checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
+  if (snapshot !== undefined && sources.length > 1) {
+    throw new UsageError('No support for concatenating multiple snapshot');
+  }
+  if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+  const values = create ? parseValues(parsed, outputFormat, list) : new Map();
+  const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
+  if (backing !== undefined) checkBacking(parsed, values, sources.length);
+  if (compress) checkCompression(outputFormat, values, create);
+  const cache = valueGiven(parsed, 'cache') ?? 'unsafe';
+  checkCacheMode(cache, 'cache');
+  return {
+    sources,
+    target,
+    format: valueGiven(parsed, 'format'),
+    outputFormat,
+    snapshot,
+    sparseBytes,
+    create,
+    values,
+    targetIsZero: create || given(parsed, 'target-is-zero'),
+    compress: compress ? { level: parseLevel(values) } : undefined,
+    copyRange,
+    flush: cache !== 'unsafe',
+    bytesPerSecond,
+    salvage,
+    threads,
+    progress: given(parsed, 'progress') && !given(parsed, 'quiet'),
+    quiet: given(parsed, 'quiet'),
+    untrusted: given(parsed, 'untrusted'),
+    forceShare: given(parsed, 'force-share'),
+  };
+}
+
+/** The options of `-o`, and the backing file's, which have a letter of their own. */
+function parseValues(parsed: ParsedOptions, format: 'raw' | 'qcow2', list: string): ListValues {
+  const known = [...creationOptions(format), ...(format === 'qcow2' ? [LEVEL_OPTION] : [])];
+  const values = parseOptionList(list, known);
+  const set = (name: string, text: string | undefined, what: string) => {
+    if (text === undefined) return;
+    if (!known.some((option) => option.name === name)) {
+      throw new UsageError(`${what} not supported for file format '${format}'`);
+    }
+    values.set(name, { text, number: 0n });
+  };
+  set('backing_file', valueGiven(parsed, 'backing-file'), 'Backing file');
+  set('backing_fmt', valueGiven(parsed, 'backing-format'), 'Backing file format');
+  return values;
+}
+
+function checkBacking(parsed: ParsedOptions, values: ListValues, sources: number): void {
+  if (given(parsed, 'target-is-zero')) {
+    const message = 'Cannot use --target-is-zero when the destination image has a backing file';
+    throw new UsageError(message);
+  }
+  if (sources > 1) {
+    throw new UsageError(
+      'Having a backing file for the target makes no sense when concatenating multiple input ' +
+        'images',
+    );
+  }
+  if (!given(parsed, 'no-create') && !values.has('backing_fmt')) {
+    throw new UsageError('Use of backing file requires explicit backing format');
+  }
+}
+
+function checkCompression(format: 'raw' | 'qcow2', values: ListValues, create: boolean): void {
+  if (format === 'raw') {
+    throw new UsageError('Compression not supported for this file format');
+  }
+  if (!create) return;
+  if (values.get('encryption')?.number === 1n || values.has('encrypt.format')) {
+    throw new UsageError('Compression and encryption not supported at the same time');
+  }
+  const mode = values.get('preallocation')?.text;
+  if (mode !== undefined && mode !== 'off') {
+    throw new UsageError('Compression and preallocation not supported at the same time');
+  }
+}
+
+function parseLevel(values: ListValues): number | undefined {
+  const given = values.get('compression_level');
+  if (given === undefined) return undefined;
+  const level = Number(given.number);
+  if (level < 1 || level > LEVEL_MAX) {
+    throw new UsageError(`compression_level must be between 1 and ${LEVEL_MAX}`);
+  }
+  return level;
+}
+
+function checkCacheMode(mode: string | undefined, what: string): void {
+  if (mode !== undefined && !CACHE_MODES.includes(mode)) {
+    throw new UsageError(`Invalid ${what} option: ${mode}`);
+  }
+}
+
+function parseSparse(text: string | undefined): number {
+  if (text === undefined) return 4096;
+  const bytes = parseSize(text);
+  if (bytes === undefined) {
+    throw new UsageError(
+      'Invalid buffer size for sparse output specified. You may use k, M, G, T, P or E suffixes ' +
+        'for\nkilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
+    );
+  }
+  if (bytes % SPARSE_UNIT !== 0 || bytes > SPARSE_MAX) {
+    throw new UsageError(
+      'Invalid buffer size for sparse output specified. Valid sizes are multiples of ' +
+        `${SPARSE_UNIT} up to ${SPARSE_MAX}. Select 0 to disable sparse detection ` +
+        '(fully allocates output).',
+    );
+  }
+  return bytes;
+}
+
+function parseRate(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const bytes = parseSize(text);
+  if (bytes === undefined) {
+    throw new UsageError(
+      'Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n' +
+        'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
+    );
+  }
+  return bytes;
+}
+
+function parseThreads(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const threads = /^\d+$/.test(text) ? Number(text) : 0;
+  if (threads < 1 || threads > THREADS_MAX) {
+    throw new UsageError(
+      `Invalid number of coroutines. Allowed number of coroutines is between 1 and ${THREADS_MAX}`,
+    );
+  }
+  return threads;
+}
+
+/** `-l`: `snapshot.id=…` and `snapshot.name=…`, or one word that may be either. */
+function parseSnapshot(text: string | undefined): SnapshotSelector | undefined {
+  if (text === undefined || !text.startsWith('snapshot.')) return text;
+  const selector: { id?: string; name?: string } = {};
+  for (const part of text.split(',')) {
+    const [key, ...value] = part.split('=');
+    if (key === 'snapshot.id') selector.id = value.join('=');
+    else if (key === 'snapshot.name') selector.name = value.join('=');
+    else {
+      throw new UsageError(
+        `Invalid parameter '${key}'\nFailed in parsing snapshot param '${text}'`,
+      );
+    }
+  }
+  return selector;
+}

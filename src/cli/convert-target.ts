@@ -1,0 +1,302 @@
+/** The targets of `convert`: new files, those that are there already, standard output. */
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import type { ConvertOptions } from '../convert/convert.ts';
+import { concatenatedSize } from '../convert/convert.ts';
+import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
+import type { Disk } from '../image/disk.ts';
+import type { NodeFileStorage } from '../storage/node-file.ts';
+import { fullBackingName } from './backing-name.ts';
+import { type Host, UsageError } from './command.ts';
+import type { ConvertRequest } from './convert-request.ts';
+import { claimImageFile, RAW_WRITE } from './image-claims.ts';
+import { openImage, openWritableImage } from './open-image.ts';
+import { resolveName } from './path-gate.ts';
+import { qcow2Options, textOf } from './qcow2-options.ts';
+
+/** How a conversion goes, apart from its target. */
+export type Course = ConvertOptions & { readonly onLength?: (bytes: number) => void };
+
+/** The target is standard output. */
+export function isStream({ create, target }: ConvertRequest): boolean {
+  return create && (target === '-' || target === '/dev/stdout');
+}
+
+/** Converts into whatever the request says. */
+export async function convertInto(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<void> {
+  if (isStream(request)) return intoStream(host, request, disks, course);
+  refuseSourceAsTarget(host, request.target, disks);
+  if (!request.create && request.outputFormat === 'qcow2') {
+    return intoExisting(host, request, disks, course);
+  }
+  if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);
+  return intoQcow2(host, request, disks, course);
+}
+
+async function intoStream(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<void> {
+  const output = host.openOutput();
+  if (request.outputFormat === 'raw') {
+    await convertToStream(disks, output, course);
+    return;
+  }
+  const { convertToQcow2Stream } = await import('../convert/to-qcow2.ts');
+  const { size: _, ...create } = explainCreation(request, () =>
+    qcow2Options(sized(request, disks), undefined),
+  );
+  const { compress } = request;
+  const { onLength } = course;
+  await convertToQcow2Stream(
+    disks,
+    { file: output, create, compress, ...(onLength ? { onLength } : {}) },
+    course,
+  );
+}
+
+// ---- raw -------------------------------------------------------------------------------------
+
+type Preallocation = 'off' | 'falloc' | 'full';
+
+/** What a raw target knows of preallocation. */
+function rawPreallocation({ values, target }: ConvertRequest): Preallocation {
+  const mode = textOf(values, 'preallocation', 'off');
+  if (mode === 'off' || mode === 'falloc' || mode === 'full') return mode;
+  const why =
+    mode === 'metadata'
+      ? 'Unsupported preallocation mode: metadata'
+      : `invalid parameter value: ${mode}`;
+  throw new UsageError(`${target}: error while converting raw: ${why}`);
+}
+
+async function intoRaw(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<void> {
+  const { create, flush } = request;
+  const preallocation = rawPreallocation(request);
+  await withNewFile(host, request, async (file) => {
+    if (!create && file.size() < concatenatedSize(disks)) {
+      throw new UsageError('output file is smaller than input file');
+    }
+    const sparseBytes = preallocation === 'off' ? request.sparseBytes : 0;
+    const prepared = prepareRaw(file, { ...request, sparseBytes, preallocation }, disks);
+    await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });
+    if (flush) file.flush();
+  });
+}
+
+/** What can be had for the whole target at once, rather than piece by piece while it is written. */
+function prepareRaw(
+  file: NodeFileStorage,
+  request: ConvertRequest & { readonly preallocation: Preallocation },
+  disks: readonly Disk[],
+): ConvertOptions {
+  const { target, targetIsZero, preallocation, sparseBytes } = request;
+  const size = concatenatedSize(disks);
+  try {
+    if (preallocation === 'falloc' && file.tryAllocate(0, size, { keepSize: true })) {
+      return { sparseBytes: 4096 };
+    }
+    if (!targetIsZero && sparseBytes > 0 && file.tryZero(0, size)) return { targetIsZero: true };
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    throw new UsageError(`${target}: error while converting raw: ${cause.message}`);
+  }
+  return {};
+}
+
+/** Runs `fill` on the target; what does not come to its end leaves nothing that looks whole. */
+async function withNewFile(
+  host: Host,
+  request: ConvertRequest,
+  fill: (file: NodeFileStorage) => Promise<void>,
+): Promise<void> {
+  const { target, create } = request;
+  const isNew = create && !host.exists(target);
+  const file = openTarget(host, request, target);
+  let done = false;
+  try {
+    await fill(file);
+    done = true;
+  } finally {
+    // What is not whole must not look whole: a new file goes, an old one that was emptied stays so.
+    if (!done && create && file.kind === 'regular') file.truncate(0);
+    file.close();
+    if (!done && isNew && file.kind === 'regular') host.remove(target);
+  }
+}
+
+function openTarget(
+  host: Host,
+  { target, create, outputFormat }: ConvertRequest,
+  path: string,
+): NodeFileStorage {
+  try {
+    return host.openFile(path, { writable: true, create, claim: RAW_WRITE });
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    const why = cause.message.replace(/^Could not open/, 'Could not create');
+    const message = create
+      ? `${target}: error while converting ${outputFormat}: ${why}`
+      : `Could not open '${path}': ${cause.message}`;
+    throw new UsageError(message);
+  }
+}
+
+// ---- qcow2 -----------------------------------------------------------------------------------
+
+/** The options of a new image, its size that of the sources. */
+function sized({ values }: ConvertRequest, disks: readonly Disk[]) {
+  const size = BigInt(concatenatedSize(disks));
+  return new Map(values).set('size', { text: String(size), number: size });
+}
+
+/** What is wrong with the options of a new image is said with the image's name in front. */
+function explainCreation<T>({ target, outputFormat }: ConvertRequest, parse: () => T): T {
+  try {
+    return parse();
+  } catch (cause) {
+    if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
+    throw new UsageError(`${target}: error while converting ${outputFormat}: ${cause.message}`);
+  }
+}
+
+async function intoQcow2(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<void> {
+  const { convertToQcow2 } = await import('../convert/to-qcow2.ts');
+  const { target, compress, flush, values } = request;
+  const dataName = values.get('data_file')?.text;
+  const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
+  const create = explainCreation(request, () => qcow2Options(sized(request, disks), dataPath));
+  if (compress && create.dataFile) {
+    throw new UsageError('error while writing at byte 0: Operation not supported');
+  }
+  const backing = await openBacking(host, request);
+  const isNewData = dataPath !== undefined && !host.exists(dataPath);
+  let data: NodeFileStorage | undefined;
+  let done = false;
+  try {
+    await withNewFile(host, request, async (file) => {
+      claimImageFile(file, 'qcow2', { use: 'write' });
+      if (dataPath !== undefined) {
+        refuseSourceAsTarget(host, dataPath, disks);
+        if (host.exists(dataPath) && host.realPath(dataPath) === host.realPath(target)) {
+          throw new UsageError(`'${target}' cannot be its own data file`);
+        }
+        data = openTarget(host, request, dataPath);
+        claimImageFile(data, 'data-file', { use: 'write' });
+      }
+      await convertToQcow2(
+        disks,
+        {
+          file,
+          create,
+          compress,
+          ...(data ? { data } : {}),
+          ...(backing ? { backing: { disk: backing, sameFile: sameFileBy(host) } } : {}),
+        },
+        { ...course, sparseBytes: request.sparseBytes },
+      );
+      if (flush) {
+        data?.flush();
+        file.flush();
+      }
+    });
+    done = true;
+  } finally {
+    await backing?.close();
+    data?.close();
+    if (!done && data && isNewData && dataPath !== undefined) host.remove(dataPath);
+  }
+}
+
+/** The backing file that the target is to have, open. */
+async function openBacking(host: Host, request: ConvertRequest): Promise<Disk | undefined> {
+  const { values, target, untrusted } = request;
+  const name = values.get('backing_file')?.text;
+  if (name === undefined) return undefined;
+  const format = values.get('backing_fmt')?.text;
+  const path = fullBackingName(name, target);
+  try {
+    return await openImage(host, path, { format, untrusted, use: 'convert' });
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    throw new UsageError(
+      `Could not open '${target}': Could not open backing file: ${cause.message}`,
+    );
+  }
+}
+
+/** Whether two storages are one file, by their real paths. */
+function sameFileBy(host: Host) {
+  const paths = new Map<string, string>();
+  const real = (name: string) => {
+    const known = paths.get(name) ?? host.realPath(name);
+    paths.set(name, known);
+    return known;
+  };
+  return (a: { readonly name: string }, b: { readonly name: string }) => {
+    return real(a.name) === real(b.name);
+  };
+}
+
+/** Into an image that is there already, which keeps what it is. */
+async function intoExisting(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<void> {
+  const { convertToDisk } = await import('../convert/to-disk.ts');
+  const { target, untrusted, compress, sparseBytes, targetIsZero, flush } = request;
+  const disk = await openWritableImage(host, target, { format: 'qcow2', untrusted });
+  try {
+    if (disk.size < concatenatedSize(disks)) {
+      throw new UsageError('output file is smaller than input file');
+    }
+    await convertToDisk(disks, disk, {
+      ...course,
+      sparseBytes,
+      targetIsZero,
+      compress: compress !== undefined,
+    });
+    if (flush) await disk.flush();
+  } finally {
+    await disk.close();
+  }
+}
+
+/** Writing the target must not destroy what is to be read: no file of any source's chain. */
+function refuseSourceAsTarget(host: Host, target: string, disks: readonly Disk[]): void {
+  if (!host.exists(target)) return;
+  const real = host.realPath(target);
+  for (const { storage } of disks.flatMap(({ sources }) => sources)) {
+    if (host.exists(storage.name) && host.realPath(storage.name) === real) {
+      throw new UsageError(`'${target}' is both a source and the target`);
+    }
+  }
+}
+
+/** A failure in the words of a person who waits for a copy. */
+export function explainFailure(cause: unknown): unknown {
+  if (!isQcow2Error(cause) || cause.code === 'ABORTED') return cause;
+  if (cause.code === 'CORRUPT') {
+    const place = cause.at === undefined ? '' : ` (at offset 0x${cause.at.toString(16)})`;
+    return new Qcow2Error(cause.code, `error while reading the source: ${cause.message}${place}`);
+  }
+  return cause;
+}

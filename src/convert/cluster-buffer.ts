@@ -1,0 +1,293 @@
+/**
+ * Clusters of a target in the making: operations are gathered into whole clusters side by side in
+ * memory, and looked at for what of them has to be written.
+ *
+ *   plain     the bytes of the clusters that operations touch, one cluster after another
+ *   backing   what the target's backing file has there, where it has one
+ *   packed    compressed clusters, copied or made here, one behind the other
+ */
+import { type Awaitable, settled } from '../base/awaitable.ts';
+import type { Region, Workspace } from '../kernels/arena.ts';
+import { INPUT_SLACK, type Kernels } from '../kernels/kernels.ts';
+import { JOB_OPS_MAX, OP_STRIDE, OpKind } from './job.ts';
+import type { ClusterOptions } from './runner.ts';
+import type { SourceReader } from './source-reader.ts';
+
+/** Every subcluster. */
+const ALL = 0xffff_ffff;
+/** What a unit becomes. A number above 0 is the length of its compressed bytes. */
+export const UnitState = {
+  /** Nothing is written: the target shows the right bytes already. */
+  skip: -2,
+  /** Plain bytes. */
+  data: -1,
+  /** An entry says that it is zeros. */
+  zero: 0,
+} as const;
+
+const RANGE_PAIRS = 4096;
+
+/** The units of one job, and memory for their bytes. */
+export class ClusterBuffer {
+  readonly plain: Region;
+  readonly packed: Region;
+  private readonly backing: Region | undefined;
+  private readonly ranges: Region;
+  private readonly clustersMax: number;
+  /** Units in guest order. */
+  count = 0;
+  /** Of each unit: cluster index in the target, state, subclusters that hold data as a mask. */
+  readonly guest: Float64Array;
+  readonly state: Float64Array;
+  readonly mask: Uint32Array;
+  /** Where a unit's bytes are in `plain`, or those of a copied stream in `packed`. */
+  readonly at: Float64Array;
+  private readonly copies: Uint8Array;
+  private plainCount = 0;
+  packedBytes = 0;
+
+  constructor(
+    workspace: Workspace,
+    private readonly options: ClusterOptions,
+    private readonly reader: SourceReader,
+  ) {
+    const { jobBytes, clusterSize, backingSource } = options;
+    this.plain = workspace.reserve(jobBytes);
+    if (backingSource >= 0) this.backing = workspace.reserve(jobBytes);
+    this.packed = workspace.reserve(jobBytes + INPUT_SLACK);
+    this.ranges = workspace.reserve(RANGE_PAIRS * 8);
+    this.clustersMax = jobBytes / clusterSize;
+    const unitsMax = this.clustersMax + JOB_OPS_MAX;
+    this.guest = new Float64Array(unitsMax);
+    this.state = new Float64Array(unitsMax);
+    this.mask = new Uint32Array(unitsMax);
+    this.at = new Float64Array(unitsMax);
+    this.copies = new Uint8Array(unitsMax);
+  }
+
+  /** Brings in the bytes of all operations. */
+  async gather(ops: Float64Array): Promise<void> {
+    this.count = 0;
+    this.plainCount = 0;
+    this.packedBytes = 0;
+    this.listUnits(ops);
+    const { backingSource } = this.options;
+    this.copies.fill(0);
+    // How far the bytes of each side are there, in `plain` and `backing`.
+    let filled = 0;
+    let filledBacking = 0;
+    let unit = 0;
+    let unitBacking = 0;
+    for (let op = 0; op < ops.length; op += OP_STRIDE) {
+      const isBacking = backingSource >= 0 && ops[op + 1]! >= backingSource;
+      const region = isBacking && this.backing ? this.backing : this.plain;
+      const { clusterSize } = this.options;
+      const first = Math.floor(ops[op + 4]! / clusterSize);
+      let index = isBacking ? unitBacking : unit;
+      while (this.guest[index]! < first) index++;
+      if (isBacking) unitBacking = index;
+      else unit = index;
+      if (ops[op] === OpKind.stream) {
+        const loaded = this.reader.load(ops, op);
+        if (loaded) await loaded;
+        this.addStream(ops, op, index);
+        continue;
+      }
+      const at = this.at[index]! + (ops[op + 4]! % clusterSize);
+      const before = isBacking ? filledBacking : filled;
+      if (before < at) region.bytes.fill(0, before, at);
+      const read = this.readInto(ops, op, region, at);
+      if (!settled(read)) await read;
+      if (isBacking) filledBacking = at + ops[op + 5]!;
+      else filled = at + ops[op + 5]!;
+    }
+    const end = this.plainCount * this.options.clusterSize;
+    this.plain.bytes.fill(0, filled, end);
+    this.backing?.bytes.fill(0, filledBacking, end);
+  }
+
+  private readInto(ops: Float64Array, op: number, region: Region, at: number): Awaitable<void> {
+    const length = ops[op + 5]!;
+    if (ops[op] === OpKind.copy) {
+      const into = region.bytes.subarray(at, at + length);
+      return this.reader.copy(ops[op + 1]!, ops[op + 2]!, into);
+    }
+    if (ops[op] === OpKind.zero) {
+      region.bytes.fill(0, at, at + length);
+      return;
+    }
+    const loaded = this.reader.load(ops, op);
+    if (loaded) return loaded.then(() => this.reader.decode(ops, op, region.at + at));
+    this.reader.decode(ops, op, region.at + at);
+  }
+
+  /** Which clusters the operations touch. Both sides come in guest order, the backing last. */
+  private listUnits(ops: Float64Array): void {
+    const { clusterSize, backingSource } = this.options;
+    const touched: number[] = [];
+    let sorted = true;
+    this.state.fill(0);
+    for (let op = 0; op < ops.length; op += OP_STRIDE) {
+      const from = Math.floor(ops[op + 4]! / clusterSize);
+      const to = Math.floor((ops[op + 4]! + ops[op + 5]! - 1) / clusterSize);
+      const last = touched.at(-1) ?? -1;
+      if (from < last) sorted = false;
+      for (let cluster = from; cluster <= to; cluster++) {
+        if (cluster !== last || !sorted) touched.push(cluster);
+      }
+      if (ops[op] === OpKind.stream) this.state[touched.length - 1] = 1;
+    }
+    if (backingSource >= 0) {
+      const both = Float64Array.from(new Set(touched)).sort();
+      touched.splice(0, touched.length, ...both);
+    }
+    this.count = touched.length;
+    for (let unit = 0; unit < touched.length; unit++) {
+      this.guest[unit] = touched[unit]!;
+      this.mask[unit] = 0;
+      const copied = backingSource < 0 && this.state[unit] === 1;
+      this.state[unit] = copied ? 1 : UnitState.skip;
+      this.at[unit] = copied ? -1 : this.plainCount++ * clusterSize;
+    }
+  }
+
+  private addStream(ops: Float64Array, op: number, unit: number): void {
+    const bytes = this.reader.stream(ops, op);
+    this.packed.bytes.set(bytes, this.packedBytes);
+    this.at[unit] = this.packedBytes;
+    this.state[unit] = bytes.length;
+    this.copies[unit] = 1;
+    this.packedBytes += bytes.length;
+  }
+
+  /** Whether a compressed unit was copied, rather than made here. */
+  isCopied(unit: number): boolean {
+    return this.copies[unit] === 1;
+  }
+
+  /** Finds out what of the gathered bytes has to be written. */
+  judge(options: { readonly wholeClusters: boolean; readonly zeroFlag: boolean }): void {
+    const { clusterSize, sparseBytes, explicitZeros, backingSource } = this.options;
+    const everything = sparseBytes === 0 && backingSource < 0;
+    for (let unit = 0; unit < this.count; ) {
+      let end = unit + 1;
+      if (this.state[unit]! > 0) {
+        unit = end;
+        continue;
+      }
+      // Clusters that are neighbours for the guest are looked at as one.
+      while (
+        end < this.count &&
+        this.state[end]! <= 0 &&
+        this.guest[end] === this.guest[end - 1]! + 1
+      ) {
+        end++;
+      }
+      if (everything) this.mask.fill(ALL, unit, end);
+      else this.findData(unit, end, options.wholeClusters);
+      unit = end;
+    }
+    for (let unit = 0; unit < this.count; unit++) {
+      if (this.state[unit]! > 0) continue;
+      if (backingSource >= 0 && this.equalsBacking(unit)) this.state[unit] = UnitState.skip;
+      else if (this.mask[unit] !== 0) this.state[unit] = UnitState.data;
+      else if (!explicitZeros) this.state[unit] = UnitState.skip;
+      else {
+        this.state[unit] = options.zeroFlag ? UnitState.zero : UnitState.data;
+        if (!options.zeroFlag) this.mask[unit] = ALL;
+      }
+      if (this.state[unit] !== UnitState.data) continue;
+      // What the backing file shows in the rest of the cluster must not show through.
+      if (clusterSize === this.options.subclusterSize) this.mask[unit] = ALL;
+    }
+  }
+
+  /** Marks the subclusters of units [first, end) that hold data. */
+  private findData(first: number, end: number, wholeClusters: boolean): void {
+    const { clusterSize, subclusterSize, sparseBytes } = this.options;
+    const granule = Math.min(sparseBytes % 4096 === 0 ? 4096 : 512, subclusterSize);
+    const from = this.at[first]!;
+    const bytes = (end - first) * clusterSize;
+    const { ranges, plain } = this;
+    const { kernels } = plain;
+    const count = kernels.dataRanges(plain.at + from, bytes, granule, 0, ranges.at, RANGE_PAIRS);
+    const pairs = new Uint32Array(kernels.memory.buffer, ranges.at, count * 2);
+    const holeBytes = wholeClusters ? 0 : sparseBytes;
+    for (let pair = 0; pair < count * 2; ) {
+      const start = pairs[pair]!;
+      let stop = pairs[pair + 1]!;
+      pair += 2;
+      while (pair < count * 2 && pairs[pair]! - stop < holeBytes) {
+        stop = pairs[pair + 1]!;
+        pair += 2;
+      }
+      this.markData(first, start, stop);
+    }
+  }
+
+  private markData(first: number, start: number, stop: number): void {
+    const { clusterSize, subclusterSize } = this.options;
+    for (let at = start; at < stop; ) {
+      const unit = Math.floor(at / clusterSize);
+      const base = unit * clusterSize;
+      const to = Math.min(stop, base + clusterSize);
+      const low = Math.floor((at - base) / subclusterSize);
+      const high = Math.floor((to - 1 - base) / subclusterSize);
+      const bits = high === 31 ? ALL : 2 ** (high + 1) - 1;
+      this.mask[first + unit]! |= bits & ~(2 ** low - 1);
+      at = to;
+    }
+  }
+
+  private equalsBacking(unit: number): boolean {
+    const { plain, backing } = this;
+    if (!backing) return false;
+    const { clusterSize, diskSize } = this.options;
+    const at = this.at[unit]!;
+    const bytes = Math.min(clusterSize, diskSize - this.guest[unit]! * clusterSize);
+    return plain.kernels.firstDifference(plain.at + at, backing.at + at, bytes) === bytes;
+  }
+
+  /** Compresses the units that hold data, where that makes them smaller. */
+  compress(pack: (kernels: Kernels, range: PackRange) => number): void {
+    const { clusterSize } = this.options;
+    const { plain, packed } = this;
+    for (let unit = 0; unit < this.count; unit++) {
+      if (this.state[unit] !== UnitState.data) continue;
+      const dstMax = Math.min(clusterSize - 1, packed.length - INPUT_SLACK - this.packedBytes);
+      const src = plain.at + this.at[unit]!;
+      const dst = packed.at + this.packedBytes;
+      const length = pack(plain.kernels, { src, srcBytes: clusterSize, dst, dstMax });
+      if (length === 0) continue;
+      this.state[unit] = length;
+      this.at[unit] = this.packedBytes;
+      this.packedBytes += length;
+    }
+  }
+
+  /** The units that are to be written or said, three numbers each: see `ImageRunner`. */
+  report(): Float64Array<ArrayBuffer> {
+    let wanted = 0;
+    for (let unit = 0; unit < this.count; unit++) {
+      if (this.state[unit] !== UnitState.skip) wanted++;
+    }
+    const units = new Float64Array(wanted * 3);
+    let at = 0;
+    for (let unit = 0; unit < this.count; unit++) {
+      if (this.state[unit] === UnitState.skip) continue;
+      units[at] = this.guest[unit]!;
+      units[at + 1] = this.state[unit]!;
+      units[at + 2] = this.mask[unit]!;
+      at += 3;
+    }
+    return units;
+  }
+}
+
+/** A cluster in memory, and room for its compressed bytes. */
+export interface PackRange {
+  readonly src: number;
+  readonly srcBytes: number;
+  readonly dst: number;
+  readonly dstMax: number;
+}

@@ -1,0 +1,223 @@
+/**
+ * Driving jobs: they go to workers, a few ahead each, and to this thread, which also starts at once
+ * while workers are still coming up.
+ *
+ *   jobs ──▶ worker 1 … n     (a few ahead each)
+ *        └─▶ this thread      (letting events in between)
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import { tick } from '../base/tick.ts';
+import type { JobSource, PlannedJob } from './plan.ts';
+import type { JobWorker } from './pool.ts';
+import {
+  addTally,
+  emptyTally,
+  type Placement,
+  type Runner,
+  type Tally,
+  type Turn,
+  type Units,
+} from './runner.ts';
+
+/** Jobs that a worker has ahead: enough to last while this thread does one of its own. */
+const JOBS_AHEAD = 3;
+
+/** What jobs wait for before they write. */
+export type TurnOrder =
+  /** Nothing: each has its own place in the target. */
+  | { readonly kind: 'none' }
+  /** For the jobs before them to be written. */
+  | { readonly kind: 'written' }
+  /** For the jobs before them to have their places; `inLine`: also to be written. */
+  | {
+      readonly kind: 'placed';
+      readonly place: (units: Units) => Placement;
+      readonly inLine: boolean;
+    };
+
+/** A conversion's parts. */
+export interface ConversionParts {
+  readonly jobs: JobSource;
+  readonly runner: Runner;
+  readonly order: TurnOrder;
+  /** Bytes of the target, for progress. */
+  readonly total: number;
+  readonly startWorkers: () => Promise<readonly JobWorker[]>;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
+  /** Target bytes a second, at most. */
+  readonly bytesPerSecond?: number | undefined;
+}
+
+/** Leave to write, handed from job to job in order. */
+class Turns {
+  private next = 0;
+  private readonly waiting = new Map<number, () => void>();
+  private failure: { readonly cause: unknown } | undefined;
+
+  wait(index: number): Promise<void> {
+    if (this.failure) return Promise.reject(this.failure.cause);
+    if (index === this.next) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.waiting.set(index, () => (this.failure ? reject(this.failure.cause) : resolve()));
+    });
+  }
+
+  /** A job passes its turn on; later calls for the same job do nothing. */
+  done(index: number): void {
+    if (index !== this.next) return;
+    this.next = index + 1;
+    const resume = this.waiting.get(this.next);
+    this.waiting.delete(this.next);
+    resume?.();
+  }
+
+  /** Ends every wait, now and later: a job that failed never passes its turn on. */
+  fail(cause: unknown): void {
+    this.failure ??= { cause };
+    for (const resume of this.waiting.values()) resume();
+    this.waiting.clear();
+  }
+}
+
+/** One conversion under way. */
+export class Conversion {
+  private readonly turns = new Turns();
+  private workers: readonly JobWorker[] = [];
+  private readonly running = new Set<Promise<void>>();
+  private failure: { readonly cause: unknown } | undefined;
+  private stop = () => {};
+  /** Resolves when something failed: ends the wait for jobs that would take long. */
+  private readonly stopped = new Promise<void>((resolve) => {
+    this.stop = resolve;
+  });
+  private jobs = 0;
+  private planned = 0;
+  private doneBytes = 0;
+  private readonly started = Date.now();
+
+  constructor(private readonly parts: ConversionParts) {}
+
+  /** Carries out all jobs. @throws Qcow2Error of any kind; ABORTED when the signal says so */
+  async run(): Promise<Tally> {
+    const { signal, runner, jobs, onProgress, total } = this.parts;
+    const stop = () => this.fail(abortError(signal));
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      if (signal?.aborted) stop();
+      this.workers = await this.parts.startWorkers();
+      await this.drive();
+      const last = jobs.last();
+      if (last.length > 0) await runner.run(last);
+      onProgress?.(total, total, this.rate());
+      const tally = emptyTally();
+      for (const { tally: part } of [runner, ...this.workers]) addTally(tally, part);
+      return tally;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+      await Promise.all(this.workers.map((worker) => worker.close()));
+    }
+  }
+
+  private async drive(): Promise<void> {
+    const { jobs, runner } = this.parts;
+    for (;;) {
+      this.check();
+      await this.feedWorkers();
+      const job = await jobs.next();
+      if (!job) break;
+      await this.throttle();
+      this.dispatch(runner, job);
+      await Promise.race([runner.ready(), this.stopped]);
+      await tick();
+    }
+    while (this.running.size > 0) {
+      await Promise.race([...this.running, this.stopped]);
+      this.check();
+    }
+    this.check();
+  }
+
+  private async feedWorkers(): Promise<void> {
+    for (const worker of this.workers) {
+      while (worker.pending < JOBS_AHEAD) {
+        const job = await this.parts.jobs.next();
+        if (!job) return;
+        await this.throttle();
+        this.dispatch(worker, job);
+      }
+    }
+  }
+
+  private dispatch(runner: Pick<Runner, 'run'>, job: PlannedJob): void {
+    const index = this.jobs++;
+    const span = job.until - this.planned;
+    this.planned = job.until;
+    const promise = runner
+      .run(job.ops, this.turnOf(index))
+      .then(
+        () => {
+          this.turns.done(index);
+          this.report(span);
+        },
+        (cause) => {
+          this.fail(cause);
+        },
+      )
+      .finally(() => this.running.delete(promise));
+    this.running.add(promise);
+  }
+
+  private turnOf(index: number): Turn | undefined {
+    const { order } = this.parts;
+    if (order.kind === 'none') return undefined;
+    return async (units) => {
+      await this.turns.wait(index);
+      if (order.kind === 'written' || !units) return undefined;
+      const placement = order.place(units);
+      if (!order.inLine) this.turns.done(index);
+      return placement;
+    };
+  }
+
+  private report(span: number): void {
+    this.doneBytes += span;
+    this.parts.onProgress?.(this.doneBytes, this.parts.total, this.rate());
+  }
+
+  /** Bytes a second so far. */
+  private rate(): number {
+    return this.doneBytes / Math.max(0.001, (Date.now() - this.started) / 1000);
+  }
+
+  /** Waits until the bytes that were handed out so far are due. */
+  private async throttle(): Promise<void> {
+    const { bytesPerSecond } = this.parts;
+    if (!bytesPerSecond) return;
+    const due = this.started + (this.planned / bytesPerSecond) * 1000;
+    const wait = due - Date.now();
+    if (wait <= 0) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const passed = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, wait);
+    });
+    await Promise.race([passed, this.stopped]);
+    clearTimeout(timer);
+    this.check();
+  }
+
+  /** The first failure counts: others follow from it. */
+  private fail(cause: unknown): void {
+    this.failure ??= { cause };
+    this.turns.fail(cause);
+    this.stop();
+  }
+
+  private check(): void {
+    if (this.failure) throw this.failure.cause;
+  }
+}
+
+function abortError(signal: AbortSignal | undefined): Qcow2Error {
+  return new Qcow2Error('ABORTED', 'conversion was stopped', undefined, signal?.reason);
+}

@@ -1,0 +1,129 @@
+/**
+ * The data plane as the control plane sees it: runners that carry out jobs, in this thread or in
+ * another, and ask before they write where that matters.
+ */
+import type { ClusterCodec } from '../codec/codec.ts';
+
+/** What a runner wants to write of a job, and where. See `ClusterUnits`. */
+export type Units = Float64Array<ArrayBuffer>;
+
+/** Tables that are complete, to be written along with a job's data. */
+export interface TableBytes {
+  readonly host: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Where a job's clusters go in the target's file. */
+export interface Placement {
+  /** Host byte offset of each unit, in their order; −1 for those that have no bytes. */
+  readonly hosts: Float64Array<ArrayBuffer>;
+  readonly tables: readonly TableBytes[];
+  /**
+   * A target that is written front to back: the bytes [from, to) of it are this job's, and what of
+   * them is neither a unit's nor a table's is zeros.
+   */
+  readonly stream: { readonly from: number; readonly to: number } | undefined;
+  /** Write nothing: only the sizes were wanted. */
+  readonly dry: boolean;
+}
+
+/**
+ * Waits until the job may write. A runner that makes clusters says which, and is told where they
+ * go; for others the answer only means that it is their turn.
+ */
+export type Turn = (units?: Units) => Promise<Placement | undefined>;
+
+/** Carries out jobs; several may be in its hands. */
+export interface Runner {
+  /**
+   * Carries out one job; resolves when all of it is written.
+   * @throws Qcow2Error CORRUPT, IO or NO_SPACE; some of the job may have been written
+   */
+  run(ops: Float64Array, turn?: Turn): Promise<void>;
+  /** Resolves when another job would be started on at once. */
+  ready(): Promise<void>;
+  /** What was done so far, to be added to what other runners did. */
+  readonly tally: Tally;
+}
+
+/** What became of the clusters and bytes that runners had in their hands. */
+export interface Tally {
+  /** Bytes read from the sources' files. */
+  bytesRead: number;
+  /** Bytes written to the target, tables not counted. */
+  bytesWritten: number;
+  /** Clusters written as they are, written compressed by us, and copied compressed. */
+  dataClusters: number;
+  compressedClusters: number;
+  copiedClusters: number;
+  /** Clusters that were read and left out: zeros, or what the backing file has. */
+  skippedClusters: number;
+}
+
+/** A tally of nothing. */
+export function emptyTally(): Tally {
+  return {
+    bytesRead: 0,
+    bytesWritten: 0,
+    dataClusters: 0,
+    compressedClusters: 0,
+    copiedClusters: 0,
+    skippedClusters: 0,
+  };
+}
+
+/** Adds one tally to another. */
+export function addTally(sum: Tally, more: Tally): void {
+  for (const key of Object.keys(sum) as (keyof Tally)[]) sum[key] += more[key];
+}
+
+/** What any runner needs to know of its sources. */
+interface ReadingOptions {
+  /** The largest cluster of any compressed source, bytes. */
+  readonly clusterSizeMax: number;
+  /** What cannot be read becomes zeros, rather than the end of the conversion. */
+  readonly salvage?: boolean;
+}
+
+/** How a raw target is written. */
+export interface RawRunnerOptions extends ReadingOptions {
+  readonly kind: 'raw';
+  /**
+   * Zeros within data become holes where they fill `granule`-aligned blocks for at least
+   * `holeBytes`; 0 writes all that is read.
+   */
+  readonly granule: number;
+  readonly holeBytes: number;
+  /** Zeros are written like data, so that the target has room for all of the disk. */
+  readonly allocate: boolean;
+  /** What becomes a hole is said to be zeros, since the target may hold something there. */
+  readonly zeroHoles?: boolean;
+}
+
+/** How clusters of a target image are made. */
+export interface ClusterOptions extends ReadingOptions {
+  /** Bytes of a target cluster, and of the unit of its entries (a subcluster, or the same). */
+  readonly clusterSize: number;
+  readonly subclusterSize: number;
+  /** Virtual bytes of the target. */
+  readonly diskSize: number;
+  /** Plain bytes that one job makes at most; a multiple of the cluster size. */
+  readonly jobBytes: number;
+  /** Runs of zeros at least this long are left out; 0: nothing is. */
+  readonly sparseBytes: number;
+  /** Zeros have to be said: the target shows something else where nothing is written. */
+  readonly explicitZeros: boolean;
+  /** Index of the first source that belongs to the target's backing file; −1: it has none. */
+  readonly backingSource: number;
+}
+
+/** How a new qcow2 image is written. */
+export interface ImageRunnerOptions extends ClusterOptions {
+  readonly kind: 'image';
+  readonly compress: { readonly codec: ClusterCodec; readonly level: number } | undefined;
+  /** The image's entries can say "zeros". */
+  readonly zeroFlag: boolean;
+}
+
+/** What a runner is made with. Survives `postMessage` where its storages do. */
+export type RunnerOptions = RawRunnerOptions | ImageRunnerOptions;

@@ -1,0 +1,161 @@
+/**
+ * The reading half of the data plane: brings the bytes of operations into linear memory, plain ones
+ * straight to where they are wanted, streams through an input buffer that holds as many
+ * neighbouring ones as one read brings in.
+ */
+import { type Awaitable, settled } from '../base/awaitable.ts';
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { decodeFailure, decodeInto } from '../codec/codec.ts';
+import type { Region, Workspace } from '../kernels/arena.ts';
+import { INPUT_SLACK } from '../kernels/kernels.ts';
+import type { Storage } from '../storage/storage.ts';
+import { isStream, OP_STRIDE, OpKind } from './job.ts';
+import { emptyTally } from './runner.ts';
+
+const INPUT_BYTES = 1024 * 1024;
+/** A gap between two streams that is read along rather than read around. */
+const STREAM_GAP = 64 * 1024;
+/** What salvaging reads at a time where a large read failed. */
+const SALVAGE_BYTES = 4096;
+
+/** Reads what operations say. One operation at a time. */
+export class SourceReader {
+  readonly tally = emptyTally();
+  private readonly input: Region;
+  private readonly cluster: Region;
+  /** Which bytes `input` holds: of which source, from where to where. */
+  private inputSource = -1;
+  private inputFrom = 0;
+  private inputTo = 0;
+  /** How far the last read was meant to reach: beyond `inputTo` where the file ended first. */
+  private inputEnd = 0;
+
+  constructor(
+    workspace: Workspace,
+    private readonly sources: readonly Storage[],
+    private readonly options: { readonly clusterSizeMax: number; readonly salvage?: boolean },
+  ) {
+    const { clusterSizeMax } = options;
+    this.input = workspace.reserve(Math.max(INPUT_BYTES, 2 * clusterSizeMax + 512) + INPUT_SLACK);
+    this.cluster = workspace.reserve(Math.max(clusterSizeMax, 1));
+  }
+
+  /** Reads plain bytes of a source; past its end there are zeros. */
+  copy(source: number, host: number, into: Uint8Array): Awaitable<void> {
+    const storage = this.sources[source] as Storage;
+    this.tally.bytesRead += into.length;
+    const finish = (got: number) => {
+      if (got < into.length) into.fill(0, got);
+    };
+    if (this.options.salvage) return this.salvage(storage, host, into).then(finish);
+    const read = storage.read(host, into);
+    if (!settled(read)) return read.then(finish);
+    finish(read);
+  }
+
+  /** Makes sure that an operation's stream is in memory; undefined where it is already. */
+  load(ops: Float64Array, op: number): Promise<void> | undefined {
+    if (this.holds(ops, op)) return undefined;
+    const index = ops[op + 1]!;
+    const from = ops[op + 2]!;
+    const to = this.streamsEnd(ops, op);
+    const finish = (got: number) => {
+      this.inputSource = index;
+      this.inputFrom = from;
+      this.inputTo = from + got;
+      this.inputEnd = to;
+      this.tally.bytesRead += got;
+    };
+    this.inputSource = -1;
+    const storage = this.sources[index] as Storage;
+    const into = this.input.bytes.subarray(0, to - from);
+    if (this.options.salvage) return this.salvage(storage, from, into).then(finish);
+    const read = storage.read(from, into);
+    if (!settled(read)) return read.then(finish);
+    finish(read);
+    return undefined;
+  }
+
+  /**
+   * Decodes the cluster of an operation whose stream was loaded.
+   * @param at address in the workspace's memory, with room for the operation's length
+   * @throws Qcow2Error CORRUPT
+   */
+  decode(ops: Float64Array, op: number, at: number): void {
+    const length = ops[op + 5]!;
+    const skip = ops[op + 6]!;
+    const clusterSize = ops[op + 7]!;
+    const host = ops[op + 2]!;
+    const whole = length === clusterSize;
+    const codec = ops[op] === OpKind.zstd ? 'zstd' : 'deflate';
+    const result = decodeInto(this.input.kernels, codec, {
+      src: this.input.at + host - this.inputFrom,
+      srcBytes: Math.max(0, Math.min(ops[op + 3]!, this.inputTo - host)),
+      dst: whole ? at : this.cluster.at,
+      dstBytes: clusterSize,
+    });
+    if (result !== clusterSize) {
+      if (!this.options.salvage) throw decodeFailure(result, codec, host);
+      this.memory.fill(0, at, at + length);
+    } else if (!whole) {
+      const from = this.cluster.at + skip;
+      this.memory.copyWithin(at, from, from + length);
+    }
+  }
+
+  /** All of the workspace's memory, by address. */
+  get memory(): Uint8Array {
+    this.view ??= new Uint8Array(this.input.kernels.memory.buffer);
+    return this.view;
+  }
+  private view: Uint8Array | undefined;
+
+  /** The bytes of a stream that was loaded, as many of its upper bound as the file has. */
+  stream(ops: Float64Array, op: number): Uint8Array {
+    const at = ops[op + 2]! - this.inputFrom;
+    const end = Math.min(at + ops[op + 3]!, this.inputTo - this.inputFrom);
+    return this.input.bytes.subarray(at, Math.max(at, end));
+  }
+
+  private holds(ops: Float64Array, op: number): boolean {
+    if (this.inputSource !== ops[op + 1]) return false;
+    const host = ops[op + 2]!;
+    return host >= this.inputFrom && host + ops[op + 3]! <= this.inputEnd;
+  }
+
+  /** Where a read ends that brings in a stream and those of the following ones that lie close. */
+  private streamsEnd(ops: Float64Array, first: number): number {
+    const index = ops[first + 1]!;
+    const from = ops[first + 2]!;
+    const room = this.input.length - INPUT_SLACK;
+    let to = from + ops[first + 3]!;
+    for (let op = first + OP_STRIDE; op < ops.length; op += OP_STRIDE) {
+      if (!isStream(ops[op]!) || ops[op + 1] !== index) break;
+      const host = ops[op + 2]!;
+      const end = host + ops[op + 3]!;
+      if (host < from || host > to + STREAM_GAP || end - from > room) break;
+      if (end > to) to = end;
+    }
+    if (to - from > room) throw new Qcow2Error('CORRUPT', 'compressed cluster is too long', from);
+    return to;
+  }
+
+  /** Reads what can be read, and zeros elsewhere. */
+  private async salvage(storage: Storage, host: number, into: Uint8Array): Promise<number> {
+    try {
+      return await storage.read(host, into);
+    } catch (cause) {
+      if (!isQcow2Error(cause, 'IO')) throw cause;
+    }
+    for (let at = 0; at < into.length; at += SALVAGE_BYTES) {
+      const piece = into.subarray(at, at + SALVAGE_BYTES);
+      try {
+        piece.fill(0, await storage.read(host + at, piece));
+      } catch (cause) {
+        if (!isQcow2Error(cause, 'IO')) throw cause;
+        piece.fill(0);
+      }
+    }
+    return into.length;
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * Converting to a new qcow2 image: workers make clusters, `BulkImage` gives them their places in
+ * the order of the jobs, so that the image is the same for any number of workers. Tables are
+ * written once, when they are complete; the header comes last.
+ */
+import { alignUp } from '../base/bits.ts';
+import { Qcow2Error } from '../base/errors.ts';
+import { type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
+import { type BulkFront, BulkImage, type PlacedTable } from '../image/qcow2/bulk-image.ts';
+import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
+import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import { borrowed } from '../storage/borrowed.ts';
+import type { Storage, StorageHandle } from '../storage/storage.ts';
+import { Conversion, type TurnOrder } from './conversion.ts';
+import {
+  type ConvertOptions,
+  type ConvertResult,
+  concatenatedSize,
+  resultOf,
+  workersFor,
+} from './convert.ts';
+import { ImageRunner } from './image-runner.ts';
+import { allSources, type JobSource, Planner } from './plan.ts';
+import { OverlayPlanner } from './plan-overlay.ts';
+import type { ImageRunnerOptions, Placement } from './runner.ts';
+import { convertToDisk } from './to-disk.ts';
+
+/** Plain bytes of a job: enough to make a hand-over worth it, and a core's cache may keep them. */
+const JOB_BYTES = 2 ** 20;
+
+/** Levels that QEMU compresses with. */
+const LEVELS = { deflate: 6, zstd: 3 } as const;
+
+/** How a qcow2 target is made. */
+export interface Qcow2Target {
+  /** Empty storage for the image. */
+  readonly file: Storage;
+  /** Empty storage for the external data file, where `create` names one. */
+  readonly data?: Storage;
+  /** What the image is to be; its size is that of the sources, or more. */
+  readonly create: Omit<Qcow2CreateOptions, 'size'> & { readonly size?: number };
+  /** Compresses clusters, at a level from 1 (fastest) to 9; QEMU's by default. */
+  readonly compress?: { readonly level?: number | undefined } | undefined;
+  /**
+   * The open backing file that `create` names: only what differs from it is written. `sameFile`
+   * tells whether two files of the sources and of the backing are one.
+   */
+  readonly backing?:
+    | { readonly disk: Disk; readonly sameFile?: (a: Storage, b: Storage) => boolean }
+    | undefined;
+}
+
+/**
+ * Writes disks, one after another, as a new qcow2 image. On failure what was written is no image;
+ * it is the caller's to remove.
+ * @throws Qcow2Error of any kind; ABORTED when the signal says so
+ */
+export async function convertToQcow2(
+  disks: readonly Disk[],
+  target: Qcow2Target,
+  options: ConvertOptions = {},
+): Promise<ConvertResult> {
+  const plan = new ImageConversion(disks, target, options);
+  if (plan.needsEngine) return convertThroughEngine(disks, target, plan.create, options);
+  const { file } = target;
+  const bulk = new BulkImage(plan.create, { order: 'file' });
+  const result = await plan.run(
+    {
+      kind: 'placed',
+      inLine: false,
+      place: (units) => ({ ...placementOf(bulk, units, { dry: false }), stream: undefined }),
+    },
+    { file, data: target.data ?? file },
+    false,
+  );
+  await writeTables(file, bulk.end().tables);
+  const { tables, header } = bulk.frontParts();
+  await writeTables(file, tables);
+  // A plain cluster at the end is there as a whole, whatever of it was written.
+  const size = await file.size();
+  const end = target.compress ? alignUp(size, 512) : bulk.fileBytes;
+  if (size < end) await file.truncate(end);
+  if (target.data) await growTo(target.data, plan.create.size);
+  await writeTables(file, [header]);
+  return result;
+}
+
+/** A qcow2 image for a target without positions. */
+export interface Qcow2StreamTarget extends Omit<Qcow2Target, 'file' | 'data' | 'backing'> {
+  readonly file: Pick<Storage, 'write'> & { share?(): StorageHandle };
+  /** Told how long the image will be, before its first byte is written. */
+  readonly onLength?: (bytes: number) => void;
+}
+
+/**
+ * Writes disks as a new qcow2 image, front to back. The sources are read twice: what stands in
+ * front of an image is known only when all of it is.
+ * @throws Qcow2Error of any kind; CORRUPT where the sources changed between the two readings
+ */
+export async function convertToQcow2Stream(
+  disks: readonly Disk[],
+  target: Qcow2StreamTarget,
+  options: ConvertOptions = {},
+): Promise<ConvertResult> {
+  const { file } = target;
+  const plan = new ImageConversion(disks, target, options);
+  const { create } = plan;
+  if (plan.needsEngine || create.dataFile || create.backing) {
+    const message = 'an image with preallocation, data file or backing file cannot be a stream';
+    throw new Qcow2Error('UNSUPPORTED', message);
+  }
+  const clustersMax = await touchedClusters(disks, create.clusterSize ?? 65536, options);
+  const { onProgress } = options;
+  const run = (bulk: BulkImage, dry: boolean): Promise<ConvertResult> => {
+    const half: ConvertOptions['onProgress'] =
+      onProgress &&
+      ((done, total, rate) => onProgress((dry ? done : total + done) / 2, total, rate));
+    const pass = new ImageConversion(disks, target, { ...options, onProgress: half });
+    return pass.run(
+      { kind: 'placed', inLine: !dry, place: (units) => placementOf(bulk, units, { dry }) },
+      { file, data: file },
+      true,
+    );
+  };
+
+  const first = new BulkImage(create, { order: 'stream', clustersMax });
+  await run(first, true);
+  first.end();
+  target.onLength?.(first.fileBytes);
+  const front: BulkFront = first.outcome;
+  const second = new BulkImage(create, { order: 'stream', clustersMax, front });
+  const { tables, header } = second.frontParts();
+  await writeInOrder(file, [header, ...tables], { from: 0, to: second.frontBytes });
+  const result = await run(second, false);
+  const end = second.end();
+  await writeInOrder(file, end.tables, end);
+  if (JSON.stringify(second.outcome) !== JSON.stringify(front)) {
+    throw new Qcow2Error('CORRUPT', 'the source changed while it was being converted');
+  }
+  return result;
+}
+
+/** What one run over the sources needs. */
+class ImageConversion {
+  readonly create: Qcow2CreateOptions;
+  private readonly options: ConvertOptions;
+
+  constructor(
+    private readonly disks: readonly Disk[],
+    private readonly target: Omit<Qcow2Target, 'file'>,
+    options: ConvertOptions,
+  ) {
+    const size = concatenatedSize(disks);
+    this.create = { ...target.create, size: target.create.size ?? size };
+    this.options = options;
+    if (this.create.size < size) {
+      throw new Qcow2Error('OUT_OF_RANGE', 'the target is smaller than the sources');
+    }
+  }
+
+  /** Every cluster has its place from the start: nothing is left to be laid out. */
+  get needsEngine(): boolean {
+    const { preallocation = 'off', dataFile } = this.create;
+    return preallocation !== 'off' || dataFile?.raw === true;
+  }
+
+  async run(
+    order: TurnOrder,
+    files: {
+      readonly file: Pick<Storage, 'write'> & { share?(): StorageHandle };
+      readonly data: Pick<Storage, 'write'> & { share?(): StorageHandle };
+    },
+    stream: boolean,
+  ): Promise<ConvertResult> {
+    const { disks, create, target, options } = this;
+    const sources = [...allSources(disks), ...(target.backing?.disk.sources ?? [])];
+    const clusterSizeMax = Math.max(1, ...sources.map((source) => source.clusterSize));
+    const { clusterSize = 65536, extendedL2 = false, version = 3 } = create;
+    const jobBytes = alignUp(Math.max(JOB_BYTES, clusterSizeMax + clusterSize), clusterSize);
+    const { sparseBytes = 4096 } = options;
+    const codec = create.compression ?? 'deflate';
+    const runner: ImageRunnerOptions = {
+      kind: 'image',
+      clusterSizeMax,
+      clusterSize,
+      subclusterSize: extendedL2 ? clusterSize / 32 : clusterSize,
+      diskSize: create.size,
+      jobBytes,
+      sparseBytes,
+      explicitZeros: target.backing !== undefined,
+      backingSource: target.backing ? allSources(disks).length : -1,
+      compress: target.compress && { codec, level: target.compress.level ?? LEVELS[codec] },
+      zeroFlag: version === 3,
+      salvage: options.salvage ?? false,
+    };
+    const storages = sources.map(({ storage }) => storage);
+    const { file, data } = files;
+    const conversion = new Conversion({
+      ...options,
+      jobs: this.jobs(jobBytes, clusterSize),
+      runner: new ImageRunner(storages, files, runner),
+      order,
+      total: create.size,
+      startWorkers: () =>
+        workersFor(
+          sources,
+          { file, data: data === file ? undefined : data, runner, stream },
+          options,
+        ),
+    });
+    return resultOf(await conversion.run(), create.size, clusterSize);
+  }
+
+  private jobs(jobBytes: number, clusterSize: number): JobSource {
+    const { disks, target, create, options } = this;
+    const { backing } = target;
+    if (backing) {
+      const same = backing.sameFile ?? ((a: Storage, b: Storage) => a === b);
+      return new OverlayPlanner(disks, backing.disk, {
+        jobBytes,
+        clusterSize,
+        diskSize: create.size,
+        sameFile: (a, b) => same(a.storage, b.storage),
+      });
+    }
+    const copies = target.compress && (create.compression ?? 'deflate');
+    // A level that was asked for is worth the work.
+    const copied = target.compress?.level === undefined ? copies : undefined;
+    return new Planner(disks, {
+      jobBytes,
+      clusters: { clusterSize, diskSize: create.size, copies: copied },
+      writeZeros: options.sparseBytes === 0,
+      holdFrom: Number.POSITIVE_INFINITY,
+    });
+  }
+}
+
+function placementOf(
+  bulk: BulkImage,
+  units: Float64Array,
+  { dry }: { readonly dry: boolean },
+): Placement {
+  const { hosts, tables, from, to } = bulk.place(units);
+  return { hosts, tables, dry, stream: { from, to } };
+}
+
+/** Clusters of the target that get bytes, at most. */
+async function touchedClusters(
+  disks: readonly Disk[],
+  clusterSize: number,
+  { sparseBytes }: ConvertOptions,
+): Promise<number> {
+  let count = 0;
+  let last = -1;
+  let start = 0;
+  const list = new ExtentList();
+  for (const disk of disks) {
+    const window = extentWindow(disk);
+    for (let at = 0; at < disk.size; at += window) {
+      list.clear();
+      await disk.collectExtents(at, Math.min(disk.size, at + window), list);
+      for (let index = 0; index < list.count; index++) {
+        const kind = list.kind(index);
+        const isData = kind === ExtentKind.data || kind === ExtentKind.compressed;
+        if (!isData && sparseBytes !== 0) continue;
+        const guest = start + list.guest(index);
+        const first = Math.max(last + 1, Math.floor(guest / clusterSize));
+        last = Math.floor((guest + list.length(index) - 1) / clusterSize);
+        count += Math.max(0, last - first + 1);
+      }
+    }
+    start += disk.size;
+  }
+  return count;
+}
+
+async function writeTables(
+  file: Pick<Storage, 'write'>,
+  tables: readonly PlacedTable[],
+): Promise<void> {
+  for (const { host, bytes } of tables) await file.write(host, bytes);
+}
+
+/** Writes the bytes [from, to) of a stream: tables, and zeros between them. */
+async function writeInOrder(
+  file: Pick<Storage, 'write'>,
+  tables: readonly PlacedTable[],
+  { from, to }: { readonly from: number; readonly to: number },
+): Promise<void> {
+  let at = from;
+  for (const { host, bytes } of [...tables].sort((a, b) => a.host - b.host)) {
+    if (at < host) await file.write(at, new Uint8Array(host - at));
+    await file.write(host, bytes);
+    at = host + bytes.length;
+  }
+  if (at < to) await file.write(at, new Uint8Array(to - at));
+}
+
+async function growTo(storage: Storage, size: number): Promise<void> {
+  if ((await storage.size()) < size) await storage.truncate(size);
+}
+
+/** An image all of whose clusters have their place before anything is written. */
+async function convertThroughEngine(
+  disks: readonly Disk[],
+  target: Qcow2Target,
+  create: Qcow2CreateOptions,
+  options: ConvertOptions,
+): Promise<ConvertResult> {
+  const { file, data, backing, compress } = target;
+  const image = await Qcow2Image.create(borrowed(file), create, {
+    ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
+    ...(data ? { dataFile: async () => borrowed(data) } : {}),
+  });
+  try {
+    return await convertToDisk(disks, image, {
+      ...options,
+      targetIsZero: backing === undefined,
+      compress: compress !== undefined,
+    });
+  } finally {
+    await image.close();
+  }
+}

@@ -1,0 +1,418 @@
+/**
+ * Making a whole image at once: clusters come in guest order and get their places one behind the
+ * other; each table is complete when the guest offsets that it maps, or the clusters that it
+ * counts, have gone by. Nothing is written here but what `finish` writes: the places and the
+ * complete tables go to whoever writes the data.
+ *
+ *   file     header · refcount table · its first block · L1 · then, in the order of the guest, L2
+ *            tables right before the first cluster they map, refcount blocks right before the
+ *            first cluster they count: what QEMU makes by writing the same clusters
+ *   stream   the same front, but each table behind what it maps or counts, so that nothing is
+ *            written before it is known; only L1 and refcount table stand in front, and are known
+ *            from a first pass
+ */
+import { alignUp, divCeil, HIGH } from '../../base/bits.ts';
+import { assert, Qcow2Error } from '../../base/errors.ts';
+import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
+import { type Geometry, geometryOf, l1EntriesFor } from '../../format/geometry.ts';
+import { serializeL2Entry } from '../../format/l2-entry.ts';
+import { serializeL2ExtendedEntry } from '../../format/l2-extended-entry.ts';
+import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
+import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import { checkCreateOptions, freshHeader, type Qcow2CreateOptions } from './create.ts';
+import { viewOf } from './metadata-store.ts';
+import { refcountMetadata } from './refcounts.ts';
+
+/** Numbers per unit in `place`: cluster index, state, mask of subclusters that hold data. */
+const UNIT_STRIDE = 3;
+/** States of a unit beside the length of compressed bytes. */
+const PLAIN = -1;
+const ZERO = 0;
+/** No place in the file. */
+const NOWHERE = -1;
+const ALL = 0xffff_ffff;
+
+/** What the front of a streamed image says, known from a first pass. */
+export interface BulkFront {
+  /** Host offsets of L2 tables, and of refcount blocks; 0 where there is none. */
+  readonly l1: readonly number[];
+  readonly refcountTable: readonly number[];
+}
+
+/** How an image is made. */
+export interface BulkOptions {
+  readonly order: 'file' | 'stream';
+  /** A stream: clusters that have bytes, at most. */
+  readonly clustersMax?: number;
+  /** The second pass of a stream: what the first one found. */
+  readonly front?: BulkFront | undefined;
+}
+
+/** A table and its place. */
+export interface PlacedTable {
+  readonly host: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Where clusters go, and which tables are complete. */
+export interface BulkPlacement {
+  readonly hosts: Float64Array<ArrayBuffer>;
+  readonly tables: readonly PlacedTable[];
+  /** The bytes of the file that this placement takes, where it is written front to back. */
+  readonly from: number;
+  readonly to: number;
+}
+
+interface RefcountBlock {
+  /** `NOWHERE` until it has its place. */
+  host: number;
+  readonly view: DataView<ArrayBuffer>;
+}
+
+/** The layout of an image in the making. */
+export class BulkImage {
+  readonly geometry: Geometry;
+  private readonly options: ReturnType<typeof checkCreateOptions>;
+  private readonly l1: number[];
+  private refcountTable: number[] = [];
+  private refcountTableClusters = 1;
+  private refcountTableOffset: number;
+  private readonly l1Offset: number;
+  /** Refcount blocks that are not complete. */
+  private readonly blocks = new Map<number, RefcountBlock>();
+  private l2:
+    | { readonly index: number; readonly host: number; readonly view: DataView<ArrayBuffer> }
+    | undefined;
+  /** The next cluster of the file. */
+  private next = 0;
+  /** Where compressed bytes go on, 0: in a new cluster. */
+  private freeByte = 0;
+  private tables: PlacedTable[] = [];
+  private placedTo: number;
+  private lastCluster = -1;
+
+  /** @throws Qcow2Error OUT_OF_RANGE for options that no image can have */
+  constructor(
+    private readonly create: Qcow2CreateOptions,
+    { order, clustersMax = 0, front }: BulkOptions,
+  ) {
+    this.order = order;
+    this.front = front;
+    this.options = checkCreateOptions(create);
+    this.geometry = geometryOf(this.options);
+    const { clusterSize } = this.geometry;
+    const l1Entries = l1EntriesFor(this.options.size, this.geometry);
+    this.l1 = new Array<number>(l1Entries).fill(0);
+    if (order === 'stream') this.refcountTableClusters = this.refcountTableBound(clustersMax);
+    this.reserve(1 + this.refcountTableClusters);
+    this.refcountTableOffset = clusterSize;
+    this.l1Offset = this.reserve(divCeil(l1Entries * 8, clusterSize)) * clusterSize;
+    this.frontEnd = this.next;
+    this.placedTo = this.next * clusterSize;
+    // Blocks that count nothing but the front are written with it.
+    this.emitBlocks();
+    this.frontTables = this.takeTables();
+  }
+  private readonly order: 'file' | 'stream';
+  private readonly front: BulkFront | undefined;
+  private readonly frontTables: readonly PlacedTable[];
+
+  /** Bytes of the file so far. */
+  get fileBytes(): number {
+    return this.next * this.geometry.clusterSize;
+  }
+
+  /**
+   * Gives clusters their places, in guest order.
+   * @throws Qcow2Error NO_SPACE where the format ends
+   */
+  place(units: Float64Array): BulkPlacement {
+    const { clusterSize, l2Entries } = this.geometry;
+    const hosts = new Float64Array(units.length / UNIT_STRIDE);
+    const from = this.placedTo;
+    for (let unit = 0; unit < hosts.length; unit++) {
+      const cluster = units[unit * UNIT_STRIDE]!;
+      const state = units[unit * UNIT_STRIDE + 1]!;
+      const mask = units[unit * UNIT_STRIDE + 2]!;
+      assert(cluster > this.lastCluster, 'clusters come in guest order');
+      this.lastCluster = cluster;
+      const index = cluster % l2Entries;
+      const l2 = this.openTable((cluster - index) / l2Entries);
+      let host = NOWHERE;
+      if (state === PLAIN) {
+        host = this.create.dataFile ? cluster * clusterSize : this.take() * clusterSize;
+      } else if (state > 0) host = this.takeBytes(state);
+      hosts[unit] = host;
+      this.setEntry(l2, index, { state, host, mask });
+    }
+    this.emitBlocks();
+    this.placedTo = this.fileBytes;
+    return { hosts, tables: this.takeTables(), from, to: this.placedTo };
+  }
+
+  /** Completes all tables. Nothing can be placed afterwards. */
+  end(): BulkPlacement {
+    const from = this.placedTo;
+    this.closeTable();
+    this.ended = true;
+    if (this.order === 'file') this.moveRefcountTable();
+    this.settleBlocks();
+    for (const slot of this.blocks.keys()) this.emitBlock(slot);
+    this.placedTo = this.fileBytes;
+    return { hosts: new Float64Array(0), tables: this.takeTables(), from, to: this.placedTo };
+  }
+
+  /** What a second pass needs to know of this one, which has come to its end. */
+  get outcome(): BulkFront {
+    return { l1: this.l1, refcountTable: this.refcountTable };
+  }
+
+  /** Bytes in front of the first cluster that was placed. */
+  get frontBytes(): number {
+    return this.frontEnd * this.geometry.clusterSize;
+  }
+  private frontEnd = 0;
+
+  /**
+   * Refcount table, L1 table and what else stands in front, and the header on its own, to be
+   * written when all else is on disk.
+   */
+  frontParts(): { readonly tables: readonly PlacedTable[]; readonly header: PlacedTable } {
+    const { clusterSize } = this.geometry;
+    const { l1, refcountTable } = this.front ?? this.outcome;
+    const l1Bytes = new Uint8Array(alignUp(l1.length * 8, clusterSize));
+    const l1View = viewOf(l1Bytes);
+    for (const [index, host] of l1.entries()) {
+      if (host === 0) continue;
+      l1View.setUint32(index * 8, 0x8000_0000 + Math.floor(host / HIGH));
+      l1View.setUint32(index * 8 + 4, host % HIGH);
+    }
+    const tableBytes = new Uint8Array(this.refcountTableClusters * clusterSize);
+    const tableView = viewOf(tableBytes);
+    for (const [index, host] of refcountTable.entries()) {
+      serializeRefcountTableEntry(tableView, index * 8, host ?? 0);
+    }
+    const header = freshHeader(this.options, {
+      size: this.options.size,
+      l1Entries: l1.length,
+      l1Offset: this.l1Offset,
+      refcountTableOffset: this.refcountTableOffset,
+      refcountTableClusters: this.refcountTableClusters,
+    });
+    return {
+      tables: [
+        { host: this.refcountTableOffset, bytes: tableBytes },
+        { host: this.l1Offset, bytes: l1Bytes },
+        ...this.frontTables,
+      ],
+      header: { host: 0, bytes: header },
+    };
+  }
+
+  // ---- clusters ------------------------------------------------------------------------------
+
+  /** Takes one cluster of the file. */
+  private take(): number {
+    const { refcountBlockEntries: perBlock } = this.geometry;
+    for (;;) {
+      const cluster = this.next++;
+      const index = cluster % perBlock;
+      const slot = (cluster - index) / perBlock;
+      const isBlock =
+        this.order === 'file' ? !this.blocks.has(slot) : index === perBlock - 1 && this.needs(slot);
+      this.count(cluster, 1);
+      if (!isBlock) {
+        if (this.order === 'stream') this.freeByte = 0;
+        return cluster;
+      }
+      this.putBlock(slot, cluster);
+      this.freeByte = 0;
+    }
+  }
+
+  /** A block that is in the making has no place yet. */
+  private needs(slot: number): boolean {
+    return this.blocks.get(slot)?.host === NOWHERE;
+  }
+
+  /** Takes clusters that follow each other; blocks that count them come behind. */
+  private reserve(count: number): number {
+    const first = this.next;
+    this.next += count;
+    for (let cluster = first; cluster < this.next; cluster++) this.count(cluster, 1);
+    this.settleBlocks();
+    return first;
+  }
+
+  /** Gives a place to blocks that have none; those of a stream wait for theirs where they can. */
+  private settleBlocks(): void {
+    const { refcountBlockEntries: perBlock } = this.geometry;
+    for (const [slot, block] of this.blocks) {
+      if (block.host !== NOWHERE) continue;
+      const waits = this.order === 'stream' && !this.ended;
+      if (waits && this.next <= slot * perBlock + perBlock - 1) continue;
+      const cluster = this.next++;
+      // It may be the first of a slot that another block counts: that one is settled, too.
+      this.count(cluster, 1);
+      this.putBlock(slot, cluster);
+    }
+  }
+  private ended = false;
+
+  private putBlock(slot: number, cluster: number): void {
+    const block = this.blocks.get(slot);
+    assert(block !== undefined, 'a block that counts something');
+    block.host = cluster * this.geometry.clusterSize;
+    this.setTableEntry(slot, block.host);
+  }
+
+  private setTableEntry(slot: number, host: number): void {
+    if (slot * 8 >= REFCOUNT_TABLE_BYTES_MAX) {
+      throw new Qcow2Error('NO_SPACE', 'the refcount table cannot count more clusters');
+    }
+    while (this.refcountTable.length <= slot) this.refcountTable.push(0);
+    this.refcountTable[slot] = host;
+  }
+
+  /** Adds to the count of a cluster, making the block that holds it. */
+  private count(cluster: number, add: number): void {
+    const { refcountBlockEntries, refcountOrder, clusterSize } = this.geometry;
+    const index = cluster % refcountBlockEntries;
+    const slot = (cluster - index) / refcountBlockEntries;
+    const known = this.blocks.get(slot);
+    const block = known ?? { host: NOWHERE, view: new DataView(new ArrayBuffer(clusterSize)) };
+    if (!known) this.blocks.set(slot, block);
+    const value = refcountAt(block.view, index, refcountOrder) + add;
+    putRefcount(block.view, 0, index, refcountOrder, value);
+  }
+
+  /** Takes bytes for a compressed cluster, behind the last one where there is room. */
+  private takeBytes(length: number): number {
+    const { clusterSize, refcountOrder, refcountBlockEntries } = this.geometry;
+    let at = this.freeByte;
+    const cluster = Math.floor(at / clusterSize);
+    const index = cluster % refcountBlockEntries;
+    const block = this.blocks.get((cluster - index) / refcountBlockEntries);
+    // The count of a cluster is the number of streams that touch it.
+    const isFull = !block || refcountAt(block.view, index, refcountOrder) >= this.countMax;
+    if (at === 0 || isFull) at = this.take() * clusterSize;
+    else {
+      const fresh = length > clusterSize - (at % clusterSize) ? this.take() : NOWHERE;
+      if (fresh === NOWHERE || fresh === cluster + 1) this.count(cluster, 1);
+      else at = fresh * clusterSize;
+    }
+    this.freeByte = (at + length) % clusterSize === 0 ? 0 : at + length;
+    return at;
+  }
+
+  private get countMax(): number {
+    return refcountMax(this.geometry.refcountOrder);
+  }
+
+  /** A refcount table that has become too short gets a new place, behind all else. */
+  private moveRefcountTable(): void {
+    const { clusterSize, refcountBlockEntries: perBlock } = this.geometry;
+    const old = this.refcountTableClusters;
+    if (this.refcountTable.length * 8 <= old * clusterSize) return;
+    let clusters = old;
+    for (let last = 0; last !== clusters; ) {
+      last = clusters;
+      const slots = divCeil(this.next + clusters + divCeil(clusters, perBlock) + 1, perBlock);
+      clusters = divCeil(slots * 8, clusterSize);
+    }
+    this.refcountTableClusters = clusters;
+    for (let cluster = 1; cluster <= old; cluster++) this.count(cluster, -1);
+    this.refcountTableOffset = this.reserve(clusters) * clusterSize;
+  }
+
+  /** Clusters that a refcount table has for the largest image that there may be. */
+  private refcountTableBound(clustersMax: number): number {
+    const { l2Entries, clusterSize, refcountOrder } = this.geometry;
+    // Compressed bytes cannot go on across a table: a cluster is lost for each, at most.
+    const tables = Math.min(this.l1.length, clustersMax + divCeil(clustersMax, l2Entries));
+    const clusters = clustersMax + 2 * tables + divCeil(this.l1.length * 8, clusterSize) + 2;
+    const { tableClusters } = refcountMetadata(clusters * 1.01, {
+      clusterSize,
+      refcountOrder,
+      generous: false,
+    });
+    return Math.min(tableClusters, REFCOUNT_TABLE_BYTES_MAX / clusterSize);
+  }
+
+  // ---- tables --------------------------------------------------------------------------------
+
+  private openTable(index: number): DataView<ArrayBuffer> {
+    if (this.l2?.index === index) return this.l2.view;
+    this.closeTable();
+    const host = this.order === 'file' ? this.take() * this.geometry.clusterSize : NOWHERE;
+    const view = new DataView(new ArrayBuffer(this.geometry.clusterSize));
+    this.l2 = { index, host, view };
+    if (host !== NOWHERE) this.l1[index] = host;
+    return view;
+  }
+
+  private closeTable(): void {
+    const { l2 } = this;
+    if (!l2) return;
+    this.l2 = undefined;
+    const host = l2.host === NOWHERE ? this.take() * this.geometry.clusterSize : l2.host;
+    this.l1[l2.index] = host;
+    this.tables.push({ host, bytes: bytesOf(l2.view) });
+  }
+
+  private setEntry(
+    view: DataView,
+    index: number,
+    unit: { readonly state: number; readonly host: number; readonly mask: number },
+  ): void {
+    const { clusterBits, l2EntryBytes, extendedL2 } = this.geometry;
+    const { state, host, mask } = unit;
+    const at = index * l2EntryBytes;
+    if (state > 0) {
+      const entry = { kind: 'compressed', host, length: state } as const;
+      if (extendedL2) serializeL2ExtendedEntry(view, at, entry, clusterBits);
+      else serializeL2Entry(view, at, entry, clusterBits);
+    } else if (extendedL2) {
+      const isZero = state === ZERO;
+      // What a backing file has must not show in subclusters that hold no data.
+      const zero = isZero || this.create.backing ? ~mask >>> 0 : 0;
+      view.setUint32(at + 8, isZero ? ALL : zero);
+      view.setUint32(at + 12, isZero ? 0 : mask);
+      if (!isZero) putHost(view, at, host);
+    } else if (state === ZERO) view.setUint32(at + 4, 1);
+    else putHost(view, at, host);
+  }
+
+  /** Hands out the blocks all of whose clusters are taken. */
+  private emitBlocks(): void {
+    const { refcountBlockEntries } = this.geometry;
+    for (const [slot, { host }] of this.blocks) {
+      const isWhole = host !== NOWHERE && (slot + 1) * refcountBlockEntries <= this.next;
+      // The first one of a file counts the refcount table, which may move.
+      if (isWhole && (slot > 0 || this.order === 'stream')) this.emitBlock(slot);
+    }
+  }
+
+  private emitBlock(slot: number): void {
+    const block = this.blocks.get(slot);
+    assert(block !== undefined && block.host !== NOWHERE, 'a block that has its place');
+    this.blocks.delete(slot);
+    this.tables.push({ host: block.host, bytes: bytesOf(block.view) });
+  }
+
+  private takeTables(): PlacedTable[] {
+    const { tables } = this;
+    this.tables = [];
+    return tables;
+  }
+}
+
+/** A plain cluster's entry: COPIED, since nothing else refers to it. */
+function putHost(view: DataView, at: number, host: number): void {
+  view.setUint32(at, 0x8000_0000 + Math.floor(host / HIGH));
+  view.setUint32(at + 4, host % HIGH);
+}
+
+function bytesOf(view: DataView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}
