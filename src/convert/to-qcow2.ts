@@ -5,6 +5,7 @@
  */
 import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
+import { CompressionLevels } from '../codec/compress.ts';
 import { type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { type BulkFront, BulkImage, type PlacedTable } from '../image/qcow2/bulk-image.ts';
 import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
@@ -27,9 +28,6 @@ import { convertToDisk } from './to-disk.ts';
 
 /** Plain bytes of a job: enough to make a hand-over worth it, and a core's cache may keep them. */
 const JOB_BYTES = 2 ** 20;
-
-/** Levels that QEMU compresses with. */
-const LEVELS = { deflate: 6, zstd: 3 } as const;
 
 /** How a qcow2 target is made. */
 export interface Qcow2Target {
@@ -189,7 +187,10 @@ class ImageConversion {
       sparseBytes,
       explicitZeros: target.backing !== undefined,
       backingSource: target.backing ? allSources(disks).length : -1,
-      compress: target.compress && { codec, level: target.compress.level ?? LEVELS[codec] },
+      compress: target.compress && {
+        codec,
+        level: target.compress.level ?? CompressionLevels[codec].default,
+      },
       zeroFlag: version === 3,
       salvage: options.salvage ?? false,
     };
