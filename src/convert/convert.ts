@@ -19,7 +19,7 @@ export interface ConvertOptions {
   readonly targetIsZero?: boolean | undefined;
   /** Stops the conversion; it then fails with ABORTED. */
   readonly signal?: AbortSignal | undefined;
-  /** Told now and then how many bytes of the target are done, of how many, and how many a second. */
+  /** Told now and then how many bytes of the target are done, of how many, at what rate. */
   readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
   /** Threads beside this one, and how they are started. Without them all is done here. */
   readonly workers?: number | undefined;
