@@ -10,8 +10,8 @@
 //   skippable u32 magic 0x184d2a50 – 0x184d2a5f · u32 size · content
 
 import {
-  BLOCK_BYTES_MAX, CHECKSUM, HUFFMAN_BITS, INVALID, OVERLONG, REPEAT_0, REPEAT_1, REPEAT_2, SHORT,
-  TABLES_KEPT, TRUNCATED, UNSUPPORTED,
+  BLOCK_BYTES_MAX, CHECKSUM, HISTORY, HUFFMAN_BITS, INVALID, OVERLONG, SHORT, TABLES_KEPT,
+  TRUNCATED, UNSUPPORTED,
 } from './zstd-scratch';
 import { readLiterals } from './zstd-literals';
 import { runSequences } from './zstd-sequences';
@@ -82,9 +82,7 @@ export function zstdDecode(src: usize, srcBytes: u32, dst: usize, dstBytes: u32)
 
     // Blocks.
     const frame: usize = out;
-    store<u32>(REPEAT_0, 1);
-    store<u32>(REPEAT_1, 4);
-    store<u32>(REPEAT_2, 8);
+    v128.store(HISTORY, i32x4(1, 4, 8, 0));
     store<u32>(HUFFMAN_BITS, 0);
     store<u32>(TABLES_KEPT, 0);
     let last: u32;

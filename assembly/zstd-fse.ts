@@ -3,15 +3,15 @@
 // One state is 16 bytes, and has all that a step needs without further arithmetic:
 //
 //   byte 0   u8    bias − all bits that a step takes, those below and the extra ones
-//        1   u8    0 – 5 bias + bits that the next state takes · 6 the mark: there are extra bits
+//        1   u8    bias + bits that the next state takes
 //        2   u16   next state before those bits are added, times 16: an offset into the table
 //        4   u32   what the symbol stands for: baseline of a length or offset, or a Huffman weight
 //        8   u16   mask of the next state's bits, times 16
 //       10   u8    extra bits
+//       11   u8    1 for the first symbol, which is the literal length 0
 //       12   u32   mask of the extra bits
 //
-// The first two bytes of three such states may be added up as one number: none of them carries.
-// The biases are such that the sums are the shift counts that a whole sequence takes.
+// The biases are such that the sum of three such bytes 0, and byte 1 alone, are shift counts.
 
 import {
   COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LOW, MEANINGS, NEXT, ROW, SPREAD,
@@ -74,10 +74,11 @@ export function readCounts(at: usize, end: usize, symbolMax: u32, logMax: u32): 
 /**
  * Lays out the table that COUNTS describes. `extraBits` has a byte for each symbol; the baselines
  * follow from them, for a symbol's values begin where those of the one before end: the first at
- * `first`. `bias` and `mark` are as they stand in the first two bytes of a state.
+ * `first`, and all from the third on `gap` later. `bias` is as it stands in the first two bytes of
+ * a state.
  */
 export function buildTable(
-  table: usize, symbols: u32, log: u32, extraBits: usize, first: u32, bias: u32, mark: u32,
+  table: usize, symbols: u32, log: u32, extraBits: usize, first: u32, gap: u32, bias: u32,
 ): void {
   const size: u32 = 1 << log;
   const mask: u32 = size - 1;
@@ -89,12 +90,13 @@ export function buildTable(
   for (let s: u32 = 0; s < symbols; s++) {
     const count: i32 = load<i16>(<usize>s << 1, COUNTS);
     const extra: u32 = load<u8>(extraBits + s);
-    const taken: u32 = bias - extra + (extra ? mark : 0);
+    const taken: u32 = bias - extra;
+    const marks: u32 = (<u32>(s == 0) << 24) + (extra << 16);
     // Less what the loop below adds too much.
     const meaning: usize = <usize>s << 4;
     store<u64>(meaning, (<u64>baseline << 32) + taken - (<u64>size << 20), MEANINGS);
-    store<u64>(meaning, (<u64>((1 << extra) - 1) << 32) + (extra << 16) - 16, MEANINGS + 8);
-    baseline += 1 << extra;
+    store<u64>(meaning, (<u64>((1 << extra) - 1) << 32) + marks - 16, MEANINGS + 8);
+    baseline += (1 << extra) + (s == 1 ? gap : 0);
     if (count < 0) {
       high--;
       store<u8>(high, s, LOW);

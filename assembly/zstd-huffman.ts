@@ -32,7 +32,7 @@ function readCodedWeights(at: usize, end: usize): i32 {
   if (header < 0) return INVALID;
   const log = load<u32>(COUNTS_LOG);
   clear(ZEROS, 256);
-  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, ZEROS, 0, 64, 0);
+  buildTable(WEIGHT_FSE, load<u32>(COUNTS_SYMBOLS), log, ZEROS, 0, 0, 64);
   const start: usize = at + header;
   if (start >= end) return INVALID;
   const last: u32 = load<u8>(end - 1);

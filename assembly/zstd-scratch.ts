@@ -14,7 +14,7 @@
 //   0x4000  8 KiB    LENGTHS      literal-length states
 //   0x6000  8 KiB    MATCHES      match-length states
 //   0x8000  4 KiB    OFFSETS      offset states
-//   0x9000  4 KiB    SEQUENCES    sequences decoded and not yet carried out: see zstd-sequences.ts
+//   0x9000  4 KiB    SEQUENCES    decoded and not yet carried out: see zstd-sequence-batch.ts
 //   0xa000  1 KiB    ROW          u8 symbols in a row, while a table is laid out, and slack
 //   0xa400  512      LOW          those of the rare symbols at the table's end
 //   0xb000  128 KiB  LITERALS     decoded literals of the block in hand, and slack
@@ -45,10 +45,6 @@ export const LITERALS: usize = SCRATCH + 0xb000;
 export const HUFFMAN_BITS: usize = SCRATCH + 0x2f00;
 /** 1 when the three sequence tables hold something that a block may ask to repeat. */
 export const TABLES_KEPT: usize = SCRATCH + 0x2f04;
-/** The three repeated offsets, most recent first. */
-export const REPEAT_0: usize = SCRATCH + 0x2f08;
-export const REPEAT_1: usize = SCRATCH + 0x2f0c;
-export const REPEAT_2: usize = SCRATCH + 0x2f10;
 /** log2 of the number of states of each sequence table. */
 export const LENGTHS_LOG: usize = SCRATCH + 0x2f14;
 export const MATCHES_LOG: usize = SCRATCH + 0x2f18;
@@ -65,6 +61,10 @@ export const MATCH_STATE: usize = SCRATCH + 0x2f34;
 export const OFFSET_STATE: usize = SCRATCH + 0x2f38;
 export const PLACE: usize = SCRATCH + 0x2f40;
 export const PLACE_MIN: usize = SCRATCH + 0x2f48;
+/** The three repeated offsets, most recent first, and a word to spare. */
+export const HISTORY: usize = SCRATCH + 0x2f50;
+/** Where the next sequence writes. */
+export const OUTPUT_AT: usize = SCRATCH + 0x2f60;
 
 // DecodeError of src/kernels/kernels.ts.
 export const TRUNCATED: i32 = -1;

@@ -7,50 +7,49 @@
 //   bit stream            read backwards from the end mark: first the three states, then for each
 //                         sequence offset, match length, literal length, and the next three states
 //
-// Sequences are decoded in batches, each of which is then carried out (zstd-execute.ts). Two small
-// loops beat one large: decoding waits for loads and hardly ever branches the wrong way, copying
-// is the other way round, and neither needs more registers than there are.
-//
-// The stream's place is one number, `place`: the address in bits of its next bit, less 56. Eight
-// bytes loaded from there have that bit in their last byte, and what a sequence takes comes out of
-// one such load but for the longest codes. It reaches 8 bytes below the stream at the lowest, where
-// the frame's headers are.
+// Sequences are decoded in batches (zstd-sequence-batch.ts), each of which is then carried out
+// (zstd-execute.ts).
 
 import {
-  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LENGTHS, LENGTHS_LOG, LENGTH_STATE, LITERALS_AT,
-  LITERALS_END, MATCHES, MATCHES_LOG, MATCH_STATE, OFFSETS, OFFSETS_LOG, OFFSET_STATE, OVERLONG,
-  PLACE, PLACE_MIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCES, TABLES_KEPT,
+  COUNTS, COUNTS_LOG, COUNTS_SYMBOLS, INVALID, LENGTHS, LENGTHS_LOG, LITERALS_AT, LITERALS_END,
+  MATCHES, MATCHES_LOG, OFFSETS, OFFSETS_LOG, OUTPUT_AT, OVERLONG, PLACE, PLACE_MIN, SEQUENCES,
+  TABLES_KEPT,
 } from './zstd-scratch';
 import { buildTable, clear, readCounts } from './zstd-fse';
 import { carryOut } from './zstd-execute';
+import { decodeBatch, openStream } from './zstd-sequence-batch';
 
 // What is to know of each of the three fields:
 //
 //   0   last code · 1 most table bits · 2 baseline of the first code
-//   3   two biases · 5 mark (zstd-fse.ts says what of)
+//   3   two biases · 5 gap before the third code (zstd-fse.ts says what of)
 //   6   log2 of the number of predefined states · 7 symbols that these have
 //   8   extra bits of each code, then the predefined states' normalised counts
 //
-// The biases of the three add up to 127 − 4 and 4. A word less its lowest bit, shifted right by
-// 63 − n, gives its top n bits, and only the low six bits of a shift count matter; so does one
-// shifted by 127 − n. The 4 are four bits more than the sequence has: they leave the fields of the
-// next states times 16, which is what the states' masks are made for.
+// The first biases of the three add up to 128 − 4. A word shifted right by 64 − n is its top n
+// bits, and only the low six bits of a shift count matter; so it is when shifted by 128 − n. The 4
+// are four bits more than the sequence has: they leave the fields of the next states times 16,
+// which is what the states' masks are made for. To get at the extra bits they are to be shifted out
+// behind the last of these fields, that of the literal length.
+//
+// An offset's values are 0, 1 and 2 for the repeated ones, and what the format says (3 above the
+// distance) from 4 on: 3 is what 2 means where there are no literals.
 const LENGTH_FIELD: usize = memory.data<i8>([
-  35, 9, 0, 39, 4, 0x40, 6, 36,
+  35, 9, 0, 40, 4, 0, 6, 36,
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12,
   13, 14, 15, 16,
   4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1,
   -1, -1, -1, -1,
 ]);
 const MATCH_FIELD: usize = memory.data<i8>([
-  52, 9, 3, 40, 0, 0x40, 6, 53,
+  52, 9, 3, 40, 0, 0, 6, 53,
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
   1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
   1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
   1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
 ]);
 const OFFSET_FIELD: usize = memory.data<i8>([
-  31, 8, 1, 44, 0, 0, 5, 29,
+  31, 8, 0, 44, 0, 1, 5, 29,
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
   27, 28, 29, 30, 31,
   1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1,
@@ -90,139 +89,9 @@ function readTable(
     return load<u32>(TABLES_KEPT) ? 0 : INVALID;
   }
   const bias: u32 = load<u16>(field, 3);
-  const mark: u32 = <u32>load<u8>(field, 5) << 8;
-  buildTable(table, symbols, log, extraBits, load<u8>(field, 2), bias, mark);
+  buildTable(table, symbols, log, extraBits, load<u8>(field, 2), load<u8>(field, 5), bias);
   store<u32>(tableLog, log);
   return bytes;
-}
-
-// The next 64 bits or less (57 at least) of the stream, the next of all on top.
-// @ts-ignore: decorator
-@inline
-function wordAt(place: i64): u64 {
-  return load<u64>(<usize>(place >> 3)) << (~place & 7);
-}
-
-// The top `bits` (0 – 63) of a word. Shifts look at the low six bits of their count alone.
-// @ts-ignore: decorator
-@inline
-function top(word: u64, bits: u64): u64 {
-  return (word >> 1) >> ~bits;
-}
-
-/** Reads the three first states of the stream in [at, end). False where it holds no such thing. */
-function openStream(at: usize, end: usize): bool {
-  if (at >= end) return false;
-  const mark: u32 = load<u8>(end - 1);
-  if (mark == 0) return false;
-  const placeMin: i64 = (<i64>at << 3) - 57; // where the stream is used up
-  let place: i64 = (<i64>end << 3) - 57 - (clz(mark) - 23);
-  if (place < placeMin) return false;
-  let word = wordAt(place);
-  const lengthBits: u64 = load<u32>(LENGTHS_LOG);
-  const offsetBits: u64 = load<u32>(OFFSETS_LOG);
-  const matchBits: u64 = load<u32>(MATCHES_LOG);
-  store<u32>(LENGTH_STATE, <u32>top(word, lengthBits) << 4);
-  word <<= lengthBits;
-  store<u32>(OFFSET_STATE, <u32>top(word, offsetBits) << 4);
-  word <<= offsetBits;
-  store<u32>(MATCH_STATE, <u32>top(word, matchBits) << 4);
-  place -= lengthBits + offsetBits + matchBits;
-  store<i64>(PLACE, place);
-  store<i64>(PLACE_MIN, placeMin);
-  return place >= placeMin;
-}
-
-/**
- * Decodes the next `count` sequences into SEQUENCES, 16 bytes each: u32 literals, u32 bytes of the
- * match, u32 its distance. `last` says that no others follow.
- * @returns where it stopped: after all of them, or where the stream ran out
- */
-function decodeSequences(count: u32, last: bool): usize {
-  const placeMin = load<i64>(PLACE_MIN);
-  let place = load<i64>(PLACE);
-  let length: usize = load<u32>(LENGTH_STATE);
-  let match: usize = load<u32>(MATCH_STATE);
-  let offset: usize = load<u32>(OFFSET_STATE);
-  let repeat0: u32 = load<u32>(REPEAT_0);
-  let repeat1: u32 = load<u32>(REPEAT_1);
-  let repeat2: u32 = load<u32>(REPEAT_2);
-  let to: usize = SEQUENCES;
-  const end: usize = SEQUENCES + (<usize>count << 4);
-  let sum: u32; // of the states' first two bytes
-  do {
-    const word = wordAt(place);
-    const matchBits: u32 = load<u16>(match, MATCHES);
-    const offsetBits: u32 = load<u16>(offset, OFFSETS);
-    const bothBits: u32 = matchBits + offsetBits;
-    sum = bothBits + <u32>load<u16>(length, LENGTHS);
-    // From the top: extra bits of offset, match length, literal length; states of literal length,
-    // match length, offset; four bits too many.
-    let all = (word >> 1) >> sum;
-    let extra = all >> (sum >> 8);
-    let literals: u32;
-    let bytes: u32;
-    if ((sum & 0xc000) == 0) {
-      // Short lengths: no extra bits but the offset's.
-      literals = load<u8>(length, LENGTHS + 4);
-      bytes = load<u8>(match, MATCHES + 4);
-    } else {
-      if ((sum & 0xff) < 127 - 61) {
-        // Too long for one word: take the offset and the match length by themselves.
-        const alone: u32 = <u32>load<u8>(match, MATCHES + 10) + load<u8>(offset, OFFSETS + 10);
-        const rest: u32 = 127 - (sum & 0xff) - alone;
-        if (place - alone < placeMin) {
-          place = placeMin - 64; // below, however many bits the end gives back
-          to += 16;
-          break;
-        }
-        all = top(wordAt(place - alone), rest);
-        const nextBits: u32 = (sum >> 8) & 63;
-        extra = (top(word, alone) << (rest - nextBits)) | (all >> nextBits);
-      }
-      literals = load<u32>(length, LENGTHS + 4)
-        + (<u32>extra & load<u32>(length, LENGTHS + 12));
-      extra >>= load<u8>(length, LENGTHS + 10);
-      bytes = load<u32>(match, MATCHES + 4) + (<u32>extra & load<u32>(match, MATCHES + 12));
-      extra >>= load<u8>(match, MATCHES + 10);
-    }
-    place += <i64>(sum & 0xff) - 127 + 4;
-    const value: u32 = load<u32>(offset, OFFSETS + 4) + <u32>extra;
-
-    // 0, 1 and 2 are the repeated offsets, 3 the first of them less one. Only where `value` is
-    // above 3 it is an offset of its own; that it then looks like 3 and more moves them right.
-    const which: u32 = value - <u32>(literals != 0);
-    let distance: u32 = select<u32>(repeat2, repeat0 - 1, which == 2);
-    distance = select<u32>(repeat1, distance, which == 1);
-    distance = select<u32>(repeat0, distance, which == 0);
-    distance = select<u32>(value - 3, distance, value > 3);
-    repeat2 = select<u32>(repeat1, repeat2, which > 1);
-    repeat1 = select<u32>(repeat0, repeat1, which > 0);
-    repeat0 = distance;
-    store<u32>(to, literals);
-    store<u32>(to, bytes, 4);
-    store<u32>(to, distance, 8);
-
-    length = <u32>load<u16>(length, LENGTHS + 2)
-      + (<u32>(all >> (bothBits >> 8)) & load<u16>(length, LENGTHS + 8));
-    match = <u32>load<u16>(match, MATCHES + 2)
-      + (<u32>(all >> (offsetBits >> 8)) & load<u16>(match, MATCHES + 8));
-    offset = <u32>load<u16>(offset, OFFSETS + 2) + (<u32>all & load<u16>(offset, OFFSETS + 8));
-    to += 16;
-    if (place < placeMin) break;
-  } while (to != end);
-  // The last sequence is followed by no states.
-  if (last && to == end) place += ((sum >> 8) & 63) - 4;
-  // The one that the stream was too short for does not count.
-  if (place < placeMin) to -= 16;
-  store<i64>(PLACE, place);
-  store<u32>(LENGTH_STATE, length);
-  store<u32>(MATCH_STATE, match);
-  store<u32>(OFFSET_STATE, offset);
-  store<u32>(REPEAT_0, repeat0);
-  store<u32>(REPEAT_1, repeat1);
-  store<u32>(REPEAT_2, repeat2);
-  return to;
 }
 
 /** Sets up the tables and the stream in [at, end), which follow the modes at `at`. */
@@ -280,15 +149,16 @@ export function runSequences(
     // other look at the window.
     const opWild: usize = min(opMax, outEnd - min(room, 64));
     const reachable: usize = <u32>(opMax - frame) > window ? opMax - window : frame;
+    store<u32>(OUTPUT_AT, <u32>out);
     do {
       const batch = min(count, BATCH);
       count -= batch;
-      const decoded = decodeSequences(batch, count == 0);
-      const made = carryOut(decoded, op, opMax, opWild, frame, reachable, window);
-      if (made < 0) return made == OVERLONG ? tooMuch : INVALID;
-      op += made;
+      const decoded = decodeBatch(batch, count == 0);
+      const failed = carryOut(decoded, opMax, opWild, frame, reachable, window);
+      if (failed) return failed == OVERLONG ? tooMuch : INVALID;
       if (decoded != SEQUENCES + (<usize>batch << 4)) return INVALID;
     } while (count);
+    op = load<u32>(OUTPUT_AT);
     if (load<i64>(PLACE) != load<i64>(PLACE_MIN)) return INVALID;
   }
   const literal: usize = load<u32>(LITERALS_AT);
