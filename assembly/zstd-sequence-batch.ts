@@ -17,10 +17,10 @@ import {
   OFFSETS_LOG, OFFSET_STATE, PLACE, PLACE_MIN, SEQUENCES,
 } from './zstd-scratch';
 
-// What an offset does to the repeated ones, which stand in lanes 0 to 2, its own distance in lane
-// 3. Rows 0 to 3 are the values of repeated ones, and one row on where there are no literals; rows 4
-// and 5 are a distance of its own. Lane 0 becomes the distance. What is then added is nothing but
-// in row 3: one less than the first.
+// What an offset does to the repeated ones. They stand in lanes 0 to 2, its own distance in lane 3;
+// lane 0 becomes the distance. Rows 0 to 3 are the values of repeated ones, and one row further on
+// where there are no literals; rows 4 and 5 are a distance of its own. What is then added is
+// nothing but in row 3: one less than the first.
 const MOVES: usize = memory.data<u8>([
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
   4, 5, 6, 7, 0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15,
