@@ -8,6 +8,8 @@ export { l2Runs } from './l2-run';
 export { bitmapBits } from './bitmap-offset';
 export { bitmapRuns } from './bitmap-scan';
 export { refcountGet, refcountSet } from './refcount-get-set';
+export { refcountAdd } from './refcount-add';
+export { l2CopiedFlags } from './copied-flags';
 export { refcountFreeRuns } from './refcount-scan';
 export { inflate } from './inflate';
 export { zstdDecode } from './zstd-decode';

@@ -13,19 +13,19 @@ import {
 /** Entries before the first that starts a byte. */
 // @ts-ignore: decorator
 @inline
-function headOf(first: u32, count: u32, order: u32): u32 {
+export function headOf(first: u32, count: u32, order: u32): u32 {
   return order < 3 ? min((0 - first) & ((1 << (3 - order)) - 1), count) : 0;
 }
 
 // @ts-ignore: decorator
 @inline
-function swap16(shorts: v128): v128 {
+export function swap16(shorts: v128): v128 {
   return v128.swizzle(shorts, i8x16(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
 }
 
 // @ts-ignore: decorator
 @inline
-function swap32(words: v128): v128 {
+export function swap32(words: v128): v128 {
   return v128.swizzle(words, i8x16(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12));
 }
 

@@ -37,6 +37,25 @@ const set = (order: number): Race => ({
   call: (kernels) => kernels.refcountSet(OUT, 0, countOf(order), order, VALUES),
 });
 
+const add = (order: number): Race => ({
+  name: `${2 ** order} bits`,
+  count: countOf(order),
+  unit: 'entry',
+  // Up by one and down again, so that every round finds the same.
+  fill: () => bytes.fill(order === 6 ? 0x11 : 0x55, IN, IN + 0x10000),
+  call: (kernels) =>
+    kernels.refcountAdd(IN, 0, countOf(order), order, 1) +
+    kernels.refcountAdd(IN, 0, countOf(order), order, -1),
+});
+
+const flags = (order: number): Race => ({
+  name: `${2 ** order} bits`,
+  count: 8192,
+  unit: 'entry',
+  fill: () => fillBlock(8),
+  call: (kernels) => kernels.l2CopiedFlags(OUT, 8192, 8, IN, 0, order),
+});
+
 const scan = (order: number, name: string, fill: () => void): Race => ({
   name: `${2 ** order} bits, ${name}`,
   count: countOf(order),
@@ -48,6 +67,8 @@ const scan = (order: number, name: string, fill: () => void): Race => ({
 export default async function bench(): Promise<void> {
   printRaces('refcountGet', orders.map(get));
   printRaces('refcountSet', orders.map(set));
+  printRaces('refcountAdd, twice', orders.slice(1).map(add));
+  printRaces('l2CopiedFlags', orders.map(flags));
   printRaces('refcountFreeRuns', [
     ...orders.map((order) => scan(order, 'full', () => bytes.fill(0xff, IN, IN + 0x10000))),
     ...orders.map((order) => scan(order, 'free', () => bytes.fill(0, IN, IN + 0x10000))),

@@ -46,6 +46,12 @@ Options of resize:
   --preallocation=MODE  off, metadata, falloc or full: what new bytes get at once
   -q              say nothing
 
+Options of snapshot:
+  -l              list the snapshots (--output=json: for programs)
+  -c NAME         take one
+  -a SNAPSHOT     go back to one: an id or a name
+  -d NAME         delete one
+
 Options of info:
   --output=human|json
   --backing-chain the image and all that it is backed by

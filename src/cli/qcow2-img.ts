@@ -10,6 +10,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   create: async () => (await import('./commands/create.ts')).create,
   info: async () => (await import('./commands/info.ts')).info,
   resize: async () => (await import('./commands/resize.ts')).resize,
+  snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
 };
 
 async function runCommand(host: Host, args: readonly string[]): Promise<number> {

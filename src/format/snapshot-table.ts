@@ -35,10 +35,13 @@ export interface Snapshot {
   /** How much extra data the entry has, and what of it is not known here (kept on rewrite). */
   readonly extraBytes: number;
   readonly unknownExtra: Uint8Array;
+  /** Id and name as they are in the file, where the texts above would not give the same bytes. */
+  readonly raw?: { readonly id: Uint8Array; readonly name: Uint8Array };
 }
 
 const ENTRY_BYTES = 40;
-const KNOWN_EXTRA_BYTES = 24;
+/** Extra data that is known: VM state size, disk size, icount. */
+export const SNAPSHOT_EXTRA_BYTES = 24;
 
 /** What the entries are checked against. */
 export interface SnapshotContext {
@@ -88,9 +91,17 @@ function parseSnapshot(
   const extra = pos + ENTRY_BYTES;
   const idAt = extra + extraBytes;
   const end = idAt + idBytes + nameBytes;
+  const id = reader.text(idAt, idBytes, what);
+  const name = reader.text(idAt + idBytes, nameBytes, what);
+  const raw = {
+    id: reader.slice(idAt, idBytes, what).slice(),
+    name: reader.slice(idAt + idBytes, nameBytes, what).slice(),
+  };
+  const exact = isText(raw.id, id) && isText(raw.name, name);
   const snapshot: Snapshot = {
-    id: reader.text(idAt, idBytes, what),
-    name: reader.text(idAt + idBytes, nameBytes, what),
+    id,
+    name,
+    ...(exact ? {} : { raw }),
     l1Offset: reader.number(pos, 'snapshot L1 table offset'),
     l1Entries: reader.u32(pos + 8, what),
     dateSeconds: reader.u32(pos + 16, what),
@@ -106,13 +117,18 @@ function parseSnapshot(
     extraBytes,
     unknownExtra: reader
       .slice(
-        Math.min(idAt, extra + KNOWN_EXTRA_BYTES),
-        Math.max(0, extraBytes - KNOWN_EXTRA_BYTES),
+        Math.min(idAt, extra + SNAPSHOT_EXTRA_BYTES),
+        Math.max(0, extraBytes - SNAPSHOT_EXTRA_BYTES),
         what,
       )
       .slice(),
   };
   return { snapshot, length: alignUp(end, 8) - pos };
+}
+
+function isText(bytes: Uint8Array, text: string): boolean {
+  const encoded = new TextEncoder().encode(text);
+  return encoded.length === bytes.length && encoded.every((byte, i) => byte === bytes[i]);
 }
 
 /** Sizes are whole sectors, as the header's is. */
@@ -136,8 +152,8 @@ export function checkSnapshotL1(snapshot: Snapshot, clusterSize: number, at: num
 
 /** One entry as bytes, padding included. */
 export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
-  const id = new TextEncoder().encode(snapshot.id);
-  const name = new TextEncoder().encode(snapshot.name);
+  const id = snapshot.raw?.id ?? new TextEncoder().encode(snapshot.id);
+  const name = snapshot.raw?.name ?? new TextEncoder().encode(snapshot.name);
   const { extraBytes } = snapshot;
   const bytes = new Uint8Array(alignUp(ENTRY_BYTES + extraBytes + id.length + name.length, 8));
   const view = new DataView(bytes.buffer);
@@ -158,7 +174,7 @@ export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
     view.setUint32(ENTRY_BYTES + 16, snapshot.icount.high);
     view.setUint32(ENTRY_BYTES + 20, snapshot.icount.low);
   }
-  bytes.set(snapshot.unknownExtra, ENTRY_BYTES + Math.min(extraBytes, KNOWN_EXTRA_BYTES));
+  bytes.set(snapshot.unknownExtra, ENTRY_BYTES + Math.min(extraBytes, SNAPSHOT_EXTRA_BYTES));
   bytes.set(id, ENTRY_BYTES + extraBytes);
   bytes.set(name, ENTRY_BYTES + extraBytes + id.length);
   return bytes;

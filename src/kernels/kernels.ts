@@ -204,6 +204,28 @@ export interface Kernels {
   refcountSet(block: number, first: number, count: number, order: number, values: number): number;
 
   /**
+   * Adds `delta` (1 or −1) to refcounts `first` … `first + count - 1` of a block: to all or none.
+   * A count of 0 is that of a cluster which nothing refers to, and never changes here.
+   * @returns `count`, or −1 − i where entry i is 0, or would leave its width
+   */
+  refcountAdd(block: number, first: number, count: number, order: number, delta: 1 | -1): number;
+
+  /**
+   * Sets the COPIED flag of each of `count` L2 entries (`stride` bytes apart: 8, or 16 for extended
+   * ones) where its refcount is exactly 1, and clears it elsewhere. The entries' clusters follow
+   * each other: refcounts `first` … `first + count - 1` of one block are theirs.
+   * @returns how many entries were changed by that
+   */
+  l2CopiedFlags(
+    table: number,
+    count: number,
+    stride: number,
+    block: number,
+    first: number,
+    order: number,
+  ): number;
+
+  /**
    * Lists the free runs (refcount 0) among entries `first` … `first + count - 1` of a block.
    * @param out pairs of u32: first index, length
    * @returns the number of pairs, at most `outMax` (scanning stops there; the last run is whole)

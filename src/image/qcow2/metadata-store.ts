@@ -3,7 +3,7 @@
  * refcount table and cached refcount blocks. Whoever changes them holds `lock`.
  */
 import { settled } from '../../base/awaitable.ts';
-import { alignUp, HIGH } from '../../base/bits.ts';
+import { alignDown, alignUp, HIGH } from '../../base/bits.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import { Mutex } from '../../base/locks.ts';
 import { Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
@@ -11,6 +11,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
 import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
+import type { Snapshot } from '../../format/snapshot-table.ts';
 import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { FlushOrder } from './flush-order.ts';
@@ -29,6 +30,9 @@ export interface MetadataParts {
   readonly l2Region: Region;
   readonly refcountRegion: Region;
   readonly discardPolicy: DiscardPolicy;
+  /** Memory for kernels that look at one slice: `SCRATCH_BYTES_PER_ENTRY` for each entry. */
+  readonly scratch: Region;
+  readonly snapshots: readonly Snapshot[];
 }
 
 /** The metadata of a writable image. */
@@ -46,12 +50,17 @@ export class MetadataStore {
   refcountTable: number[] = [];
   /** Where the next search for a free cluster starts, as a cluster index. */
   freeIndex = 0;
+  /** Internal snapshots, in the order of their table. */
+  snapshots: readonly Snapshot[];
+  /** A change was left half done: counts and flags must be made right by a repair. */
+  unsound = false;
   /** Where the next compressed cluster is packed to; 0: into a new cluster. */
   freeByte = 0;
 
   constructor(readonly parts: MetadataParts) {
     const { storage, data, header, l1, l2Region, refcountRegion, geometry } = parts;
     this.header = header;
+    this.snapshots = parts.snapshots;
     this.l1 = l1;
     this.l1View = viewOf(l1);
     this.order = new FlushOrder(storage, data);
@@ -94,6 +103,10 @@ export class MetadataStore {
   /** Whether the room of what is freed for a reason goes back to the host. */
   passesDiscard(reason: DiscardReason): boolean {
     return passesDiscard(this.parts.discardPolicy, reason);
+  }
+
+  get scratch(): Region {
+    return this.parts.scratch;
   }
 
   get hasDataFile(): boolean {
@@ -154,6 +167,21 @@ export class MetadataStore {
       throw cause;
     }
     this.overlap.moved('l2', old, host);
+  }
+
+  /** Changes entries of the L1 table where it is: those sectors that differ. Does not flush. */
+  async replaceL1Entries(next: Uint8Array): Promise<void> {
+    const { l1, header } = this;
+    let start = 0;
+    while (start < l1.length && l1[start] === next[start]) start++;
+    if (start === l1.length) return;
+    let end = l1.length;
+    while (l1[end - 1] === next[end - 1]) end--;
+    start = alignDown(start, 512);
+    end = Math.min(alignUp(end, 512), l1.length);
+    this.overlap.check(header.l1Offset + start, end - start, 'l1');
+    await this.storage.write(header.l1Offset + start, next.subarray(start, end));
+    l1.set(next);
   }
 
   /** Writes fields of the header, durably. On failure they are put back as they were. */

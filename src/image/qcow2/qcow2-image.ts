@@ -28,8 +28,10 @@ import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
 import { GuestReader } from './read.ts';
-import { findSnapshot, type SnapshotSelector } from './snapshots.ts';
+import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
+import { findSnapshot, type SnapshotOwner, type SnapshotSelector, Snapshots } from './snapshots.ts';
 import { TableCache } from './table-cache.ts';
+import { vmStateOffset } from './vm-state.ts';
 import { ImageWriter } from './writer.ts';
 
 /** Bytes of refcount blocks that a writer keeps in memory; four blocks at least. */
@@ -130,8 +132,15 @@ export class Qcow2Image implements WritableDisk {
     return this.parts.backing;
   }
 
-  get snapshots(): readonly Snapshot[] {
-    return this.parts.metadata.snapshots;
+  /** Internal snapshots, and what can be done with them. */
+  get snapshots(): Snapshots {
+    const { writer, metadata, stateReader } = this.parts;
+    return new Snapshots({
+      list: () => writer?.store.snapshots ?? metadata.snapshots,
+      writer: () => this.needWriter(),
+      stateReader,
+      stateOffset: ({ virtualSize }) => vmStateOffset(virtualSize, metadata.geometry),
+    });
   }
 
   /** Persistent dirty bitmaps; none are listed where the image says that they are out of date. */
@@ -279,6 +288,7 @@ interface OpenImage {
   readonly metadata: Metadata;
   readonly mapping: Mapping;
   readonly reader: GuestReader;
+  readonly stateReader: SnapshotOwner['stateReader'];
   readonly writer: ImageWriter | undefined;
   readonly depth: number;
 }
@@ -324,13 +334,14 @@ async function openImage(
         l2Region: memory.tables,
         refcountRegion: memory.refcounts,
         discardPolicy: options,
+        scratch: memory.scratch,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);
   const l1Offset = l1Place.offset;
   const { records } = memory;
   const mapping = new Mapping({ geometry, l1, l1Offset, flags, cache, records });
-  const reader = new GuestReader({
+  const readParts = {
     mapping,
     storage,
     data: dataStorage,
@@ -340,10 +351,25 @@ async function openImage(
     stream: memory.stream,
     cluster: memory.cluster,
     lock: writer?.store.lock,
-  });
+  };
+  const reader = new GuestReader(readParts);
+  const stateReader = async (of: Snapshot) => {
+    checkSnapshotL1(of, geometry.clusterSize, header.snapshotsOffset);
+    const table = await readL1(storage, { offset: of.l1Offset, entries: of.l1Entries });
+    const state = new Mapping({
+      geometry,
+      l1: table,
+      l1Offset: of.l1Offset,
+      flags,
+      cache,
+      records,
+    });
+    const cluster = memory.stateCluster;
+    return new GuestReader({ ...readParts, mapping: state, backing: undefined, cluster });
+  };
   await writer?.attach(mapping, reader);
   const depth = options.depth ?? 0;
-  return { storage, dataStorage, backing, metadata, mapping, reader, writer, depth };
+  return { storage, dataStorage, backing, metadata, mapping, reader, stateReader, writer, depth };
 }
 
 function refuseEncrypted({ header }: Metadata): void {
@@ -406,7 +432,11 @@ function reserveMemory(
     tables: workspace.reserve(writable ? Math.max(2 * sliceBytes, cacheBytes) : tables),
     refcounts: workspace.reserve(writable ? Math.max(4 * clusterSize, REFCOUNT_CACHE_BYTES) : 0),
     records: workspace.reserve(records),
+    scratch: workspace.reserve(
+      writable ? ((l2Entries * sliceBytes) / clusterSize) * SCRATCH_BYTES_PER_ENTRY : 0,
+    ),
     stream: workspace.reserve(2 * clusterSize + 512 + INPUT_SLACK),
     cluster: workspace.reserve(clusterSize),
+    stateCluster: workspace.reserve(clusterSize),
   };
 }

@@ -59,13 +59,30 @@ export class Refcounts {
 
   /** The count of one cluster, by cluster index. */
   async get(cluster: number): Promise<number> {
+    const block = await this.loadBlock(cluster);
+    return block === 0 ? 0 : this.peek(block, cluster % this.store.geometry.refcountBlockEntries);
+  }
+
+  /** Loads the block that counts a cluster. @returns its host offset, 0 where there is none */
+  async loadBlock(cluster: number): Promise<number> {
     const { geometry, refcountTable, refcountBlocks } = this.store;
-    const index = cluster % geometry.refcountBlockEntries;
-    const block = refcountTable[(cluster - index) / geometry.refcountBlockEntries] ?? 0;
+    const block = refcountTable[Math.floor(cluster / geometry.refcountBlockEntries)] ?? 0;
     if (block === 0) return 0;
     const loaded = refcountBlocks.load(block, block);
     if (!settled(loaded)) await loaded;
-    return this.peek(block, index);
+    return block;
+  }
+
+  /** Clusters have become free: they may be handed out, and no cache may write them any more. */
+  noteFree(first: number, count: number): void {
+    const { store } = this;
+    const { clusterSize } = store.geometry;
+    store.freeIndex = Math.min(store.freeIndex, first);
+    // Nothing may be packed into a cluster that is free by now, and another's soon.
+    const packed = Math.floor(store.freeByte / clusterSize);
+    if (store.freeByte !== 0 && packed >= first && packed < first + count) store.freeByte = 0;
+    store.l2.drop(first * clusterSize, count * clusterSize);
+    store.refcountBlocks.drop(first * clusterSize, count * clusterSize);
   }
 
   private peek(block: number, index: number): number {

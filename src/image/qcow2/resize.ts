@@ -188,10 +188,18 @@ async function zeroGrown(parts: WriteParts, from: number, to: number): Promise<v
 }
 
 /** Makes the L1 table long enough for a size: a new one, then the header, then the old one goes. */
-export async function growL1(parts: WriteParts, mapping: Mapping, size: number): Promise<void> {
+export function growL1(parts: WriteParts, mapping: Mapping, size: number): Promise<void> {
+  return growL1To(parts, mapping, l1EntriesFor(size, parts.store.geometry));
+}
+
+/** The same for a number of entries. */
+export async function growL1To(
+  parts: WriteParts,
+  mapping: Mapping,
+  entries: number,
+): Promise<void> {
   const { store, allocator } = parts;
   const { clusterSize } = store.geometry;
-  const entries = l1EntriesFor(size, store.geometry);
   if (entries <= store.l1Entries) return;
   if (entries * 8 > L1_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'Failed to grow the L1 table: File too large');

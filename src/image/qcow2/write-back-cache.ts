@@ -96,12 +96,21 @@ export class WriteBackCache {
 
   /** Forgets the slices in a range without writing them: their clusters were freed. */
   drop(file: number, length = this.sliceBytes): void {
-    for (let at = file; at < file + length; at += this.sliceBytes) {
-      const slice = this.slices.get(at);
-      if (!slice) continue;
-      this.slices.delete(at);
-      this.free.push(slice.slot);
+    // Whichever are fewer: slices that the range may have, or slices that are here.
+    if (length / this.sliceBytes > this.slices.size) {
+      for (const at of [...this.slices.keys()]) {
+        if (at >= file && at < file + length) this.dropOne(at);
+      }
+      return;
     }
+    for (let at = file; at < file + length; at += this.sliceBytes) this.dropOne(at);
+  }
+
+  private dropOne(file: number): void {
+    const slice = this.slices.get(file);
+    if (!slice) return;
+    this.slices.delete(file);
+    this.free.push(slice.slot);
   }
 
   /** Writes all dirty slices, in file order. Does not flush the storage. */

@@ -21,9 +21,11 @@ import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
 import type { Metadata } from './open.ts';
 import type { MetadataRange } from './overlap.ts';
 import type { GuestReader } from './read.ts';
+import { rebuildCopied } from './refcount-sweep.ts';
 import { Refcounts } from './refcounts.ts';
 import { repairRefcounts } from './repair.ts';
 import { resizeDisk } from './resize.ts';
+import { snapshotRanges } from './snapshot-store.ts';
 import { writeGuest } from './write.ts';
 import { writeCompressedGuest } from './write-compressed.ts';
 import { refuseCorrupt, type WriteParts } from './write-parts.ts';
@@ -39,6 +41,7 @@ export interface WriterOptions {
   readonly l2Region: Region;
   readonly refcountRegion: Region;
   readonly discardPolicy: DiscardPolicy;
+  readonly scratch: Region;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
@@ -55,7 +58,8 @@ export class ImageWriter {
   private started: Promise<void> | undefined;
 
   private constructor(private readonly options: WriterOptions) {
-    const { storage, data, metadata, l1, l2Region, refcountRegion, discardPolicy } = options;
+    const { storage, data, metadata, l1, l2Region, refcountRegion, discardPolicy, scratch } =
+      options;
     this.metadata = metadata;
     const { header, geometry } = metadata;
     this.store = new MetadataStore({
@@ -67,6 +71,8 @@ export class ImageWriter {
       l2Region,
       refcountRegion,
       discardPolicy,
+      scratch,
+      snapshots: metadata.snapshots,
     });
   }
 
@@ -82,7 +88,7 @@ export class ImageWriter {
     }
     const writer = new ImageWriter(options);
     await writer.store.loadRefcountTable();
-    writer.store.overlap.fixed = await fixedRanges(storage, metadata);
+    writer.store.overlap.fixed = fixedRanges(metadata);
     return writer;
   }
 
@@ -110,6 +116,7 @@ export class ImageWriter {
     };
     if (store.dirty) {
       await repairRefcounts(store, refcounts, metadata);
+      await rebuildCopied(store, refcounts);
       await store.order.flush();
       await store.setIncompatible(Incompatible.dirty, false);
     }
@@ -154,6 +161,11 @@ export class ImageWriter {
     await resizeDisk(this.parts, this.mapping, { from: this.size, to: size, preallocation });
   }
 
+  /** Runs a verb that is not needed often, and lives in a file that is loaded for it. */
+  use<T>(work: (parts: WriteParts, mapping: Mapping) => Promise<T>): Promise<T> {
+    return work(this.parts, this.mapping);
+  }
+
   async flush(): Promise<void> {
     const { store } = this;
     refuseCorrupt(store);
@@ -170,7 +182,7 @@ export class ImageWriter {
       // The refcounts were let be until now.
       await store.refcountBlocks.writeDirty();
       await store.order.flushStorage();
-      await store.setIncompatible(Incompatible.dirty, false);
+      if (!store.unsound) await store.setIncompatible(Incompatible.dirty, false);
       store.order.lazy = false;
     });
   }
@@ -231,16 +243,9 @@ export class ImageWriter {
 }
 
 /** Tables that stay where they are while the image is open. */
-async function fixedRanges(storage: Storage, metadata: Metadata): Promise<MetadataRange[]> {
+function fixedRanges(metadata: Metadata): MetadataRange[] {
   const { header, snapshots, extensions } = metadata;
-  const ranges: MetadataRange[] = [];
-  if (snapshots.length > 0) {
-    const length = Math.min(snapshots.length * 64, (await storage.size()) - header.snapshotsOffset);
-    ranges.push({ kind: 'snapshot-table', at: header.snapshotsOffset, length });
-  }
-  for (const { l1Offset, l1Entries } of snapshots) {
-    ranges.push({ kind: 'inactive-l1', at: l1Offset, length: l1Entries * 8 });
-  }
+  const ranges = snapshotRanges(snapshots, header.snapshotsOffset);
   if (extensions.bitmaps) {
     const { directoryOffset: at, directoryBytes: length } = extensions.bitmaps;
     ranges.push({ kind: 'bitmap-directory', at, length });

@@ -7,10 +7,12 @@ import type { Kernels } from '../../../src/kernels/kernels.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
+import { l2CopiedFlags } from './copied-flags.ts';
 import { firstDifference } from './first-difference.ts';
 import { inflate } from './inflate.ts';
 import { l2ExtendedRuns } from './l2-extended.ts';
 import { l2Runs } from './l2-run.ts';
+import { refcountAdd } from './refcount-add.ts';
 import { refcountGet, refcountSet } from './refcount-get-set.ts';
 import { refcountFreeRuns } from './refcount-scan.ts';
 import { dataRanges } from './zero-detect.ts';
@@ -35,6 +37,8 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     compressedDescriptors: compressedDescriptors(memory),
     refcountGet: refcountGet(memory),
     refcountSet: refcountSet(memory),
+    refcountAdd: refcountAdd(memory),
+    l2CopiedFlags: l2CopiedFlags(memory),
     refcountFreeRuns: refcountFreeRuns(memory),
     bitmapBits: bitmapBits(memory),
     bitmapRuns: bitmapRuns(memory),
