@@ -4,6 +4,7 @@ import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { type Errno, errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { warnOfGuess } from '../guessed-format.ts';
 import { snapshotMembers } from '../image-report.ts';
 import { formatJson } from '../json.ts';
 import { openImage } from '../open-image.ts';
@@ -91,7 +92,7 @@ async function change(host: Host, request: Request): Promise<number> {
   try {
     const image = disk instanceof Qcow2Image ? disk : undefined;
     if (action === 'create') await create(image, name);
-    else if (action === 'apply') await apply(host, image, name);
+    else if (action === 'apply') await apply(host, image, request);
     else if (action === 'delete') await remove(image, name);
     return 0;
   } finally {
@@ -115,9 +116,17 @@ async function create(image: Qcow2Image | undefined, name: string): Promise<void
   }
 }
 
-async function apply(host: Host, image: Qcow2Image | undefined, name: string): Promise<void> {
+async function apply(
+  host: Host,
+  image: Qcow2Image | undefined,
+  { filename, name }: Request,
+): Promise<void> {
   const failed = (why: string) => new UsageError(`Could not apply snapshot '${name}': ${why}`);
-  if (!image) throw failed('Block driver does not support snapshots');
+  if (!image) {
+    // QEMU opens the file once more, to go back in what lies below, and warns once more.
+    warnOfGuess(host, filename);
+    throw failed('Block driver does not support snapshots');
+  }
   if (image.bitmaps.length > 0) throw failed('Device has active dirty bitmaps');
   try {
     await image.snapshots.apply(name);

@@ -54,6 +54,8 @@ export class MetadataStore {
   snapshots: readonly Snapshot[];
   /** A change was left half done: counts and flags must be made right by a repair. */
   unsound = false;
+  /** A write of the L1 table failed: the file may have old entries, new ones, or both. */
+  private l1InDoubt = false;
   /** Where the next compressed cluster is packed to; 0: into a new cluster. */
   freeByte = 0;
 
@@ -173,14 +175,18 @@ export class MetadataStore {
   async replaceL1Entries(next: Uint8Array): Promise<void> {
     const { l1, header } = this;
     let start = 0;
-    while (start < l1.length && l1[start] === next[start]) start++;
-    if (start === l1.length) return;
     let end = l1.length;
-    while (l1[end - 1] === next[end - 1]) end--;
+    if (!this.l1InDoubt) {
+      while (start < end && l1[start] === next[start]) start++;
+      while (end > start && l1[end - 1] === next[end - 1]) end--;
+    }
+    if (start === end) return;
     start = alignDown(start, 512);
     end = Math.min(alignUp(end, 512), l1.length);
     this.overlap.check(header.l1Offset + start, end - start, 'l1');
+    this.l1InDoubt = true;
     await this.storage.write(header.l1Offset + start, next.subarray(start, end));
+    this.l1InDoubt = false;
     l1.set(next);
   }
 

@@ -12,36 +12,36 @@ import type { Mapping } from './mapping.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
 import { readL1 } from './open.ts';
 import { type FileRange, type L1Table, RefcountSweep, rebuildCopied } from './refcount-sweep.ts';
-import { EVERYTHING, refuseDataFile } from './snapshot-create.ts';
+import { refuseDataFile } from './snapshot-create.ts';
 import { writeHeaderOnce } from './snapshot-store.ts';
 import { findSnapshot, type SnapshotSelector } from './snapshots.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { changing, type WriteParts } from './write-parts.ts';
 
 /** What a power cut does not divide. */
 const SECTOR = 512;
 
 /**
- * Makes the disk what it was when a snapshot was taken.
+ * Makes the disk what it was when a snapshot was taken. The caller holds every range.
  * @throws Qcow2Error OUT_OF_RANGE where there is none, or a refcount has no room: then nothing has
  * changed; UNSUPPORTED for another size in version 2; CORRUPT where the snapshot's tables are
  */
-export function applySnapshot(
+export async function applySnapshot(
   parts: WriteParts,
   mapping: Mapping,
   selector: SnapshotSelector,
 ): Promise<void> {
   refuseDataFile(parts);
-  return withRange(parts, EVERYTHING, async () => {
-    const { store } = parts;
-    const snapshot = findSnapshot(store.snapshots, selector);
-    checkSnapshotL1(snapshot, store.geometry.clusterSize, store.header.snapshotsOffset);
-    if (snapshot.virtualSize !== store.header.size && store.header.version === 2) {
-      throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
-    }
-    const { l1Offset: offset, l1Entries: entries } = snapshot;
-    const own = await readL1(store.storage, { offset, entries });
-    await store.lock.run(() => withDirtyBit(store, () => goBack(parts, mapping, snapshot, own)));
-  });
+  const { store } = parts;
+  const snapshot = findSnapshot(store.snapshots, selector);
+  checkSnapshotL1(snapshot, store.geometry.clusterSize, store.header.snapshotsOffset);
+  if (snapshot.virtualSize !== store.header.size && store.header.version === 2) {
+    throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
+  }
+  const { l1Offset: offset, l1Entries: entries } = snapshot;
+  const own = await readL1(store.storage, { offset, entries });
+  await changing(parts, () =>
+    store.lock.run(() => withDirtyBit(store, () => goBack(parts, mapping, snapshot, own))),
+  );
 }
 
 async function goBack(

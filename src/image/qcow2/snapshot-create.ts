@@ -14,7 +14,7 @@ import { growL1To } from './resize.ts';
 import { nextSnapshotId, writeSnapshotTable } from './snapshot-store.ts';
 import { vmStateOffset } from './vm-state.ts';
 import { writeRange } from './write.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { changing, type WriteParts } from './write-parts.ts';
 
 /** What a new snapshot says of itself. */
 export interface SnapshotOptions {
@@ -34,15 +34,12 @@ export interface SnapshotOptions {
 /** Bytes of VM state that are written at once. */
 const STATE_CHUNK_BYTES = 1024 * 1024;
 
-/** All guest offsets: those of the disk, and those of VM state behind it. */
-export const EVERYTHING = { guest: 0, length: Number.MAX_SAFE_INTEGER } as const;
-
 /**
- * Takes a snapshot of the disk as it is.
+ * Takes a snapshot of the disk as it is. The caller holds every range.
  * @throws Qcow2Error UNSUPPORTED with an external data file; OUT_OF_RANGE where a refcount or the
  * table has no room for one more: then nothing has changed
  */
-export function createSnapshot(
+export async function createSnapshot(
   parts: WriteParts,
   mapping: Mapping,
   options: SnapshotOptions,
@@ -54,7 +51,7 @@ export function createSnapshot(
   if (new TextEncoder().encode(options.name).length > 0xffff) {
     throw new Qcow2Error('OUT_OF_RANGE', 'a snapshot name is at most 65535 bytes');
   }
-  return withRange(parts, EVERYTHING, async () => {
+  return changing(parts, async () => {
     const { store } = parts;
     const { vmState } = options;
     const at = vmStateOffset(store.header.size, store.geometry);

@@ -7,26 +7,26 @@ import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import { readL1 } from './open.ts';
 import { RefcountSweep, rebuildCopied } from './refcount-sweep.ts';
-import { EVERYTHING, refuseDataFile } from './snapshot-create.ts';
+import { refuseDataFile } from './snapshot-create.ts';
 import { writeSnapshotTable } from './snapshot-store.ts';
 import { findSnapshot, type SnapshotSelector } from './snapshots.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { changing, type WriteParts } from './write-parts.ts';
 
 /**
- * Deletes a snapshot.
+ * Deletes a snapshot. The caller holds every range.
  * @throws Qcow2Error OUT_OF_RANGE where there is none; CORRUPT where its tables are: then it is
  * gone from the list, and clusters may be leaked
  */
-export function deleteSnapshot(parts: WriteParts, selector: SnapshotSelector): Promise<void> {
+export async function deleteSnapshot(parts: WriteParts, selector: SnapshotSelector): Promise<void> {
   refuseDataFile(parts);
-  return withRange(parts, EVERYTHING, async () => {
-    const { store } = parts;
-    const snapshot = findSnapshot(store.snapshots, selector);
-    checkSnapshotL1(snapshot, store.geometry.clusterSize, store.header.snapshotsOffset);
-    const { l1Offset: offset, l1Entries: entries } = snapshot;
-    const l1 = await readL1(store.storage, { offset, entries });
-    await store.lock.run(() => withDirtyBit(store, () => remove(parts, snapshot, l1)));
-  });
+  const { store } = parts;
+  const snapshot = findSnapshot(store.snapshots, selector);
+  checkSnapshotL1(snapshot, store.geometry.clusterSize, store.header.snapshotsOffset);
+  const { l1Offset: offset, l1Entries: entries } = snapshot;
+  const l1 = await readL1(store.storage, { offset, entries });
+  await changing(parts, () =>
+    store.lock.run(() => withDirtyBit(store, () => remove(parts, snapshot, l1))),
+  );
 }
 
 async function remove(parts: WriteParts, snapshot: Snapshot, l1: Uint8Array): Promise<void> {

@@ -92,7 +92,7 @@ export class Snapshots {
    * room for one more reference: then nothing has changed
    */
   create(options: SnapshotOptions): Promise<Snapshot> {
-    return this.owner.writer().use(async (parts, mapping) => {
+    return this.owner.writer().alone(async (parts, mapping) => {
       const { createSnapshot } = await import('./snapshot-create.ts');
       return createSnapshot(parts, mapping, options);
     });
@@ -104,7 +104,7 @@ export class Snapshots {
    * @throws Qcow2Error OUT_OF_RANGE where there is none, or a refcount has no room
    */
   apply(selector: SnapshotSelector): Promise<void> {
-    return this.owner.writer().use(async (parts, mapping) => {
+    return this.owner.writer().alone(async (parts, mapping) => {
       const { applySnapshot } = await import('./snapshot-apply.ts');
       return applySnapshot(parts, mapping, selector);
     });
@@ -112,7 +112,7 @@ export class Snapshots {
 
   /** Deletes a snapshot. @throws Qcow2Error OUT_OF_RANGE where there is none */
   delete(selector: SnapshotSelector): Promise<void> {
-    return this.owner.writer().use(async (parts) => {
+    return this.owner.writer().alone(async (parts) => {
       const { deleteSnapshot } = await import('./snapshot-delete.ts');
       return deleteSnapshot(parts, selector);
     });

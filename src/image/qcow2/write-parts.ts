@@ -42,14 +42,22 @@ export async function withRange<T>(
   const hold = ranges.acquire(start, range.guest + range.length, false);
   try {
     if (hold.ready) await hold.ready;
+    return await changing(parts, work);
+  } finally {
+    ranges.release(hold);
+  }
+}
+
+/** The same for a caller that holds the range. */
+export async function changing<T>(parts: WriteParts, work: () => Promise<T>): Promise<T> {
+  const { store } = parts;
+  try {
     refuseCorrupt(store);
     await parts.beforeFirstWrite();
     return await work();
   } catch (cause) {
     await noteCorruption(store, cause);
     throw cause;
-  } finally {
-    ranges.release(hold);
   }
 }
 

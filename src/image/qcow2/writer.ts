@@ -161,9 +161,18 @@ export class ImageWriter {
     await resizeDisk(this.parts, this.mapping, { from: this.size, to: size, preallocation });
   }
 
-  /** Runs a verb that is not needed often, and lives in a file that is loaded for it. */
-  use<T>(work: (parts: WriteParts, mapping: Mapping) => Promise<T>): Promise<T> {
-    return work(this.parts, this.mapping);
+  /**
+   * Runs a verb that concerns the whole image, with no request beside it. Its place in the order of
+   * requests is when it was asked for, however long its code takes to load.
+   */
+  async alone<T>(work: (parts: WriteParts, mapping: Mapping) => Promise<T>): Promise<T> {
+    const hold = this.ranges.acquire(0, Number.MAX_SAFE_INTEGER, false);
+    try {
+      if (hold.ready) await hold.ready;
+      return await work(this.parts, this.mapping);
+    } finally {
+      this.ranges.release(hold);
+    }
   }
 
   async flush(): Promise<void> {
