@@ -5,7 +5,7 @@ import { MISUSE } from '../../src/kernels/kernels.ts';
 import { rng, SEED } from '../random.ts';
 import { agree, bound, bytes, IN, memory, OUT, view } from './guarded.ts';
 
-const VALUES = 0x200000;
+const VALUES = IN + 0x100000;
 const orders = [0, 1, 2, 3, 4, 5, 6];
 const widest = (order: number) => (1n << BigInt(2 ** order)) - 1n;
 

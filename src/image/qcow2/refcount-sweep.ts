@@ -7,6 +7,7 @@
 import { alignDown } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { serializeL1Entry } from '../../format/l1-entry.ts';
+import { discardRange } from './give-back.ts';
 import { type MetadataStore, viewOf } from './metadata-store.ts';
 import type { Refcounts } from './refcounts.ts';
 import { l2TablesOf, referencesOf, scratchPairs, slicesOf } from './references.ts';
@@ -134,6 +135,17 @@ export class RefcountSweep {
         from = first + length;
       }
       if (pairs < out.max) return;
+    }
+  }
+
+  /** Gives what has become free back to the host, once nothing on disk refers to it any more. */
+  async giveBack(): Promise<void> {
+    const { store } = this;
+    if (!store.passesDiscard('snapshot')) return;
+    const size = await store.storage.size();
+    for (const { at, length } of this.freed) {
+      const end = Math.min(at + length, size);
+      if (at < end) await discardRange(store.storage, at, end - at);
     }
   }
 

@@ -40,7 +40,10 @@ export async function applySnapshot(
   const { l1Offset: offset, l1Entries: entries } = snapshot;
   const own = await readL1(store.storage, { offset, entries });
   await changing(parts, () =>
-    store.lock.run(() => withDirtyBit(store, () => goBack(parts, mapping, snapshot, own))),
+    store.lock.run(async () => {
+      const letGo = await withDirtyBit(store, () => goBack(parts, mapping, snapshot, own));
+      await letGo.giveBack();
+    }),
   );
 }
 
@@ -49,7 +52,7 @@ async function goBack(
   mapping: Mapping,
   snapshot: Snapshot,
   own: Uint8Array,
-): Promise<void> {
+): Promise<RefcountSweep> {
   const { store, refcounts, allocator, reader } = parts;
   const { l1Offset: oldAt } = store.header;
   const old = store.l1.slice();
@@ -83,8 +86,8 @@ async function goBack(
   reader.forget();
   store.overlap.rebuild();
 
+  const letGo = new RefcountSweep(store, refcounts);
   try {
-    const letGo = new RefcountSweep(store, refcounts);
     await letGo.run({ bytes: old, at: oldAt }, -1);
     if (moves && old.length > 0) {
       const length = alignUp(old.length, store.geometry.clusterSize);
@@ -95,6 +98,7 @@ async function goBack(
     store.unsound = true;
     throw cause;
   }
+  return letGo;
 }
 
 /** It came to nothing: counts are put back. */

@@ -25,11 +25,18 @@ export async function deleteSnapshot(parts: WriteParts, selector: SnapshotSelect
   const { l1Offset: offset, l1Entries: entries } = snapshot;
   const l1 = await readL1(store.storage, { offset, entries });
   await changing(parts, () =>
-    store.lock.run(() => withDirtyBit(store, () => remove(parts, snapshot, l1))),
+    store.lock.run(async () => {
+      const sweep = await withDirtyBit(store, () => remove(parts, snapshot, l1));
+      await sweep.giveBack();
+    }),
   );
 }
 
-async function remove(parts: WriteParts, snapshot: Snapshot, l1: Uint8Array): Promise<void> {
+async function remove(
+  parts: WriteParts,
+  snapshot: Snapshot,
+  l1: Uint8Array,
+): Promise<RefcountSweep> {
   const { store, allocator, refcounts } = parts;
   await writeSnapshotTable(
     parts,
@@ -38,7 +45,8 @@ async function remove(parts: WriteParts, snapshot: Snapshot, l1: Uint8Array): Pr
   const sweep = new RefcountSweep(store, refcounts);
   try {
     await sweep.run({ bytes: l1, at: snapshot.l1Offset }, -1);
-    if (l1.length > 0) await allocator.free(snapshot.l1Offset, l1.length, { reusable: true });
+    if (l1.length > 0)
+      await allocator.free(snapshot.l1Offset, l1.length, { reusable: true, discard: 'snapshot' });
     await rebuildCopied(store, refcounts);
   } catch (cause) {
     // Whatever was let go of is so for good; flags may be behind.
@@ -47,4 +55,5 @@ async function remove(parts: WriteParts, snapshot: Snapshot, l1: Uint8Array): Pr
     const message = `Failed to free the cluster and L1 table: ${cause.message}`;
     throw new Qcow2Error(cause.code, message, cause.at, cause);
   }
+  return sweep;
 }

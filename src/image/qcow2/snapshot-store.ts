@@ -71,7 +71,7 @@ export async function writeSnapshotTable(
     ...store.overlap.fixed.filter(({ kind }) => !SNAPSHOT_KINDS.includes(kind)),
     ...snapshotRanges(snapshots, at),
   ];
-  if (oldBytes > 0) await allocator.free(oldAt, oldBytes, { reusable: true });
+  if (oldBytes > 0) await allocator.free(oldAt, oldBytes, { reusable: true, discard: 'snapshot' });
 }
 
 /** Writes to the header what decides; a failure leaves it open which decision was made. */
