@@ -1,4 +1,4 @@
-/** Taking, applying and deleting snapshots: limits, what is kept, and tables that nobody vouches for. */
+/** Taking, applying and deleting snapshots: limits, what is kept, and hostile tables. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { putU64 } from '../../src/base/be.ts';
