@@ -15,3 +15,5 @@ export { inflate } from './inflate';
 export { zstdDecode } from './zstd-decode';
 export { zstdEncode } from './zstd-encode';
 export { deflate } from './deflate';
+export { aesDecrypt, aesEncrypt, aesExpandKey } from './aes';
+export { xtsXor } from './xts';

@@ -78,6 +78,9 @@ export const DecodeError = {
   unsupported: -6,
 } as const;
 
+/** Bytes of the round keys of one AES key, as `aesExpandKey` leaves them. */
+export const AES_SCHEDULE_BYTES = 3840;
+
 /** All kernels, bound to one memory. */
 export interface Kernels {
   readonly memory: WebAssembly.Memory;
@@ -256,4 +259,28 @@ export interface Kernels {
    * @returns the number of pairs, at most `outMax` (scanning stops there; the last run is whole)
    */
   bitmapRuns(bitmap: number, first: number, bits: number, out: number, outMax: number): number;
+
+  /**
+   * Prepares an AES key of 16, 24 or 32 bytes. What the schedule holds is between the kernels.
+   * @param schedule `AES_SCHEDULE_BYTES` of room
+   * @returns the number of rounds: 10, 12 or 14
+   */
+  aesExpandKey(key: number, keyBytes: number, schedule: number): number;
+
+  /**
+   * Encrypts blocks of 16 bytes in place, each by itself, in time that depends on their number
+   * alone.
+   * @returns 0
+   */
+  aesEncrypt(schedule: number, rounds: number, at: number, blocks: number): number;
+
+  /** The opposite of `aesEncrypt`. */
+  aesDecrypt(schedule: number, rounds: number, at: number, blocks: number): number;
+
+  /**
+   * XORs sectors of 512 bytes with their XTS tweaks, in place.
+   * @param tweaks 16 bytes a sector: the tweak of its first block
+   * @returns 0
+   */
+  xtsXor(at: number, sectors: number, tweaks: number): number;
 }

@@ -4,6 +4,7 @@
  * compares like with like.
  */
 import type { Kernels } from '../../../src/kernels/kernels.ts';
+import { aesDecrypt, aesEncrypt, aesExpandKey } from './aes.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
@@ -15,6 +16,7 @@ import { l2Runs } from './l2-run.ts';
 import { refcountAdd } from './refcount-add.ts';
 import { refcountGet, refcountSet } from './refcount-get-set.ts';
 import { refcountFreeRuns } from './refcount-scan.ts';
+import { xtsXor } from './xts.ts';
 import { dataRanges } from './zero-detect.ts';
 import { zstdDecode } from './zstd-decode.ts';
 
@@ -42,5 +44,9 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     refcountFreeRuns: refcountFreeRuns(memory),
     bitmapBits: bitmapBits(memory),
     bitmapRuns: bitmapRuns(memory),
+    aesExpandKey: aesExpandKey(memory),
+    aesEncrypt: aesEncrypt(memory),
+    aesDecrypt: aesDecrypt(memory),
+    xtsXor: xtsXor(memory),
   };
 }
