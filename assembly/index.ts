@@ -16,4 +16,4 @@ export { zstdDecode } from './zstd-decode';
 export { zstdEncode } from './zstd-encode';
 export { deflate } from './deflate';
 export { aesDecrypt, aesEncrypt, aesExpandKey } from './aes';
-export { xtsXor } from './xts';
+export { xorBytes, xtsXor } from './xts';

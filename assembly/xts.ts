@@ -1,4 +1,5 @@
-// The XOR of XTS around its block cipher, in place (Kernels.xtsXor).
+// The XOR of XTS around its block cipher, in place (Kernels.xtsXor), and that of other modes
+// (Kernels.xorBytes).
 //
 //   tweaks   16 bytes a sector: the encrypted sector number, the tweak of the sector's first block
 //
@@ -29,5 +30,14 @@ export function xtsXor(at: usize, sectors: u32, tweaks: usize): i32 {
       tweak = timesAlpha(tweak);
     }
   }
+  return 0;
+}
+
+export function xorBytes(at: usize, from: usize, bytes: u32): i32 {
+  if (!mapped(at, bytes) || !mapped(from, bytes)) return MISUSE;
+  for (; bytes >= 16; bytes -= 16, at += 16, from += 16) {
+    v128.store(at, v128.xor(v128.load(at), v128.load(from)));
+  }
+  for (; bytes != 0; bytes--, at++, from++) store<u8>(at, load<u8>(at) ^ load<u8>(from));
   return 0;
 }

@@ -29,5 +29,12 @@ export default async function bench(): Promise<void> {
       fill: () => bytes.fill(7, IN, IN + SIZE),
       call: (kernels) => kernels.xtsXor(OUT, SIZE / 512, IN + AES_SCHEDULE_BYTES),
     },
+    {
+      name: 'xorBytes',
+      count: SIZE,
+      unit: 'byte',
+      fill: () => bytes.fill(7, IN, IN + SIZE),
+      call: (kernels) => kernels.xorBytes(OUT, IN, SIZE),
+    },
   ]);
 }

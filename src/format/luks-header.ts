@@ -10,21 +10,32 @@
  */
 import { BigEndianReader } from '../base/be.ts';
 import { alignUp } from '../base/bits.ts';
-import { Qcow2Error } from '../base/errors.ts';
+import { assert, Qcow2Error } from '../base/errors.ts';
 
 /** Bytes of the header before the key material. */
 export const LUKS_HEADER_BYTES = 592;
 
-const SLOTS = 8;
+/** "LUKS" and two bytes that no text has. */
+const MAGIC = [0x4c, 0x55, 0x4b, 0x53, 0xba, 0xbe];
+
+/** Key slots of a header. */
+export const LUKS_SLOTS = 8;
 const SLOTS_AT = 208;
 const SLOT_BYTES = 48;
 const SLOT_ACTIVE = 0x00ac71f3;
 const SLOT_INACTIVE = 0x0000dead;
-/** What every implementation writes, and QEMU demands. */
-const STRIPES = 4000;
+/** Anti-forensic stripes of a key: what every implementation writes, and QEMU demands. */
+export const LUKS_STRIPES = 4000;
 /** Key material begins and ends at multiples of this. */
 const ALIGNMENT = 4096;
 const SECTOR = 512;
+/** Bytes of each name, its NUL included. */
+const NAME_BYTES = 32;
+/** Bytes of the master key's digest. */
+export const LUKS_DIGEST_BYTES = 20;
+/** Bytes of each salt. */
+export const LUKS_SALT_BYTES = 32;
+const UUID_BYTES = 40;
 
 /** One key slot. Offsets are bytes from the start of the LUKS header. */
 export interface LuksKeySlot {
@@ -59,7 +70,7 @@ export interface LuksHeader {
 export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
   const reader = new BigEndianReader(bytes, at);
   const what = 'LUKS header';
-  if (reader.u32(0, what) !== 0x4c554b53 || reader.u16(4, what) !== 0xbabe) {
+  if (!isLuks(reader.slice(0, MAGIC.length, what))) {
     throw new Qcow2Error('CORRUPT', 'Volume is not in LUKS format', at);
   }
   const version = reader.u16(6, what);
@@ -69,7 +80,7 @@ export function parseLuksHeader(bytes: Uint8Array, at: number): LuksHeader {
   needTerminated(reader, 8, 'cipher name');
   needTerminated(reader, 40, 'cipher mode');
   needTerminated(reader, 72, 'hash spec');
-  const slots = Array.from({ length: SLOTS }, (_, index): LuksKeySlot => {
+  const slots = Array.from({ length: LUKS_SLOTS }, (_, index): LuksKeySlot => {
     const slot = SLOTS_AT + index * SLOT_BYTES;
     return {
       active: reader.u32(slot, what) === SLOT_ACTIVE,
@@ -114,8 +125,8 @@ function checkLuksHeader(header: LuksHeader, reader: BigEndianReader): void {
     const field = SLOTS_AT + index * SLOT_BYTES;
     const name = `Keyslot ${index}`;
     const state = reader.u32(field, 'LUKS header');
-    if (slot.stripes !== STRIPES) {
-      fail(`${name} is corrupted (stripes ${slot.stripes} != ${STRIPES})`, field + 44);
+    if (slot.stripes !== LUKS_STRIPES) {
+      fail(`${name} is corrupted (stripes ${slot.stripes} != ${LUKS_STRIPES})`, field + 44);
     }
     if (slot.keyOffset < ALIGNMENT) fail(`${name} is overlapping with the LUKS header`, field + 40);
     if (state !== SLOT_ACTIVE && state !== SLOT_INACTIVE) {
@@ -132,6 +143,54 @@ function checkLuksHeader(header: LuksHeader, reader: BigEndianReader): void {
   }
 }
 
-function keyMaterialBytes({ keyBytes }: LuksHeader): number {
-  return alignUp(keyBytes * STRIPES, ALIGNMENT);
+/** Bytes that a slot's key material has room for. */
+export function keyMaterialBytes({ keyBytes }: Pick<LuksHeader, 'keyBytes'>): number {
+  return alignUp(keyBytes * LUKS_STRIPES, ALIGNMENT);
+}
+
+/** Where slots and payload lie in a header that is being made: bytes from its start, as QEMU. */
+export function luksLayout(keyBytes: number): {
+  readonly slotOffsets: readonly number[];
+  readonly payloadOffset: number;
+} {
+  const room = keyMaterialBytes({ keyBytes });
+  const slotOffsets = Array.from({ length: LUKS_SLOTS }, (_, slot) => ALIGNMENT + slot * room);
+  return { slotOffsets, payloadOffset: ALIGNMENT + LUKS_SLOTS * room };
+}
+
+/** True for bytes that start as a LUKS header of any version does. */
+export function isLuks(bytes: Uint8Array): boolean {
+  return MAGIC.every((byte, at) => bytes[at] === byte);
+}
+
+/** The opposite of `parseLuksHeader`. */
+export function serializeLuksHeader(header: LuksHeader): Uint8Array {
+  const bytes = new Uint8Array(LUKS_HEADER_BYTES);
+  const view = new DataView(bytes.buffer);
+  const put = (at: number, part: Uint8Array, room: number) => {
+    assert(part.length <= room, 'a field of a LUKS header is too long');
+    bytes.set(part, at);
+  };
+  const text = new TextEncoder();
+  bytes.set(MAGIC);
+  view.setUint16(6, 1);
+  // One byte less: the names end with a NUL.
+  put(8, text.encode(header.cipherName), NAME_BYTES - 1);
+  put(40, text.encode(header.cipherMode), NAME_BYTES - 1);
+  put(72, text.encode(header.hash), NAME_BYTES - 1);
+  view.setUint32(104, header.payloadOffset / SECTOR);
+  view.setUint32(108, header.keyBytes);
+  put(112, header.digest, LUKS_DIGEST_BYTES);
+  put(132, header.digestSalt, LUKS_SALT_BYTES);
+  view.setUint32(164, header.digestIterations);
+  put(168, text.encode(header.uuid), UUID_BYTES);
+  for (const [index, slot] of header.slots.entries()) {
+    const at = SLOTS_AT + index * SLOT_BYTES;
+    view.setUint32(at, slot.active ? SLOT_ACTIVE : SLOT_INACTIVE);
+    view.setUint32(at + 4, slot.iterations);
+    put(at + 8, slot.salt, LUKS_SALT_BYTES);
+    view.setUint32(at + 40, slot.keyOffset / SECTOR);
+    view.setUint32(at + 44, slot.stripes);
+  }
+  return bytes;
 }

@@ -283,4 +283,10 @@ export interface Kernels {
    * @returns 0
    */
   xtsXor(at: number, sectors: number, tweaks: number): number;
+
+  /**
+   * XORs the bytes at `from` into those at `at`; the two do not overlap.
+   * @returns 0
+   */
+  xorBytes(at: number, from: number, bytes: number): number;
 }

@@ -16,6 +16,17 @@ export interface StorageCursor {
   close(): Awaitable<void>;
 }
 
+/** AES over sectors of 512 bytes, with the keys: what a worker needs to do the same. */
+export interface SectorKeys {
+  readonly mode: 'xts' | 'cbc' | 'ctr' | 'ecb';
+  /** 16, 24 or 32 bytes; XTS has two of them, the second for the tweaks. */
+  readonly key: Uint8Array;
+  /** Bits of a sector's number that its initialisation vector has. */
+  readonly vectorBits: 32 | 64;
+  /** The key that vectors are encrypted with (ESSIV). */
+  readonly vectorKey?: Uint8Array;
+}
+
 /** What a worker needs to open the same storage: survives `postMessage`. */
 export type StorageHandle =
   | { readonly kind: 'fd'; readonly fd: number; readonly name: string }

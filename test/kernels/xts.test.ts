@@ -45,4 +45,21 @@ test('on random tweaks', () => {
   }
 });
 
+test('xorBytes, on random bytes', () => {
+  const random = rng();
+  for (let round = 0; round < 100; round++) {
+    const length = random.below(100);
+    const from = IN + random.below(16);
+    for (let i = 0; i < length; i++) bytes[from + i] = random.below(256);
+    agree(`SEED=${SEED} round ${round}`, length, (k, out) => k.xorBytes(out, from, length));
+  }
+  const size = memory.buffer.byteLength;
+  for (const [, kernels] of bound) {
+    assert.is(kernels.xorBytes(size - 15, IN, 16), MISUSE);
+    assert.is(kernels.xorBytes(OUT, size - 15, 16), MISUSE);
+    assert.is(kernels.xorBytes(OUT, 0x10000, 1), MISUSE);
+    assert.is(kernels.xorBytes(OUT, IN, 0xffff_ffff), MISUSE);
+  }
+});
+
 test.run();

@@ -16,7 +16,7 @@ import { l2Runs } from './l2-run.ts';
 import { refcountAdd } from './refcount-add.ts';
 import { refcountGet, refcountSet } from './refcount-get-set.ts';
 import { refcountFreeRuns } from './refcount-scan.ts';
-import { xtsXor } from './xts.ts';
+import { xorBytes, xtsXor } from './xts.ts';
 import { dataRanges } from './zero-detect.ts';
 import { zstdDecode } from './zstd-decode.ts';
 
@@ -48,5 +48,6 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     aesEncrypt: aesEncrypt(memory),
     aesDecrypt: aesDecrypt(memory),
     xtsXor: xtsXor(memory),
+    xorBytes: xorBytes(memory),
   };
 }

@@ -24,3 +24,14 @@ export function xtsXor(memory: WebAssembly.Memory) {
     return 0;
   };
 }
+
+/** XORs bytes into others. */
+export function xorBytes(memory: WebAssembly.Memory) {
+  return (at: number, from: number, length: number): number => {
+    const count = length >>> 0;
+    if (!mapped(memory, at, count) || !mapped(memory, from, count)) return MISUSE;
+    const bytes = new Uint8Array(memory.buffer);
+    for (let i = 0; i < count; i++) bytes[at + i]! ^= bytes[from + i]!;
+    return 0;
+  };
+}
