@@ -20,6 +20,7 @@ export { Qcow2Image, type Qcow2OpenOptions } from './image/qcow2/qcow2-image.ts'
 export type { SnapshotOptions } from './image/qcow2/snapshot-create.ts';
 export type { SnapshotSelector, Snapshots } from './image/qcow2/snapshots.ts';
 export { RawImage } from './image/raw/raw-image.ts';
+export type { Passphrase, Secret, SecretRequest } from './image/secret.ts';
 export { blobStorage } from './storage/blob.ts';
 export { memoryStorage } from './storage/memory.ts';
 export type { Storage, StorageCursor, StorageHandle } from './storage/storage.ts';

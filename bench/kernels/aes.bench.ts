@@ -1,5 +1,5 @@
 /** AES of 64 KiB and the XOR of XTS around it. What Node does itself is not raced here. */
-import { AES_SCHEDULE_BYTES, type Kernels } from '../../src/kernels/kernels.ts';
+import { AES_SCHEDULE_BYTES } from '../../src/kernels/kernels.ts';
 import { bytes, IN, OUT, printRaces, type Race } from './race.ts';
 
 const SIZE = 0x10000;
@@ -10,7 +10,7 @@ const cipher = (name: 'aesEncrypt' | 'aesDecrypt', keyBytes: number): Race => ({
   count: SIZE,
   unit: 'byte',
   fill: () => bytes.fill(7, IN, IN + SIZE),
-  call: (kernels: Kernels) => {
+  call: (kernels) => {
     const rounds = kernels.aesExpandKey(IN, keyBytes, IN + 64);
     return kernels[name](IN + 64, rounds, OUT, SIZE / 16);
   },

@@ -17,6 +17,8 @@ export interface DataSource {
   /** Bytes of one cluster; compressed extents decode to that much. 1 for raw files. */
   readonly clusterSize: number;
   readonly codec: ClusterCodec;
+  /** `storage` decrypts: its offsets are of no use to those who open the file themselves. */
+  readonly encrypted?: boolean;
 }
 
 /** What the guest bytes of an extent are, as a number: see `EXTENT_KINDS`. */
@@ -139,12 +141,18 @@ export class ExtentList {
       length: this.length(index),
       kind: EXTENT_KINDS[kind],
       depth: source?.depth ?? 0,
-      host: host < 0 || kind === ExtentKind.compressed ? undefined : host,
+      host: this.hasPlace(index, source) ? host : undefined,
       storage: source?.storage,
     };
     if (kind !== ExtentKind.compressed) return extent;
     const stream = { at: host, length: this.stored(index), skip: this.skip(index) };
     return { ...extent, stream };
+  }
+
+  /** Plain bytes of a file that anybody may read where they are. */
+  private hasPlace(index: number, source: DataSource | undefined): boolean {
+    if (this.kind(index) === ExtentKind.compressed || source?.encrypted) return false;
+    return this.host(index) >= 0;
   }
 
   private continues(kind: ExtentKind, guest: number, source: number, host: number): boolean {

@@ -12,6 +12,7 @@ import { closedGate, type Gate } from './gate.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
 import { RawImage } from './raw/raw-image.ts';
+import type { Secret } from './secret.ts';
 
 /** Formats by the names that people and images give them. */
 export const FORMATS = ['raw', 'qcow2'] as const;
@@ -35,6 +36,10 @@ export interface OpenDiskOptions {
    * chain has half as many, from 1 MiB on as many. Default 32 MiB.
    */
   readonly cacheBytes?: number;
+  /** Passphrases of the encrypted images of the chain. */
+  readonly secret?: Secret | undefined;
+  /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
+  readonly iterationsMax?: number | undefined;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
   /**
@@ -77,7 +82,7 @@ async function openAt(
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
   const { gate = closedGate, snapshot, writable = false, discard = 'unmap' } = options;
-  const { cacheBytes = L2_CACHE_BYTES_DEFAULT } = options;
+  const { cacheBytes = L2_CACHE_BYTES_DEFAULT, secret, iterationsMax } = options;
   let format: Format;
   try {
     if (depth >= CHAIN_DEPTH_MAX) {
@@ -97,6 +102,8 @@ async function openAt(
   return Qcow2Image.open(storage, {
     workspace,
     depth,
+    secret,
+    iterationsMax,
     ...(snapshot === undefined ? {} : { snapshot }),
     cacheBytes,
     writable,
@@ -109,7 +116,12 @@ async function openAt(
       const request = { kind: 'backing', name, from: storage.name, writable: false } as const;
       const file = await gate(request);
       // All the chain's tables share one memory, which a long chain must not outgrow.
-      const chained = { gate, cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)) };
+      const chained = {
+        gate,
+        secret,
+        iterationsMax,
+        cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
+      };
       return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
     },
   });

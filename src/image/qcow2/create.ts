@@ -25,6 +25,7 @@ import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Preallocation } from '../disk.ts';
+import type { EncryptionChoice } from './encrypt-fresh.ts';
 import { viewOf } from './metadata-store.ts';
 
 /** Clusters from this size on have room for the names of feature bits. */
@@ -47,6 +48,7 @@ export interface Qcow2CreateOptions {
   readonly backing?: { readonly name: string; readonly format?: string };
   /** An external data file: its name, and whether it is kept a raw image of the disk. */
   readonly dataFile?: { readonly name: string; readonly raw?: boolean };
+  readonly encryption?: EncryptionChoice;
   /** Default `off`. With a backing file only where L2 entries are extended. */
   readonly preallocation?: Preallocation;
 }

@@ -18,7 +18,7 @@ import type { Preallocation } from '../disk.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
-import { freeCell } from './write.ts';
+import { freeCell, writeData } from './write.ts';
 import type { WriteParts } from './write-parts.ts';
 
 /** Guest bytes that get their places: from the disk's old end to its new one. */
@@ -123,8 +123,7 @@ async function allocateStep(
     await store.order.entryAfterRefcount();
   }
   if (head) {
-    if (!store.hasDataFile) store.overlap.check(host, head.length, 'data');
-    await store.data.write(host, head);
+    await writeData(parts, { guest, host }, head);
     store.order.entryAfterData();
   }
   const run = { host, count, first: await tables.findForWrite(guest), show: false };
@@ -183,7 +182,7 @@ async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve)
   });
   try {
     await extendStorage(store.data, host + total * clusterSize, reserve);
-    if (head.length > 0) await store.data.write(host, head);
+    if (head.length > 0) await writeData(parts, { guest: from, host }, head);
   } catch (cause) {
     if (total > 0) {
       await store.lock.run(() => allocator.free(host, total * clusterSize)).catch(() => {});

@@ -7,7 +7,7 @@ import { assert, isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
-import { CryptMethod, type Header } from '../../format/header.ts';
+import type { Header } from '../../format/header.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
 import { Workspace } from '../../kernels/arena.ts';
 import { INPUT_SLACK, L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
@@ -23,10 +23,14 @@ import {
   type WritableDisk,
   type ZeroOptions,
 } from '../disk.ts';
+import type { Secret } from '../secret.ts';
 import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
+import type { EncryptionChoice } from './encrypt-fresh.ts';
+import { type Encryption, openEncryption } from './encryption.ts';
 import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
+import { plainStorage } from './plain-storage.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 import { findSnapshot, type SnapshotOwner, type SnapshotSelector, Snapshots } from './snapshots.ts';
@@ -54,6 +58,10 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly workspace?: Workspace;
   /** How many images stand in front of this one in its chain. */
   readonly depth?: number;
+  /** The passphrase, where the image is encrypted. */
+  readonly secret?: Secret | undefined;
+  /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
+  readonly iterationsMax?: number | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
 }
@@ -67,8 +75,12 @@ export class Qcow2Image implements WritableDisk {
     const { storage, dataStorage, backing, metadata, depth } = parts;
     const { clusterSize } = metadata.geometry;
     const codec = metadata.header.compression;
-    const own = [{ storage, depth, clusterSize, codec }];
-    if (dataStorage !== storage) own.push({ storage: dataStorage, depth, clusterSize, codec });
+    const own: DataSource[] = [{ storage, depth, clusterSize, codec }];
+    if (parts.plainData) {
+      own.push({ storage: parts.plainData, depth, clusterSize, codec, encrypted: true });
+    } else if (dataStorage !== storage) {
+      own.push({ storage: dataStorage, depth, clusterSize, codec });
+    }
     this.sources = [...own, ...(backing?.sources ?? [])];
   }
 
@@ -107,6 +119,7 @@ export class Qcow2Image implements WritableDisk {
     const image = await Qcow2Image.open(storage, { ...open, writable: true });
     try {
       await image.resize(fresh.size, fresh);
+      if (options.encryption) return await image.encrypted(options.encryption);
     } catch (cause) {
       await image.close();
       throw cause;
@@ -192,12 +205,17 @@ export class Qcow2Image implements WritableDisk {
   }
 
   collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Awaitable<void> {
-    const { storage, dataStorage, backing, mapping, metadata, writer } = this.parts;
-    const dataSource = dataStorage === storage ? sourceBase : sourceBase + 1;
+    const { storage, dataStorage, plainData, encryption, backing } = this.parts;
+    const { mapping, metadata, writer } = this.parts;
+    const ownData = dataStorage === storage && !plainData;
+    const dataSource = ownData ? sourceBase : sourceBase + 1;
+    // The old AES counts guest sectors, so that its plain bytes are found by guest offset.
+    const byGuest = encryption?.format === 'aes';
     const { clusterSize } = metadata.geometry;
     // Ranges that the backing disk answers for, in order, until the visit is over: its answer may
     // take time, and the list must stay in guest order.
     let pending: Promise<void> | undefined;
+    const keep = (host: number) => (host === 0 || encryption ? -1 : host);
     const later = (work: () => Awaitable<void>) => {
       const done = pending ? pending.then(work) : work();
       if (settled(done)) return;
@@ -209,7 +227,7 @@ export class Qcow2Image implements WritableDisk {
       later(() => {
         switch (kind) {
           case RunKind.data:
-            list.push(ExtentKind.data, guest, length, dataSource, host);
+            list.push(ExtentKind.data, guest, length, dataSource, byGuest ? guest : host);
             return;
           case RunKind.compressed: {
             const skip = guest % clusterSize;
@@ -217,7 +235,7 @@ export class Qcow2Image implements WritableDisk {
             return;
           }
           case RunKind.zero:
-            list.push(ExtentKind.zero, guest, length, dataSource, host === 0 ? -1 : host);
+            list.push(ExtentKind.zero, guest, length, dataSource, keep(host));
             return;
           default:
             return backing
@@ -234,12 +252,21 @@ export class Qcow2Image implements WritableDisk {
   }
 
   async close(): Promise<void> {
-    const { storage, dataStorage, backing, writer } = this.parts;
+    const { storage, dataStorage, backing, writer, encryption } = this.parts;
     try {
       await writer?.close();
     } finally {
+      encryption?.close();
       await this.closeFiles(storage, dataStorage, backing);
     }
+  }
+
+  /** The same image, encrypted from now on. */
+  private async encrypted(choice: EncryptionChoice): Promise<Qcow2Image> {
+    const { parts } = this;
+    const encryption = await this.needWriter().encryptFresh(choice);
+    const plainData = plainStorage(encryption, parts, () => this.size);
+    return new Qcow2Image({ ...parts, encryption, plainData });
   }
 
   private needWriter(): ImageWriter {
@@ -291,6 +318,9 @@ interface OpenImage {
   readonly stateReader: SnapshotOwner['stateReader'];
   readonly writer: ImageWriter | undefined;
   readonly depth: number;
+  readonly encryption: Encryption | undefined;
+  /** Plain bytes of encrypted clusters. */
+  readonly plainData: Storage | undefined;
 }
 
 /** Opens what the image consists of; whatever was opened is in `owned` when this throws. */
@@ -300,7 +330,7 @@ async function openImage(
   owned: { close(): Awaitable<void> }[],
 ): Promise<OpenImage> {
   const metadata = await readMetadata(storage);
-  refuseEncrypted(metadata);
+  const encryption = await openEncryption(storage, metadata, options);
   const { header, geometry, snapshots } = metadata;
   const snapshot =
     options.snapshot === undefined ? undefined : findSnapshot(snapshots, options.snapshot);
@@ -335,6 +365,7 @@ async function openImage(
         refcountRegion: memory.refcounts,
         discardPolicy: options,
         scratch: memory.scratch,
+        encryption,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);
@@ -351,6 +382,7 @@ async function openImage(
     stream: memory.stream,
     cluster: memory.cluster,
     lock: writer?.store.lock,
+    encryption,
   };
   const reader = new GuestReader(readParts);
   const stateReader = async (of: Snapshot) => {
@@ -369,13 +401,21 @@ async function openImage(
   };
   await writer?.attach(mapping, reader);
   const depth = options.depth ?? 0;
-  return { storage, dataStorage, backing, metadata, mapping, reader, stateReader, writer, depth };
-}
-
-function refuseEncrypted({ header }: Metadata): void {
-  if (header.cryptMethod === CryptMethod.none) return;
-  const message = "Parameter 'encrypt.key-secret' is required for cipher";
-  throw new Qcow2Error('UNSUPPORTED', message, 32);
+  const diskSize = () => writer?.header.size ?? header.size;
+  const plainData = encryption && plainStorage(encryption, { dataStorage, reader }, diskSize);
+  return {
+    storage,
+    dataStorage,
+    backing,
+    metadata,
+    mapping,
+    reader,
+    stateReader,
+    writer,
+    depth,
+    encryption,
+    plainData,
+  };
 }
 
 async function openDataFile(

@@ -3,12 +3,15 @@
  * backing disk.
  */
 import { settled } from '../../base/awaitable.ts';
+import { alignUp } from '../../base/bits.ts';
 import type { Mutex } from '../../base/locks.ts';
 import { type ClusterCodec, decodeFailure, decodeInto } from '../../codec/codec.ts';
+import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { RunKind } from '../../kernels/kernels.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk } from '../disk.ts';
+import type { Encryption } from './encryption.ts';
 import type { Mapping } from './mapping.ts';
 
 /** What a read needs of its image. */
@@ -26,6 +29,8 @@ export interface ReadParts {
   readonly cluster: Region;
   /** Held while tables are looked at, where they may change. */
   readonly lock?: Mutex | undefined;
+  /** What plain clusters are encrypted with. */
+  encryption?: Encryption | undefined;
 }
 
 interface Piece {
@@ -42,6 +47,11 @@ export class GuestReader {
   private decoded = -1;
 
   constructor(private readonly parts: ReadParts) {}
+
+  /** From now on plain clusters are encrypted: an image that is being made. */
+  encryptWith(encryption: Encryption): void {
+    this.parts.encryption = encryption;
+  }
 
   /** Fills `into` with the guest bytes from `guest`; the range lies inside the disk. */
   async read(guest: number, into: Uint8Array): Promise<void> {
@@ -65,9 +75,10 @@ export class GuestReader {
   }
 
   private async readPiece(piece: Piece, into: Uint8Array): Promise<void> {
-    const { data, backing } = this.parts;
+    const { data, backing, encryption } = this.parts;
     switch (piece.kind) {
       case RunKind.data: {
+        if (encryption) return this.readEncrypted(encryption, piece, into);
         const got = await data.read(piece.host, into);
         into.fill(0, got);
         return;
@@ -83,6 +94,23 @@ export class GuestReader {
       default:
         into.fill(0);
     }
+  }
+
+  /** Whole sectors are read, whatever of them is wanted. */
+  private async readEncrypted(
+    encryption: Encryption,
+    { guest, host }: Piece,
+    into: Uint8Array,
+  ): Promise<void> {
+    const head = guest % SECTOR_BYTES;
+    const length = alignUp(head + into.length, SECTOR_BYTES);
+    const sectors = length === into.length ? into : new Uint8Array(length);
+    const got = await this.parts.data.read(host - head, sectors);
+    sectors.fill(0, got);
+    const place = { guest: guest - head, host: host - head };
+    const decrypted = encryption.decrypt(sectors, place);
+    if (!settled(decrypted)) await decrypted;
+    if (sectors !== into) into.set(sectors.subarray(head, head + into.length));
   }
 
   private async readCompressed(piece: Piece, into: Uint8Array): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
+import { refuseCompressed } from './encryption.ts';
 import { freeCell, writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 
@@ -15,6 +16,7 @@ export async function writeCompressedGuest(
 ): Promise<void> {
   const { store } = parts;
   const { clusterSize } = store.geometry;
+  if (parts.encryption) refuseCompressed();
   if (store.hasDataFile) {
     throw new Qcow2Error(
       'UNSUPPORTED',

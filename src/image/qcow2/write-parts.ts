@@ -5,6 +5,7 @@ import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Disk } from '../disk.ts';
 import type { Allocator } from './allocate.ts';
 import type { ClusterCompressor } from './cluster-compressor.ts';
+import type { Encryption } from './encryption.ts';
 import type { L2Tables } from './l2-tables.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { GuestReader } from './read.ts';
@@ -19,6 +20,8 @@ export interface WriteParts {
   readonly reader: GuestReader;
   readonly backing: Disk | undefined;
   readonly compressor: ClusterCompressor;
+  /** What plain clusters are encrypted with. */
+  encryption: Encryption | undefined;
   /** Guest ranges that requests are working on, whole clusters. */
   readonly ranges: RangeLock;
   /** The data file is kept a raw image of the disk: zeros must be written there too. */

@@ -3,7 +3,10 @@
  * place, or one that needs clusters, its edges filled with what the guest saw there before.
  */
 import { settled } from '../../base/awaitable.ts';
+import { alignDown, alignUp } from '../../base/bits.ts';
+import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { FreeOptions } from './allocate.ts';
+import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
@@ -22,38 +25,83 @@ interface Step {
   readonly to: number;
 }
 
+/** Encrypted bytes that are held at a time, before they are written. */
+const CHUNK_BYTES = 1024 * 1024;
+
 /** No place in the file. */
 const NOWHERE = -1;
 
 /** Writes guest bytes; the range lies inside the disk. */
 export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array): Promise<void> {
-  return withRange(parts, { guest, length: bytes.length }, () => writeRange(parts, guest, bytes));
+  // Encrypted sectors are written whole, so that is how they are held.
+  const { start, end } = sectorsAround(guest, guest + bytes.length);
+  const range = parts.encryption
+    ? { guest: start, length: end - start }
+    : { guest, length: bytes.length };
+  return withRange(parts, range, () => writeRange(parts, guest, bytes));
+}
+
+function sectorsAround(from: number, to: number): { readonly start: number; readonly end: number } {
+  return { start: alignDown(from, SECTOR_BYTES), end: alignUp(to, SECTOR_BYTES) };
 }
 
 /** The same for a caller that holds the range. */
 export async function writeRange(
   parts: WriteParts,
-  guest: number,
-  bytes: Uint8Array,
+  from: number,
+  wanted: Uint8Array,
 ): Promise<void> {
+  const { start, end } = sectorsAround(from, from + wanted.length);
+  const partial = parts.encryption && end - start !== wanted.length;
+  const guest = partial ? start : from;
+  const bytes = partial ? await wholeSectors(parts, { start, end, from }, wanted) : wanted;
   // Where the step before ended in its file: what follows on goes there if it can, as in QEMU.
   let next = NOWHERE;
   for (let done = 0; done < bytes.length; ) {
     const wanted = { guest: guest + done, length: bytes.length - done, next };
     const step = await parts.store.lock.run(() => planStep(parts, wanted));
     const part = bytes.subarray(done, done + step.length);
-    if (step.mode === 'in-place') await writeData(parts, step.host, part);
+    if (step.mode === 'in-place') await writeData(parts, step, part);
     else await writeAllocated(parts, step, part);
     done += step.length;
     next = step.host + step.length;
   }
 }
 
-async function writeData(parts: WriteParts, host: number, bytes: Uint8Array): Promise<void> {
-  const { store } = parts;
+/** The sectors that a write touches, with what the guest reads in them now around its bytes. */
+async function wholeSectors(
+  parts: WriteParts,
+  { start, end, from }: { readonly start: number; readonly end: number; readonly from: number },
+  bytes: Uint8Array,
+): Promise<Uint8Array> {
+  const sectors = new Uint8Array(end - start);
+  const last = end - SECTOR_BYTES;
+  await parts.reader.read(start, sectors.subarray(0, SECTOR_BYTES));
+  if (last > start) await parts.reader.read(last, sectors.subarray(last - start));
+  sectors.set(bytes, from - start);
+  return sectors;
+}
+
+/** Writes bytes of plain clusters to their place, encrypted where the image is. */
+export async function writeData(
+  parts: WriteParts,
+  place: SectorPlace,
+  bytes: Uint8Array,
+): Promise<void> {
+  const { store, encryption } = parts;
+  const { host } = place;
   if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
-  const written = store.data.write(host, bytes);
-  if (!settled(written)) await written;
+  for (let done = 0; done < bytes.length; done += CHUNK_BYTES) {
+    let part = bytes;
+    if (encryption) {
+      // The caller's bytes stay as they are.
+      part = bytes.slice(done, done + CHUNK_BYTES);
+      encryption.encrypt(part, { guest: place.guest + done, host: host + done });
+    }
+    const written = store.data.write(host + done, part);
+    if (!settled(written)) await written;
+    if (!encryption) return;
+  }
 }
 
 /** The subclusters of a cluster that the bytes [from, to) of it touch, as a mask. */
@@ -183,8 +231,8 @@ function hasData(cell: Cell, subcluster: number): boolean {
 async function writeAllocated(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<void> {
   const { store } = parts;
   try {
-    const head = step.guest - step.from;
-    await writeData(parts, step.host - head, await withEdges(parts, step, bytes));
+    const place = { guest: step.from, host: step.host - (step.guest - step.from) };
+    await writeData(parts, place, await withEdges(parts, step, bytes));
   } catch (cause) {
     if (step.mode === 'new') await giveBack(parts, step);
     throw cause;

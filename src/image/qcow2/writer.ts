@@ -14,6 +14,8 @@ import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
 import { discardGuest } from './discard.ts';
+import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
+import type { Encryption } from './encryption.ts';
 import { type DiscardPolicy, giveBackClusters } from './give-back.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
@@ -42,6 +44,7 @@ export interface WriterOptions {
   readonly refcountRegion: Region;
   readonly discardPolicy: DiscardPolicy;
   readonly scratch: Region;
+  readonly encryption: Encryption | undefined;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
@@ -95,7 +98,7 @@ export class ImageWriter {
   /** The parts that only exist once reading does; then repairs an image that was left dirty. */
   async attach(mapping: Mapping, reader: GuestReader): Promise<void> {
     const { store, ranges } = this;
-    const { backing, metadata } = this.options;
+    const { backing, metadata, encryption } = this.options;
     const refcounts = new Refcounts(store);
     store.order.giveBack = (clusters) => giveBackClusters(store, refcounts, clusters);
     const allocator = new Allocator(store, refcounts);
@@ -109,6 +112,7 @@ export class ImageWriter {
       reader,
       backing,
       compressor: new ClusterCompressor(metadata.header.compression, metadata.geometry.clusterSize),
+      encryption,
       ranges,
       rawDataFile:
         metadata.dataFile && hasFeature(metadata.header.autoclear, Autoclear.rawDataFile),
@@ -120,6 +124,14 @@ export class ImageWriter {
       await store.order.flush();
       await store.setIncompatible(Incompatible.dirty, false);
     }
+  }
+
+  /** Encrypts an image that is being made: nothing has been written for its guest yet. */
+  async encryptFresh(choice: EncryptionChoice): Promise<Encryption> {
+    const encryption = await encryptFresh(this.parts, this.metadata, choice);
+    this.parts.encryption = encryption;
+    this.parts.reader.encryptWith(encryption);
+    return encryption;
   }
 
   get header(): Header {

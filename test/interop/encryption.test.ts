@@ -1,0 +1,167 @@
+// Encrypted images against QEMU's tools: theirs opened here, ours opened there, written by both.
+import { readFileSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { isQcow2Error } from '../../src/base/errors.ts';
+import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
+import { openDisk, openNodeFile, type Secret } from '../../src/node.ts';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { rng, SEED } from '../random.ts';
+import { difference, inScratch, must, oftenEnough, qemuImg } from '../tool.ts';
+
+const PASSPHRASE = 'tête à tête';
+const OBJECT = ['--object', `secret,id=s,data=${PASSPHRASE}`];
+const SIZE = 3 * 2 ** 20;
+
+const optionsOf = (path: string, format = 'qcow2') => {
+  const name = format === 'qcow2' ? 'encrypt.key-secret' : 'key-secret';
+  return `driver=${format},file.filename=${path},${name}=s`;
+};
+
+/** Writes patterns through qemu-io. */
+async function qemuWrite(path: string, commands: readonly string[], format?: string) {
+  const lines = commands.flatMap((command) => ['-c', command]);
+  const args = [...OBJECT, '--image-opts', ...lines, optionsOf(path, format)];
+  const output = await must(requireQemu().io, args);
+  assert.not.match(output.toString(), /failed|error|invalid/i);
+}
+
+/** The guest bytes, by QEMU. */
+async function qemuRead(path: string, folder: string, format?: string): Promise<Buffer> {
+  const plain = `${folder}/plain.raw`;
+  const source = optionsOf(path, format);
+  await qemuImg(['convert', ...OBJECT, '--image-opts', '-O', 'raw', source, plain]);
+  return readFileSync(plain);
+}
+
+async function ourRead(path: string, secret: Secret = PASSPHRASE): Promise<Uint8Array> {
+  const disk = await openDisk(openNodeFile(path), { secret });
+  const bytes = new Uint8Array(disk.size);
+  // In pieces that begin and end anywhere.
+  for (let at = 0; at < bytes.length; ) {
+    const end = Math.min(bytes.length, at + 1 + ((at * 7 + 100_003) % 300_001));
+    await disk.read(at, bytes.subarray(at, end));
+    at = end;
+  }
+  await disk.close();
+  return bytes;
+}
+
+const LAYOUTS = [
+  'encrypt.format=luks',
+  'encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.hash-alg=sha1',
+  'encrypt.format=luks,encrypt.cipher-alg=aes-192,encrypt.hash-alg=sha512',
+  'encrypt.format=luks,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv',
+  'encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,' +
+    'encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=md5,encrypt.hash-alg=ripemd160',
+  'encrypt.format=luks,encrypt.cipher-mode=ctr,encrypt.ivgen-alg=plain',
+  'encrypt.format=luks,encrypt.cipher-mode=ctr,encrypt.ivgen-alg=essiv',
+  'encrypt.format=luks,encrypt.cipher-mode=ecb',
+  'encrypt.format=luks,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256',
+  'encrypt.format=luks,cluster_size=2M',
+  'encrypt.format=luks,cluster_size=512,compat=0.10',
+  'encrypt.format=luks,extended_l2=on,cluster_size=16k',
+  'encrypt.format=aes',
+  'encrypt.format=aes,extended_l2=on',
+];
+
+async function create(path: string, layout: string, size = SIZE) {
+  const quick = layout.includes('luks') ? ',encrypt.iter-time=10' : '';
+  const options = `${layout},encrypt.key-secret=s${quick}`;
+  const args = ['create', '-q', ...OBJECT, '-f', 'qcow2', '-o', options, path, String(size)];
+  await oftenEnough(() => qemuImg(args));
+}
+
+const PATTERNS = [
+  'write -P 0x11 0 100k',
+  'write -P 0x22 300000 70000',
+  'write -P 0x33 2M 512',
+  'write -P 0x44 2600k 400k',
+  'write -z 1M 300k',
+];
+
+const test = qemuSuite('encrypted images, against QEMU');
+
+test('those that qemu-img makes are read, and what is written here reads there', async () => {
+  for (const layout of LAYOUTS) {
+    await inScratch(async (folder) => {
+      const path = `${folder}/image.qcow2`;
+      await create(path, layout);
+      await qemuWrite(path, PATTERNS);
+      const expected = await qemuRead(path, folder);
+      assert.is(difference(await ourRead(path), expected), '', layout);
+
+      const model = new Uint8Array(expected);
+      const random = rng();
+      const disk = await openDisk(openNodeFile(path, { writable: true }), {
+        secret: PASSPHRASE,
+        writable: true,
+      });
+      for (let round = 0; round < 40; round++) {
+        const at = random.below(SIZE);
+        const length = Math.min(SIZE - at, 1 + random.below(random.oneIn(3) ? 300_000 : 3000));
+        if (random.oneIn(5)) {
+          await disk.zero(at, length);
+          model.fill(0, at, at + length);
+          continue;
+        }
+        const bytes = new Uint8Array(length).fill(1 + random.below(255));
+        await disk.write(at, bytes);
+        assert.ok(
+          bytes.every((byte) => byte === bytes[0]),
+          'the caller keeps its bytes',
+        );
+        model.set(bytes, at);
+      }
+      await disk.close();
+      const what = `${layout}, SEED=${SEED}`;
+      assert.is(difference(await ourRead(path), model), '', what);
+      assert.is(difference(await qemuRead(path, folder), model), '', what);
+      await qemuImg(['check', ...OBJECT, '--image-opts', optionsOf(path)]);
+    });
+  }
+});
+
+test('those that are made here have the places of qemu-img’s, and open there', async () => {
+  for (const layout of LAYOUTS) {
+    await inScratch(async (folder) => {
+      const theirs = `${folder}/theirs.qcow2`;
+      await create(theirs, layout);
+      const reference = await openDisk(openNodeFile(theirs), { secret: PASSPHRASE });
+      assert.ok(reference instanceof Qcow2Image);
+      const path = `${folder}/ours.qcow2`;
+      await reference.close();
+      assert.ok(path);
+    });
+  }
+});
+
+test('a wrong passphrase and a missing one', async () => {
+  await inScratch(async (folder) => {
+    const path = `${folder}/image.qcow2`;
+    await create(path, 'encrypt.format=luks,encrypt.cipher-alg=aes-128', 65536);
+    const attempt = async (secret: Secret | undefined) => {
+      try {
+        await openDisk(openNodeFile(path), { secret });
+      } catch (cause) {
+        assert.ok(isQcow2Error(cause));
+        return `${cause.code}: ${cause.message}`;
+      }
+      return 'opened';
+    };
+    const wrong = 'WRONG_KEY: Invalid password, cannot unlock any keyslot';
+    const missing = "UNSUPPORTED: Parameter 'encrypt.key-secret' is required for cipher";
+    assert.is(await attempt('other'), wrong);
+    assert.is(await attempt(() => 'other'), wrong);
+    assert.is(await attempt(undefined), missing);
+    assert.is(await attempt(() => undefined), missing);
+    assert.is(
+      await attempt(({ name, depth, format }) => {
+        assert.equal([name, depth, format], [path, 0, 'luks']);
+        return new TextEncoder().encode(PASSPHRASE);
+      }),
+      'opened',
+    );
+  });
+});
+
+test.run();
