@@ -35,6 +35,7 @@ export const HASH_NAMES = [
   'sha512',
   'ripemd160',
 ] as const;
+/** One of them. */
 export type HashName = (typeof HASH_NAMES)[number];
 
 /** Bytes that each hash gives. */
