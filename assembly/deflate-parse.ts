@@ -1,6 +1,7 @@
 // Cuts the input into literals and matches, position by position: the longest match at hand is
 // taken (greedy), or only if the next positions have no better one (lazy).
 
+import { addToBucket, searchBucket } from './deflate-buckets';
 import { findMatch, insertPosition } from './deflate-matches';
 import { CHUNK, SEQUENCES } from './deflate-scratch';
 import {
@@ -38,7 +39,10 @@ function distBits(match: u32): u32 {
 }
 
 // Parses until `end` (or up to a match behind it) into a record. Returns the position reached.
-function parseSegment(
+// @ts-ignore: decorator
+@inline
+function parseWith(
+  isDeep: bool,
   record: usize, src: usize, from: u32, end: u32, srcBytes: u32, sequences: usize,
   minLength: u32, depth: u32, nice: u32, lazy: u32, shift: u32,
 ): u32 {
@@ -50,7 +54,9 @@ function parseSegment(
   const searchEnd: u32 = srcBytes < 4 ? 0 : min(end, srcBytes - 3);
   while (pos < searchEnd) {
     let limit = min(MATCH_MAX, srcBytes - pos);
-    let match = findMatch(src, pos, minLength - 1, depth, min(nice, limit), limit, shift);
+    let match = isDeep
+      ? findMatch(src, pos, minLength - 1, depth, min(nice, limit), limit, shift)
+      : searchBucket(src, pos, limit, shift);
     if (match == 0 || (match >= (3 << 16) + 1024 && match < (4 << 16))) {
       // What does not match for long does not match: look at fewer and fewer of its positions.
       let step = min(1 + (run >> RUN_PATIENCE), searchEnd - pos);
@@ -62,8 +68,9 @@ function parseSegment(
     let known: u32 = 1;
     while (length < lazy && pos + 1 < searchEnd) {
       limit = min(MATCH_MAX, srcBytes - pos - 1);
-      const next =
-        findMatch(src, pos + 1, length - 1, depth >> 1, min(nice, limit), limit, shift);
+      const next = isDeep
+        ? findMatch(src, pos + 1, length - 1, depth >> 1, min(nice, limit), limit, shift)
+        : searchBucket(src, pos + 1, limit, shift);
       const better = <i32>((next >> 16) - length) * 4 + <i32>(distBits(match) - distBits(next));
       if (next == 0 || better <= 2) {
         known = 2;
@@ -80,7 +87,10 @@ function parseSegment(
     run = 0;
     const next = pos + length;
     const insertEnd: u32 = srcBytes < 4 ? 0 : min(next, srcBytes - 3);
-    for (let i = pos + known; i < insertEnd; i++) insertPosition(src, i, shift);
+    for (let i = pos + known; i < insertEnd; i++) {
+      if (isDeep) insertPosition(src, i, shift);
+      else addToBucket(src, i, shift);
+    }
     pos = next;
   }
   for (; pos < end; pos++) {
@@ -99,6 +109,22 @@ function parseSegment(
   return pos;
 }
 
+function parseDeep(
+  record: usize, src: usize, from: u32, end: u32, srcBytes: u32, sequences: usize,
+  minLength: u32, depth: u32, nice: u32, lazy: u32, shift: u32,
+): u32 {
+  return parseWith(
+    true, record, src, from, end, srcBytes, sequences, minLength, depth, nice, lazy, shift,
+  );
+}
+
+function parseFast(
+  record: usize, src: usize, from: u32, end: u32, srcBytes: u32, sequences: usize,
+  lazy: u32, shift: u32,
+): u32 {
+  return parseWith(false, record, src, from, end, srcBytes, sequences, 3, 0, 0, lazy, shift);
+}
+
 /**
  * Parses about a chunk, from position `from` on.
  * @param lazy matches as long as this are taken without looking further; 0 is greedy
@@ -114,9 +140,11 @@ export function parseChunk(
   while (from < end) {
     const record = segment(count++);
     const segmentEnd = end - from < SEGMENT + SEGMENT / 2 ? end : from + SEGMENT;
-    from = parseSegment(
-      record, src, from, segmentEnd, srcBytes, sequences, minLength, depth, nice, lazy, shift,
-    );
+    from = depth == 0
+      ? parseFast(record, src, from, segmentEnd, srcBytes, sequences, lazy, shift)
+      : parseDeep(
+        record, src, from, segmentEnd, srcBytes, sequences, minLength, depth, nice, lazy, shift,
+      );
     sequences = load<u32>(record, SEQUENCES_END);
   }
   return count;

@@ -14,6 +14,12 @@ import { SCRATCH } from './layout';
 // @ts-ignore: decorator
 @inline export const CHAIN: usize = SCRATCH + 0xc000; // u16: the position before in a chain
 
+// The same for fast levels, in the same place.
+// @ts-ignore: decorator
+@inline export const BUCKETS: usize = SCRATCH; // u64: the last four positions of a hash
+// @ts-ignore: decorator
+@inline export const NEAR: usize = SCRATCH + 0x8000; // u16: last position of three bytes
+
 // Of the split into blocks: see deflate-split.ts.
 // @ts-ignore: decorator
 @inline export const SEGMENTS: usize = SCRATCH + 0x10000;

@@ -9,9 +9,9 @@ import {
 
 // Bits of a header: so many, and for each symbol that comes up.
 // @ts-ignore: decorator
-@inline const HEADER_BITS: f32 = 130;
+@inline const HEADER_BITS: f32 = 200;
 // @ts-ignore: decorator
-@inline const SYMBOL_BITS: f32 = 2.5;
+@inline const SYMBOL_BITS: f32 = 3;
 
 // u32: addresses of the records, in order.
 // @ts-ignore: decorator

@@ -5,6 +5,7 @@
 // three ways (deflate-block.ts).
 
 import { mapped, MISUSE } from './bounds';
+import { bucketBits, clearBuckets } from './deflate-buckets';
 import { writeBlock } from './deflate-block';
 import { clearMatches, hashBits } from './deflate-matches';
 import { parseChunk } from './deflate-parse';
@@ -12,17 +13,17 @@ import { BYTES, clearCounts, FROM, segment, SEQUENCES_FROM } from './deflate-seg
 import { blockAt, joinSegments } from './deflate-split';
 import { finishStream, startStream } from './deflate-writer';
 
-// How hard the levels try, four numbers each: candidates, a length that is good enough, a length
-// at which no look is taken at the next position (0: never a look), unused.
+// How hard the levels try, four numbers each: candidates along a chain (0: those of a bucket), a
+// length that is good enough, and one at which no look is taken at the next position (0: never).
 const LEVELS = memory.data<u16>([
-  2, 16, 0, 0,
-  4, 20, 0, 0,
-  6, 30, 0, 0,
-  6, 24, 12, 0,
-  8, 30, 20, 0,
+  0, 0, 0, 0,
+  0, 0, 4, 0,
+  0, 0, 6, 0,
+  0, 0, 8, 0,
+  0, 0, 12, 0,
+  0, 0, 20, 0,
   16, 30, 30, 0,
-  32, 64, 64, 0,
-  100, 130, 130, 0,
+  48, 100, 100, 0,
   300, 258, 258, 0,
 ]);
 
@@ -47,8 +48,9 @@ export function deflate(
     store<u64>(record, 0, SEQUENCES_FROM);
     return writeBlock(record, src, true) ? finishStream() : 0;
   }
-  const bits = hashBits(srcBytes);
-  clearMatches(bits);
+  const bits = depth == 0 ? bucketBits(srcBytes) : hashBits(srcBytes);
+  if (depth == 0) clearBuckets(bits);
+  else clearMatches(bits);
   let pos: u32 = 0;
   while (pos < srcBytes) {
     const segments = parseChunk(src, pos, srcBytes, 3, depth, nice, lazy, 32 - bits);
