@@ -62,9 +62,9 @@ function better(best: u32, here: v128, at: usize, pos: u32, candidate: u32, reac
   return max<u32>(best, (((equal ^ (equal + 1)) << 12) - distance) & inReach);
 }
 
-// The longest among those candidates that share more than sixteen bytes.
+// The longest among the candidates, whatever its length. Three bytes at least.
 function longest(at: usize, pos: u32, bucket: u64, near: u32, reach: u32, limit: u32): u32 {
-  let best: u32 = 0;
+  let best: u32 = 2;
   let found: u32 = 0;
   for (let i = 0; i < 5; i++) {
     const distance = (pos - (i < 4 ? <u32>bucket : near)) & 0xffff;
@@ -97,6 +97,8 @@ export function searchBucket(src: usize, pos: u32, limit: u32, shift: u32): u32 
   store<u64>(place, (bucket << 16) | <u64>(pos & 0xffff));
   store<u16>(nearPlace, <u16>pos);
   const reach = min(pos, DIST_MAX);
+  // What follows the input must not decide.
+  if (limit < 16) return longest(at, pos, bucket, near, reach, limit);
   let best = better(0, here, at, pos, near, reach);
   best = better(best, here, at, pos, <u32>bucket, reach);
   best = better(best, here, at, pos, <u32>(bucket >> 16), reach);
@@ -105,5 +107,5 @@ export function searchBucket(src: usize, pos: u32, limit: u32, shift: u32): u32 
   if (best < SHORTEST) return 0;
   const length = 31 - clz((best + 0xfff) >> 12);
   if (length == 16) return longest(at, pos, bucket, near, reach, limit);
-  return (min(length, limit) << 16) | ((-best & 0xfff) + 1);
+  return (length << 16) | ((-best & 0xfff) + 1);
 }

@@ -8,10 +8,14 @@ import {
   BYTES, clearCounts, countOne, DIST_COUNTS, FROM, SEGMENT, segment, SEQUENCES_END, SEQUENCES_FROM,
 } from './deflate-segments';
 import { distSymbol, lengthIndex, MATCH_MAX } from './deflate-symbols';
+import { isWorth, startWeighing, weighMatches } from './deflate-worth';
 
 // After this many literals in a row most positions are not searched any more.
 // @ts-ignore: decorator
 @inline const RUN_PATIENCE: u32 = 7;
+// But never at fewer than one of these.
+// @ts-ignore: decorator
+@inline const STEP_MAX: u32 = 16;
 
 /** Stores a sequence and counts its match. */
 // @ts-ignore: decorator
@@ -49,6 +53,7 @@ function parseWith(
   clearCounts(record);
   let pos = from;
   let run: u32 = 0;
+  let stepped: u32 = 1;
   let to = sequences;
   // Positions at which four bytes can be read.
   const searchEnd: u32 = srcBytes < 4 ? 0 : min(end, srcBytes - 3);
@@ -57,22 +62,44 @@ function parseWith(
     let match = isDeep
       ? findMatch(src, pos, minLength - 1, depth, min(nice, limit), limit, shift)
       : searchBucket(src, pos, limit, shift);
-    if (match == 0 || (match >= (3 << 16) + 1024 && match < (4 << 16))) {
-      // What does not match for long does not match: look at fewer and fewer of its positions.
-      let step = min(1 + (run >> RUN_PATIENCE), searchEnd - pos);
-      run += step;
-      do putLiteral(record, src + pos++); while (--step);
+    if (!isWorth(match)) {
+      // What does not match for long does not match: look at fewer of its positions.
+      stepped = min(min(1 + (run >> RUN_PATIENCE), STEP_MAX), searchEnd - pos);
+      run += stepped;
+      putLiteral(record, src + pos++);
+      for (let i = stepped; i > 1; i--) {
+        if (isDeep) insertPosition(src, pos, shift);
+        else addToBucket(src, pos, shift);
+        putLiteral(record, src + pos++);
+      }
       continue;
     }
     let length = match >> 16;
     let known: u32 = 1;
-    while (length < lazy && pos + 1 < searchEnd) {
+    if (stepped > 1) {
+      // It may have started between the positions that were looked at.
+      const distance = match & 0xffff;
+      while (
+        run > 0 && pos > distance && length < MATCH_MAX
+        && load<u8>(src + pos - 1) == load<u8>(src + pos - 1 - distance)
+      ) {
+        pos--;
+        run--;
+        length++;
+        known++;
+        const count = record + (<usize>load<u8>(src + pos) << 2);
+        store<u32>(count, load<u32>(count) - 1);
+      }
+      match = (length << 16) | distance;
+      stepped = 1;
+    }
+    while (length < lazy && known == 1 && pos + 1 < searchEnd) {
       limit = min(MATCH_MAX, srcBytes - pos - 1);
       const next = isDeep
         ? findMatch(src, pos + 1, length - 1, depth >> 1, min(nice, limit), limit, shift)
         : searchBucket(src, pos + 1, limit, shift);
       const better = <i32>((next >> 16) - length) * 4 + <i32>(distBits(match) - distBits(next));
-      if (next == 0 || better <= 2) {
+      if (better <= 2 || !isWorth(next)) {
         known = 2;
         break;
       }
@@ -135,6 +162,7 @@ export function parseChunk(
   shift: u32,
 ): u32 {
   const end = min(from + CHUNK, srcBytes);
+  startWeighing(src + from, end - from);
   let count: u32 = 0;
   let sequences = SEQUENCES;
   while (from < end) {
@@ -146,6 +174,7 @@ export function parseChunk(
         record, src, from, segmentEnd, srcBytes, sequences, minLength, depth, nice, lazy, shift,
       );
     sequences = load<u32>(record, SEQUENCES_END);
+    weighMatches(record);
   }
   return count;
 }

@@ -20,6 +20,10 @@ import { SCRATCH } from './layout';
 // @ts-ignore: decorator
 @inline export const NEAR: usize = SCRATCH + 0x8000; // u16: last position of three bytes
 
+// u16 per match length, 16 for longer ones: distances below this are worth it.
+// @ts-ignore: decorator
+@inline export const REACHES: usize = SCRATCH + 0xff00;
+
 // Of the split into blocks: see deflate-split.ts.
 // @ts-ignore: decorator
 @inline export const SEGMENTS: usize = SCRATCH + 0x10000;

@@ -2,6 +2,7 @@
 // those two neighbours whose joining saves the most, until none does. What a code costs is taken
 // from the entropy of its symbols, and what its header costs from how many there are.
 
+import { log2, sum } from './deflate-entropy';
 import { SEGMENTS } from './deflate-scratch';
 import {
   BITS, BYTES, FROM, RECORD, SAVING, segment, SEQUENCES_END,
@@ -16,25 +17,6 @@ import {
 // u32: addresses of the records, in order.
 // @ts-ignore: decorator
 @inline const LIST: usize = SEGMENTS + 34 * RECORD;
-
-// log2 of four numbers of 1 or more, within 0.01.
-// @ts-ignore: decorator
-@inline
-function log2(x: v128): v128 {
-  const exponent = f32x4.convert_i32x4_s(i32x4.sub(i32x4.shr_u(x, 23), i32x4.splat(127)));
-  const mantissa = v128.or(v128.and(x, i32x4.splat(0x7fffff)), i32x4.splat(0x3f800000));
-  const slope = f32x4.sub(f32x4.splat(2), f32x4.mul(mantissa, f32x4.splat(0.33333333)));
-  return f32x4.add(
-    exponent, f32x4.sub(f32x4.mul(mantissa, slope), f32x4.splat(0.66666667)),
-  );
-}
-
-// @ts-ignore: decorator
-@inline
-function sum(x: v128): f32 {
-  return f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1)
-    + f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3);
-}
 
 // Bits of a block from two records (the same one twice: from that alone), extra bits left out.
 function bitsOf(a: usize, b: usize): f32 {
