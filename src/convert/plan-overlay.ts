@@ -137,15 +137,24 @@ export class OverlayPlanner implements JobSource {
     );
     const ownBytes = hasBytes(source, own);
     const otherBytes = hasBytes(below, other);
-    if ((!ownBytes && !otherBytes) || (ownBytes && otherBytes && this.isSame(own, other))) {
+    if (!ownBytes && !otherBytes) {
       this.at = end;
       return;
     }
-    const { clusterSize, jobBytes } = this.options;
+    const { clusterSize, jobBytes, diskSize } = this.options;
     const first = Math.floor(this.at / clusterSize);
     const known = first === this.lastCluster ? 1 : 0;
     const room = jobBytes / clusterSize - this.clusters + known;
-    const to = Math.min(end, (first + room) * clusterSize);
+    let to = Math.min(end, (first + room) * clusterSize);
+    if (ownBytes && otherBytes && this.isSame(own, other)) {
+      // Whole clusters need no look; one that is the same in part is brought in as a whole.
+      const whole = end === diskSize ? end : end - (end % clusterSize);
+      if (this.at % clusterSize === 0 && whole > this.at) {
+        this.at = whole;
+        return;
+      }
+      to = Math.min(to, (first + 1) * clusterSize);
+    }
     if (ownBytes) this.add(this.builder, source, own, to);
     if (otherBytes) this.add(this.belowBuilder, below, other, to);
     this.lastCluster = Math.floor((to - 1) / clusterSize);

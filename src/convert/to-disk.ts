@@ -2,7 +2,6 @@
  * Converting into a disk that is there already, with its own places for clusters: through the
  * engine, request by request.
  */
-import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import { Workspace } from '../kernels/arena.ts';
@@ -139,9 +138,11 @@ class CompressedRunner implements Runner {
       }
       assert(state === UnitState.data, 'nothing was copied here');
       const at = buffer.at[unit]!;
-      const written = target.writeCompressed(guest, buffer.plain.bytes.subarray(at, at + length));
-      if (!settled(written)) await written;
-      tally.compressedClusters++;
+      const bytes = buffer.plain.bytes.subarray(at, at + length);
+      // A part of a cluster cannot be compressed, unless nothing of the disk lies behind it.
+      const isWhole = length === clusterSize || guest + length === target.size;
+      await (isWhole ? target.writeCompressed(guest, bytes) : target.write(guest, bytes));
+      tally[isWhole ? 'compressedClusters' : 'dataClusters']++;
       tally.bytesWritten += length;
     }
   }

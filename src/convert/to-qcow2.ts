@@ -74,10 +74,8 @@ export async function convertToQcow2(
   await writeTables(file, bulk.end().tables);
   const { tables, header } = bulk.frontParts();
   await writeTables(file, tables);
-  // A plain cluster at the end is there as a whole, whatever of it was written.
-  const size = await file.size();
-  const end = target.compress ? alignUp(size, 512) : bulk.fileBytes;
-  if (size < end) await file.truncate(end);
+  // Compressed bytes end anywhere, files at a sector.
+  if (target.compress) await growTo(file, alignUp(await file.size(), 512));
   if (target.data) await growTo(target.data, plan.create.size);
   await writeTables(file, [header]);
   return result;

@@ -11,7 +11,7 @@
  *            written before it is known; only L1 and refcount table stand in front, and are known
  *            from a first pass
  */
-import { alignUp, divCeil, HIGH } from '../../base/bits.ts';
+import { divCeil, HIGH } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import { type Geometry, geometryOf, l1EntriesFor } from '../../format/geometry.ts';
@@ -146,7 +146,8 @@ export class BulkImage {
       this.setEntry(l2, index, { state, host, mask });
     }
     this.emitBlocks();
-    this.placedTo = this.fileBytes;
+    // In a stream, compressed bytes that go on in the next job's cluster are its.
+    this.placedTo = this.order === 'stream' && this.freeByte !== 0 ? this.freeByte : this.fileBytes;
     return { hosts, tables: this.takeTables(), from, to: this.placedTo };
   }
 
@@ -180,7 +181,7 @@ export class BulkImage {
   frontParts(): { readonly tables: readonly PlacedTable[]; readonly header: PlacedTable } {
     const { clusterSize } = this.geometry;
     const { l1, refcountTable } = this.front ?? this.outcome;
-    const l1Bytes = new Uint8Array(alignUp(l1.length * 8, clusterSize));
+    const l1Bytes = new Uint8Array(l1.length * 8);
     const l1View = viewOf(l1Bytes);
     for (const [index, host] of l1.entries()) {
       if (host === 0) continue;
