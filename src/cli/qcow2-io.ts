@@ -13,6 +13,7 @@ async function main(): Promise<number> {
   } catch (cause) {
     if (!(cause instanceof CommandFailure) && !isQcow2Error(cause)) throw cause;
     host.error(cause.message);
+    if (cause instanceof CommandFailure && cause.hint !== '') host.note(cause.hint);
     return 1;
   }
 }

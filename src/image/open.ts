@@ -40,6 +40,11 @@ export interface OpenDiskOptions {
   readonly secret?: Secret | undefined;
   /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
   readonly iterationsMax?: number | undefined;
+  /**
+   * What stands in for the backing file that the image names: another one, named as an image would
+   * name it, or none. Not for images that name none.
+   */
+  readonly backing?: 'none' | { readonly path: string; readonly format: Format | undefined };
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
   /**
@@ -99,6 +104,25 @@ async function openAt(
     throw cause;
   }
   if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
+  const openBacking = async (ownName: string, ownFormat: string | undefined) => {
+    const { backing } = options;
+    const other = backing === 'none' ? undefined : backing;
+    const name = other ? `file:${other.path}` : ownName;
+    const formatName = other ? other.format : ownFormat;
+    if (formatName !== undefined && !isFormat(formatName)) {
+      throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
+    }
+    const request = { kind: 'backing', name, from: storage.name, writable: false } as const;
+    const file = await gate(request);
+    // All the chain's tables share one memory, which a long chain must not outgrow.
+    const chained = {
+      gate,
+      secret,
+      iterationsMax,
+      cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
+    };
+    return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
+  };
   return Qcow2Image.open(storage, {
     workspace,
     depth,
@@ -109,20 +133,6 @@ async function openAt(
     writable,
     discard,
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
-    backing: async (name, formatName) => {
-      if (formatName !== undefined && !isFormat(formatName)) {
-        throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
-      }
-      const request = { kind: 'backing', name, from: storage.name, writable: false } as const;
-      const file = await gate(request);
-      // All the chain's tables share one memory, which a long chain must not outgrow.
-      const chained = {
-        gate,
-        secret,
-        iterationsMax,
-        cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
-      };
-      return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
-    },
+    backing: options.backing === 'none' ? 'none' : openBacking,
   });
 }

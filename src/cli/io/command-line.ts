@@ -31,6 +31,8 @@ export interface ToolRequest {
   readonly commands: readonly string[];
   readonly filename: string | undefined;
   readonly flags: OpenFlags;
+  /** The file's name is a list of settings. */
+  readonly imageOptions: boolean;
 }
 
 /** Runs the tool: gives its exit code. */
@@ -54,14 +56,14 @@ function parseRequest(host: IoHost, args: readonly string[]): ToolRequest | numb
   const { options, operands, problem } = getopt(args, OPTIONS);
   const commands: string[] = [];
   let flags = DEFAULT_FLAGS;
+  let imageOptions = false;
   for (const { name, value } of options) {
     if (name === 'h' || name === 'V') {
       host.out(name === 'h' ? usageText(host.program) : versionText(host.program));
       return 0;
     }
-    if (name === 'object' || name === 'image-opts') {
-      throw new CommandFailure(`--${name} is not supported`, 'program');
-    }
+    if (name === 'object') throw new CommandFailure(`--${name} is not supported`, 'program');
+    if (name === 'image-opts') imageOptions = true;
     if (name === 'c') commands.push(value);
     else if (name === 'f') flags = { ...flags, format: value };
     else flags = withFlag(flags, name, value);
@@ -71,5 +73,8 @@ function parseRequest(host: IoHost, args: readonly string[]): ToolRequest | numb
     host.out(usageText(host.program));
     return 1;
   }
-  return { commands, filename: operands[0], flags };
+  if (imageOptions && flags.format !== undefined && operands.length > 0) {
+    throw new CommandFailure('--image-opts and -f are mutually exclusive', 'program');
+  }
+  return { commands, filename: operands[0], flags, imageOptions };
 }

@@ -1,7 +1,17 @@
 /** All commands, and how a line becomes one. */
 import { aioFlush, aioRead, aioWrite } from './aio.ts';
 import { alloc, map } from './allocation.ts';
-import { abort, help, quit, sigraise, sleep } from './control.ts';
+import {
+  abort,
+  help,
+  quit,
+  removeBreak,
+  resume,
+  setBreak,
+  sigraise,
+  sleep,
+  waitBreak,
+} from './control.ts';
 import { describe } from './describe.ts';
 import { discard, flush } from './discard.ts';
 import { CommandFailure, type IoCommand } from './io-command.ts';
@@ -18,6 +28,7 @@ export const COMMANDS: readonly IoCommand[] = [
   aioRead,
   aioWrite,
   alloc,
+  setBreak,
   close,
   discard,
   flush,
@@ -29,10 +40,13 @@ export const COMMANDS: readonly IoCommand[] = [
   quit,
   read,
   readv,
+  removeBreak,
   reopen,
+  resume,
   sigraise,
   sleep,
   truncate,
+  waitBreak,
   write,
   writev,
 ];
@@ -52,8 +66,10 @@ export async function runLine(session: Session, line: string): Promise<void> {
     if (!(cause instanceof CommandFailure)) throw cause;
     session.failed = true;
     const { host } = session;
-    if (cause.place === 'program') host.error(cause.message);
-    else if (cause.place === 'error') host.note(`${cause.message}\n`);
+    if (cause.place === 'program') {
+      host.error(cause.message);
+      if (cause.hint !== '') host.note(cause.hint);
+    } else if (cause.place === 'error') host.note(`${cause.message}\n`);
     else host.out(`${cause.message}\n`);
   }
 }

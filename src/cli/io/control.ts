@@ -89,3 +89,56 @@ Sends this process a signal by its number.
     session.host.raise(signal);
   },
 };
+
+/** A command about breakpoints, which only QEMU's debugging driver has: no disk here does. */
+function breakpoint(
+  name: string,
+  synopsis: string,
+  summary: string,
+  failure: (tag: string) => string,
+): IoCommand {
+  const count = synopsis.split(' ').length;
+  return {
+    name,
+    synopsis,
+    summary,
+    count: [count, count],
+    needs: 'disk',
+
+    async run(_, args) {
+      throw new CommandFailure(`${failure(args.at(-1)!)}: Operation not supported`);
+    },
+  };
+}
+
+/** `break`. */
+export const setBreak = breakpoint(
+  'break',
+  'event tag',
+  'sets a breakpoint on event and tags the stopped request as tag',
+  () => 'Could not set breakpoint',
+);
+
+/** `remove_break`. */
+export const removeBreak = breakpoint(
+  'remove_break',
+  'tag',
+  'remove a breakpoint by tag',
+  (tag) => `Could not remove breakpoint ${tag}`,
+);
+
+/** `resume`. */
+export const resume = breakpoint(
+  'resume',
+  'tag',
+  'resumes the request tagged as tag',
+  () => 'Could not resume request',
+);
+
+/** `wait_break`. QEMU's tool waits for ever where there is no breakpoint. */
+export const waitBreak = breakpoint(
+  'wait_break',
+  'tag',
+  'waits for the suspension of a request',
+  () => 'Could not wait for a request',
+);

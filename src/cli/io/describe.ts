@@ -36,13 +36,16 @@ vm state offset: ${formatAmount(vmState)}
   },
 };
 
-async function description({ disk, filename }: OpenedDisk): Promise<Description> {
+async function description({ disk, place }: OpenedDisk): Promise<Description> {
   const { format } = disk;
-  if (format === 'raw') return { format, clusterSize: 0, vmState: 0, specific: undefined };
+  if (format === 'raw') {
+    const name = place.bare ? 'file' : format;
+    return { format: name, clusterSize: 0, vmState: 0, specific: undefined };
+  }
   if (disk instanceof OverlayDisk) return overlayDescription(disk);
   const { storage } = disk.sources[0]!;
   const report = await reportImage(storage, {
-    filename,
+    filename: place.path,
     format,
     allocatedBytes: 0,
     resolve: (name) => name,

@@ -38,6 +38,8 @@ export class CommandFailure extends Error {
   constructor(
     message: string,
     readonly place: MessagePlace = 'output',
+    /** Further lines, which have no program's name in front. */
+    readonly hint = '',
   ) {
     super(message);
   }

@@ -1,8 +1,10 @@
 /** `open`, `close` and `reopen`. */
-import { isQcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { HintedError } from '../option-list.ts';
 import { getopt, letters } from './getopt.ts';
 import { ANY, CommandFailure, type IoCommand, misuse } from './io-command.ts';
-import { openForIo } from './open.ts';
+import { type OpenedDisk, openForIo, tunedImage } from './open.ts';
 import {
   CACHE_MODES,
   DEFAULT_FLAGS,
@@ -11,36 +13,29 @@ import {
   oneOf,
   withFlag,
 } from './open-flags.ts';
+import { withSwitches } from './place.ts';
+import { checkTuning, isTuning } from './qcow2-settings.ts';
 import { optionsOf } from './request.ts';
 import type { Session } from './session.ts';
-
-/** Options of qcow2's driver in QEMU that change no byte that a command could see. */
-const TUNING = [
-  'lazy-refcounts',
-  'overlap-check',
-  'cache-size',
-  'l2-cache-size',
-  'l2-cache-entry-size',
-  'refcount-cache-size',
-  'cache-clean-interval',
-  'pass-discard-request',
-  'pass-discard-snapshot',
-  'pass-discard-other',
-];
+import { parseSettings, type Settings, switchOf } from './settings.ts';
 
 /**
  * Opens a disk for the commands that follow.
  * @throws CommandFailure where it cannot be opened, or another one is open
  */
-export async function openNow(session: Session, filename: string, flags: OpenFlags): Promise<void> {
+export async function openNow(
+  session: Session,
+  filename: string | undefined,
+  flags: OpenFlags,
+): Promise<void> {
   if (session.opened) {
     throw new CommandFailure("file open already, try 'help close'", 'program');
   }
   try {
     session.opened = await openForIo(session.host, filename, flags);
   } catch (cause) {
-    if (!isQcow2Error(cause)) throw cause;
-    throw new CommandFailure(`can't open device ${filename}: ${cause.message}`, 'program');
+    const what = filename === undefined ? "can't open" : `can't open device ${filename}`;
+    throw failureOf(cause, `${what}: `);
   }
 }
 
@@ -60,56 +55,34 @@ Opens a disk for the commands that follow. Options:
  -k, -i AIO  accepted
  -t CACHE    none, writeback, writethrough, directsync or unsafe
  -d DISCARD  unmap or ignore
- -o OPTIONS  driver=raw or driver=qcow2
+ -o OPTIONS  settings: driver=raw, file.filename=PATH, ...
 `,
   count: [1, ANY],
   needs: 'nothing',
 
   async run(session, args, name) {
     let flags = DEFAULT_FLAGS;
-    let settings: ReadonlyMap<string, string> = new Map();
+    const lists: string[] = [];
     const { operands } = optionsOf(open, name, getopt(args, letters(`${FLAG_LETTERS}o:`)), {
       host: session.host,
       take(letter, value) {
         flags = withFlag(flags, letter, value);
-        if (letter === 'o') settings = new Map([...settings, ...parseSettings(value)]);
+        if (letter === 'o') lists.push(value);
       },
     });
-    const [filename, ...more] = operands;
+    // With --image-opts a list may stand where the path does.
+    const isList = session.imageOptions && operands.length === 1;
+    if (isList) lists.push(...operands);
+    const [filename, ...more] = isList ? [] : operands;
     if (more.length > 0) throw misuse(open);
-    if (filename === undefined) {
-      throw new CommandFailure("can't open: a file name is needed", 'program');
-    }
-    const format = settings.get('driver');
-    await openNow(session, filename, { ...flags, format });
-    await refuseSettings(session, settings, filename);
+    const settings = mergedSettings(session, lists);
+    await openNow(session, filename, { ...flags, settings });
   },
 };
 
-/** `name=value,name=value`; a comma in a value is written twice. */
-function parseSettings(text: string): Map<string, string> {
-  const parts = text.split(/(?<!,),(?!,)/).map((part) => part.replaceAll(',,', ','));
-  return new Map(
-    parts.map((part) => {
-      const equals = part.indexOf('=');
-      return equals < 0 ? [part, 'on'] : [part.slice(0, equals), part.slice(equals + 1)];
-    }),
-  );
-}
-
-/** Which settings there are depends on the format, so the disk is open by now. */
-async function refuseSettings(
-  session: Session,
-  settings: ReadonlyMap<string, string>,
-  filename: string,
-): Promise<void> {
-  const { format } = session.current.disk;
-  for (const name of settings.keys()) {
-    if (name === 'driver' || (format === 'qcow2' && TUNING.includes(name))) continue;
-    await session.close();
-    const why = `Block format '${format}' does not support the option '${name}'`;
-    throw new CommandFailure(`can't open device ${filename}: ${why}`, 'program');
-  }
+/** Lists of settings as one: the last one counts. */
+export function mergedSettings({ host }: Session, lists: readonly string[]): Settings {
+  return new Map(lists.flatMap((list) => [...parseSettings(host, list)]));
 }
 
 /** `close`. */
@@ -143,12 +116,12 @@ Changes how the open disk was opened. Options:
 
   async run(session, args, name) {
     let [mode, cache]: [string?, string?] = [];
-    let settings: ReadonlyMap<string, string> = new Map();
+    const lists: string[] = [];
     const { operands } = optionsOf(reopen, name, getopt(args, letters('c:o:rw')), {
       host: session.host,
       take(letter, value) {
         if (letter === 'c') cache = oneOf(CACHE_MODES, value, 'cache');
-        if (letter === 'o') settings = new Map([...settings, ...parseSettings(value)]);
+        if (letter === 'o') lists.push(value);
         if (letter !== 'r' && letter !== 'w') return;
         if (mode !== undefined) {
           throw new CommandFailure('Only one -r/-w option may be given', 'program');
@@ -157,53 +130,117 @@ Changes how the open disk was opened. Options:
       },
     });
     if (operands.length > 0) throw misuse(reopen);
-    refuseChanges(session, settings, { mode, cache });
+    const settings = mergedSettings(session, lists);
     const { flags, readOnly } = session.current;
-    await reopenWith(session, {
+    const wanted = {
       ...flags,
       readOnly: mode === undefined ? readOnly : mode === 'r',
       cache: cache ?? flags.cache,
-    });
+    };
+    try {
+      refuseChanges(session.current, settings, { mode, cache });
+      await reopenWith(session, withSwitches(wanted, settings));
+    } catch (cause) {
+      throw failureOf(cause, '');
+    }
   },
 };
 
+/** A failure to open as a command's. @throws what is neither the library's error nor a hint */
+function failureOf(cause: unknown, prefix: string): CommandFailure {
+  if (cause instanceof HintedError) {
+    return new CommandFailure(`${prefix}${cause.message}`, 'program', cause.hintText);
+  }
+  if (!isQcow2Error(cause)) throw cause;
+  return new CommandFailure(`${prefix}${cause.message}`, 'program');
+}
+
+/** @throws Qcow2Error for what cannot be set, or only when a disk is opened */
 function refuseChanges(
-  session: Session,
-  settings: ReadonlyMap<string, string>,
+  opened: OpenedDisk,
+  settings: Settings,
   given: { readonly mode: string | undefined; readonly cache: string | undefined },
 ): void {
-  const refuse = (message: string) => new CommandFailure(message, 'program');
-  const { format } = session.current.disk;
+  const refuse = (message: string) => new Qcow2Error('REFUSED', message);
+  if (settings.has('read-only') && given.mode !== undefined) {
+    throw refuse("Cannot set both -r/-w and 'read-only'");
+  }
+  const ofCache = [...settings.keys()].some((name) => name.startsWith('cache.'));
+  if (ofCache && given.cache !== undefined) {
+    throw refuse('Cannot set both -c and the cache options');
+  }
+  const { disk } = opened;
+  const isQcow2 = disk instanceof Qcow2Image;
   for (const [name, value] of settings) {
-    if (name === 'read-only' && given.mode !== undefined) {
-      throw refuse("Cannot set both -r/-w and 'read-only'");
-    }
-    if (name.startsWith('cache.') && given.cache !== undefined) {
-      throw refuse('Cannot set both -c and the cache options');
-    }
-    const same = name === 'driver' && value === format;
-    if (!same && !(format === 'qcow2' && TUNING.includes(name))) {
-      throw refuse(`Cannot change the option '${name}'`);
-    }
+    if (CHANGEABLE.includes(name) || (isQcow2 && isTuning(name))) continue;
+    if (value === settingNow(opened, name)) continue;
+    const part = /^(file|backing)\./.exec(name)?.[0] ?? '';
+    const isThere = part !== 'backing.' || (isQcow2 && disk.backing !== undefined);
+    throw refuse(`Cannot change the option '${isThere ? name.slice(part.length) : name}'`);
+  }
+  if (isQcow2) checkTuning(settings, tunedImage(disk));
+  if (switchOf(settings, 'read-only') && opened.writable && !opened.readOnly) {
+    const node = opened.place.settings.get('node-name') ?? '#block100';
+    throw refuse(`Read-only block node '${node}' cannot support read-write users`);
   }
 }
 
-/** The disk stays as it is, unless it was opened for reading and is to be written now. */
+/** Settings of any disk that may change while it is open. */
+const CHANGEABLE = [
+  'read-only',
+  'auto-read-only',
+  'cache.direct',
+  'cache.no-flush',
+  'discard',
+  'detect-zeroes',
+];
+
+/** What a setting is, for those that a disk has without being told. */
+function settingNow({ disk, place }: OpenedDisk, name: string): string | undefined {
+  if (place.settings.has(name)) return place.settings.get(name);
+  switch (name) {
+    case 'driver':
+      return place.bare ? 'file' : disk.format;
+    case 'file.driver':
+      return place.bare ? undefined : 'file';
+    case 'file.filename':
+      return place.bare ? undefined : place.path;
+    case 'backing.driver':
+      return disk instanceof Qcow2Image ? disk.backing?.format : undefined;
+    default:
+      return undefined;
+  }
+}
+
+/**
+ * The disk stays as it is, unless what may be done to it changes: then it is closed and opened
+ * again, for the two have different claims among those who lock images.
+ */
 async function reopenWith(session: Session, flags: OpenFlags): Promise<void> {
   const { host, current } = session;
-  const { filename, disk, writable } = current;
-  if (flags.readOnly || writable) {
-    await session.attempt('reopen', async () => writable?.flush());
+  const { place, disk, writable } = current;
+  const discards = flags.discard === current.flags.discard;
+  if (writable && discards && (!flags.readOnly || flags.snapshot)) {
+    await session.attempt('reopen', () => writable.flush());
     session.opened = { ...current, flags, readOnly: flags.readOnly };
     return;
   }
+  if (!writable && flags.readOnly) {
+    session.opened = { ...current, flags, readOnly: true };
+    return;
+  }
+  const settings = new Map(place.settings);
+  for (const name of CHANGEABLE) settings.delete(name);
+  const isNamed = settings.has('file.filename') || settings.has('filename');
+  const format = place.bare ? 'file' : disk.format;
+  const again = (how: OpenFlags) =>
+    openForIo(host, isNamed ? undefined : place.path, { ...how, settings, format });
+  await session.close();
+  const { guessedRaw } = current;
   try {
-    const format = disk.format;
-    const fresh = await openForIo(host, filename, { ...flags, format: flags.format ?? format });
-    session.opened = { ...fresh, guessedRaw: flags.format === undefined && format === 'raw' };
-    await disk.close();
+    session.opened = { ...(await again(flags)), guessedRaw };
   } catch (cause) {
-    if (!isQcow2Error(cause)) throw cause;
-    throw new CommandFailure(cause.message, 'program');
+    session.opened = { ...(await again(current.flags)), guessedRaw };
+    throw cause;
   }
 }

@@ -1,5 +1,6 @@
 /** Options that say how a disk is opened: the tool's own, and those of `open`. */
 import { CommandFailure } from './io-command.ts';
+import type { Settings } from './settings.ts';
 
 /** Cache modes by the names that people give them. */
 export const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
@@ -21,6 +22,10 @@ export interface OpenFlags {
   readonly copyOnRead: boolean;
   readonly forceShare: boolean;
   readonly nativeAio: boolean;
+  /** Writes of zeros alone become requests to zero; `unmap`: which may give up the space. */
+  readonly detectZeroes: 'off' | 'on' | 'unmap';
+  /** What else was said of the disk: see `DiskPlace`. */
+  readonly settings?: Settings | undefined;
 }
 
 /** What is assumed where the command line says nothing. */
@@ -33,6 +38,7 @@ export const DEFAULT_FLAGS: OpenFlags = {
   copyOnRead: false,
   forceShare: false,
   nativeAio: false,
+  detectZeroes: 'off',
 };
 
 /** Those of their letters that the tool and `open` have in common. */

@@ -4,6 +4,7 @@ import { runLine } from './commands.ts';
 import type { IoHost } from './io-host.ts';
 import { openNow } from './open-close.ts';
 import { Session } from './session.ts';
+import { parseSettings } from './settings.ts';
 
 /**
  * @returns the exit code: 1 where a command failed
@@ -11,10 +12,13 @@ import { Session } from './session.ts';
  */
 export async function runRequest(
   host: IoHost,
-  { commands, filename, flags }: ToolRequest,
+  { commands, filename, flags, imageOptions }: ToolRequest,
 ): Promise<number> {
-  const session = new Session(host);
-  if (filename !== undefined) await openNow(session, filename, flags);
+  const session = new Session(host, { imageOptions });
+  if (filename !== undefined) {
+    const settings = imageOptions ? parseSettings(host, filename) : undefined;
+    await openNow(session, imageOptions ? undefined : filename, { ...flags, settings });
+  }
   if (commands.length > 0) {
     for (const line of commands) {
       if (!session.done) await runLine(session, line);

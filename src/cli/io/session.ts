@@ -16,7 +16,15 @@ export class Session {
   /** Requests in the background, oldest first; each gives what it has to say. */
   private readonly background: Promise<string>[] = [];
 
-  constructor(readonly host: IoHost) {}
+  /** `--image-opts`: where a path would stand there are settings. */
+  readonly imageOptions: boolean;
+
+  constructor(
+    readonly host: IoHost,
+    options: { readonly imageOptions?: boolean } = {},
+  ) {
+    this.imageOptions = options.imageOptions ?? false;
+  }
 
   /** The open disk. Commands that need one are not called without. */
   get current(): OpenedDisk {

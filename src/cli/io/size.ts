@@ -1,6 +1,6 @@
 /** `length` and `truncate`: the disk's size. */
 import { isQcow2Error } from '../../base/errors.ts';
-import type { WritableDisk } from '../../image/disk.ts';
+import type { Preallocation, WritableDisk } from '../../image/disk.ts';
 import { errnoText } from '../../storage/node-file.ts';
 import { formatAmount } from './amount.ts';
 import { getopt, letters } from './getopt.ts';
@@ -21,7 +21,7 @@ export const length: IoCommand = {
   },
 };
 
-const PREALLOCATION = ['off', 'metadata', 'falloc', 'full'];
+const MODES = ['off', 'metadata', 'falloc', 'full'] as const;
 
 /** `truncate`. */
 export const truncate: IoCommand = {
@@ -34,14 +34,13 @@ export const truncate: IoCommand = {
   waits: true,
 
   async run(session, args, name) {
-    let mode = 'off';
+    let mode: Preallocation = 'off';
     const { operands } = optionsOf(truncate, name, getopt(args, letters('m:')), {
       host: session.host,
       take(_, value) {
-        if (!PREALLOCATION.includes(value)) {
-          throw new CommandFailure(`Invalid preallocation mode '${value}'`, 'program');
-        }
-        mode = value;
+        const found = MODES.find((one) => one === value);
+        if (!found) throw new CommandFailure(`Invalid preallocation mode '${value}'`, 'program');
+        mode = found;
       },
     });
     // More than one counts as the first alone, as in QEMU's tool.
@@ -51,20 +50,28 @@ export const truncate: IoCommand = {
   },
 };
 
-async function resize(disk: WritableDisk, size: number, preallocation: string): Promise<void> {
+async function resize(
+  disk: WritableDisk,
+  size: number,
+  preallocation: Preallocation,
+): Promise<void> {
   const { format, size: before } = disk;
   const refuse = (message: string) => new CommandFailure(message, 'program');
-  const fills = preallocation === 'falloc' || preallocation === 'full';
-  if (preallocation !== 'off' && (format !== 'raw' || !fills)) {
-    throw refuse(`Unsupported preallocation mode: ${preallocation}`);
+  if (format === 'qcow2' && size % 512 !== 0) {
+    throw refuse('The new size must be a multiple of 512');
   }
-  if (fills && size < before) throw refuse('Cannot use preallocation for shrinking files');
+  if (preallocation !== 'off' && size < before) {
+    throw refuse(
+      format === 'qcow2'
+        ? "Preallocation can't be used for shrinking an image"
+        : 'Cannot use preallocation for shrinking files',
+    );
+  }
   if (format === 'raw' && !Number.isSafeInteger(size)) {
     throw refuse('Could not resize file: File too large');
   }
   try {
-    await disk.resize(size);
-    if (fills) await disk.zero(before, disk.size - before);
+    await disk.resize(size, { preallocation });
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
     const why = cause.cause === undefined ? undefined : errnoText(cause.cause);

@@ -71,6 +71,7 @@ export async function writeGuest(
 ): Promise<void> {
   const { writable: disk, current } = session;
   const { guest, length, kind } = request;
+  const { cache, detectZeroes } = current.flags;
   if (kind === 'compressed') needClusters(disk, guest, length);
   needInside(disk.size, guest, length);
   if (kind === 'zeros') {
@@ -80,10 +81,11 @@ export async function writeGuest(
       const bytes = request.source(done, Math.min(PIECE_BYTES, length - done));
       if (current.guessedRaw && done === 0) await needStillRaw(disk, guest, bytes);
       if (kind === 'compressed') await disk.writeCompressed(guest + done, bytes);
-      else await disk.write(guest + done, bytes);
+      else if (detectZeroes !== 'off' && matches(bytes, 0)) {
+        await disk.zero(guest + done, bytes.length, { unmap: detectZeroes === 'unmap' });
+      } else await disk.write(guest + done, bytes);
     }
   }
-  const { cache } = current.flags;
   if (options.sync || cache === 'writethrough' || cache === 'directsync') await disk.flush();
 }
 

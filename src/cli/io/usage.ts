@@ -7,6 +7,7 @@ Reads and writes disk images in QEMU's formats by hand or by script: raw and qco
 
   -c, --cmd COMMAND    run a command; without any, commands come from standard input
   -f, --format FMT     raw or qcow2; found out from the content where not given
+      --image-opts     FILE is a list of settings: driver=qcow2,file.filename=PATH,...
   -r, --read-only      write nothing
   -s, --snapshot       keep changes in memory, and drop them at the end
   -C, --copy-on-read   copy what reads find in a backing file

@@ -1,0 +1,111 @@
+/**
+ * Settings of QEMU's qcow2 driver that tune it. Caches, checks and timers of this library have
+ * their own sizes; what QEMU would refuse is refused all the same.
+ */
+import { Qcow2Error } from '../../base/errors.ts';
+import { parseSizeParameter } from '../option-list.ts';
+import { type Settings, switchOf } from './settings.ts';
+
+/** What a setting may be judged by. */
+export interface TunedImage {
+  readonly clusterSize: number;
+  readonly size: number;
+  readonly version: number;
+}
+
+const SWITCHES = [
+  'lazy-refcounts',
+  'pass-discard-request',
+  'pass-discard-snapshot',
+  'pass-discard-other',
+  ...[
+    'main-header',
+    'active-l1',
+    'active-l2',
+    'refcount-table',
+    'refcount-block',
+    'snapshot-table',
+    'inactive-l1',
+    'inactive-l2',
+    'bitmap-directory',
+  ].map((kind) => `overlap-check.${kind}`),
+];
+const SIZES = ['cache-size', 'l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size'];
+const OVERLAP = ['overlap-check', 'overlap-check.template'];
+const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'];
+const INTERVAL = 'cache-clean-interval';
+
+const ENTRY_BYTES_MIN = 512;
+const INT_MAX = 2n ** 31n - 1n;
+
+/** True for the name of such a setting. */
+export function isTuning(name: string): boolean {
+  return [SWITCHES, SIZES, OVERLAP, INTERVAL].flat().includes(name);
+}
+
+/** @throws Qcow2Error OUT_OF_RANGE or HintedError, in QEMU's words, for what it refuses */
+export function checkTuning(settings: Settings, image: TunedImage): void {
+  for (const name of SWITCHES) switchOf(settings, name);
+  checkCaches(settings, image);
+  const interval = sizeOf(settings, INTERVAL, 0n);
+  if (interval >= 2n ** 32n) throw wrong('Cache clean interval too big');
+  if (switchOf(settings, 'lazy-refcounts') && image.version < 3) {
+    const level = 'with at least qemu 1.1 compatibility level';
+    throw wrong(`Lazy refcounts require a qcow2 image ${level}`);
+  }
+  checkOverlap(settings);
+}
+
+function checkCaches(settings: Settings, { clusterSize, size }: TunedImage): void {
+  const [total, l2, entry, refcounts] = SIZES.map((name) => sizeOf(settings, name, -1n)) as [
+    bigint,
+    bigint,
+    bigint,
+    bigint,
+  ];
+  if (total >= 0n && l2 >= 0n && refcounts >= 0n) {
+    const names = 'cache-size, l2-cache-size and refcount-cache-size';
+    throw wrong(`${names} may not be set at the same time`);
+  }
+  if (total >= 0n && l2 > total) throw wrong('l2-cache-size may not exceed cache-size');
+  if (total >= 0n && refcounts > total)
+    throw wrong('refcount-cache-size may not exceed cache-size');
+  const entryBytes = entry < 0n ? BigInt(clusterSize) : entry;
+  const isPower = entryBytes > 0n && (entryBytes & (entryBytes - 1n)) === 0n;
+  if (!isPower || entryBytes < ENTRY_BYTES_MIN || entryBytes > clusterSize) {
+    const range = `between ${ENTRY_BYTES_MIN} and the cluster size (${clusterSize})`;
+    throw wrong(`L2 cache entry size must be a power of two ${range}`);
+  }
+  // More than the disk's tables take is never used.
+  const tables = BigInt(Math.ceil(size / clusterSize)) * 8n;
+  const used = l2 < tables ? l2 : tables;
+  if (used / entryBytes > INT_MAX) throw wrong('L2 cache size too big');
+  if (refcounts / BigInt(clusterSize) > INT_MAX) throw wrong('Refcount cache size too big');
+}
+
+function checkOverlap(settings: Settings): void {
+  const [short, long] = OVERLAP.map((name) => settings.get(name));
+  if (short !== undefined && long !== undefined && short !== long) {
+    const values = `'overlap-check' ('${short}') and 'overlap-check.template' ('${long}')`;
+    throw wrong(`Conflicting values for qcow2 options ${values}`);
+  }
+  const level = short ?? long;
+  if (level === undefined || OVERLAP_LEVELS.includes(level)) return;
+  const allowed = `Allowed are any of the following: ${OVERLAP_LEVELS.join(', ')}`;
+  throw wrong(`Unsupported value '${level}' for qcow2 option 'overlap-check'. ${allowed}`);
+}
+
+/** Bytes, or a number for the interval, which QEMU reads as one that wraps around. */
+function sizeOf(settings: Settings, name: string, absent: bigint): bigint {
+  const text = settings.get(name);
+  if (text === undefined) return absent;
+  if (name === INTERVAL) {
+    if (/^\s*[+-]?\d+$/.test(text)) return BigInt.asUintN(64, BigInt(text));
+    throw wrong(`Parameter '${name}' expects a number`);
+  }
+  return parseSizeParameter(name, text);
+}
+
+function wrong(message: string): Qcow2Error {
+  return new Qcow2Error('OUT_OF_RANGE', message);
+}
