@@ -220,7 +220,7 @@ async function reopenWith(session: Session, flags: OpenFlags): Promise<void> {
   const { host, current } = session;
   const { place, disk, writable } = current;
   const discards = flags.discard === current.flags.discard;
-  if (writable && discards && (!flags.readOnly || flags.snapshot)) {
+  if (writable && (flags.snapshot || (discards && !flags.readOnly))) {
     await session.attempt('reopen', () => writable.flush());
     session.opened = { ...current, flags, readOnly: flags.readOnly };
     return;
