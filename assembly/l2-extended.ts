@@ -32,6 +32,13 @@ import {
 // @ts-ignore: decorator
 @inline const DATA_FILE: u32 = 2;
 
+// The kind of subcluster `s`, by its two bits.
+// @ts-ignore: decorator
+@inline
+function kindAt(allocated: u32, zero: u32, s: u32): u32 {
+  return (((allocated >> s) & 1) << 1) | ((zero >> s) & 1);
+}
+
 /** How many of the `limit` entries at `at` are wholly allocated, from host offset `want` on. */
 function fullClusters(at: usize, limit: u32, want: u64, cluster: u64): u32 {
   let n: u32 = 0;
@@ -168,38 +175,49 @@ export function l2ExtendedRuns(
       edges |= <u64>(changes & (~1 << first)) & (edges - 1);
     }
     let s = first;
-    do {
-      const until = <u32>ctz<u64>(edges);
-      const units = until - s;
-      let kind = alone;
-      let unitHost = host;
-      let next: u64 = NOTHING;
-      if (alone == 0) {
-        kind = (((allocated >> s) & 1) << 1) | ((zero >> s) & 1);
-        // Data has a place, zeros where the cluster has one. A branch would be mispredicted.
-        const placed = <u64>0 - <u64>((kind >> 1) | (kind & <u32>(host != 0)));
-        unitHost = (host + step * s) & placed;
-        next = (unitHost + step * units) & placed;
+    let until = <u32>ctz<u64>(edges);
+    let kind = alone;
+    let units = until - s;
+    let unitHost = host;
+    // Data has a place, zeros where the cluster has one. A branch would be mispredicted.
+    let placed: u64 = 0;
+    const zeroPlaced = <u32>(host != 0);
+    if (alone == 0) {
+      kind = kindAt(allocated, zero, s);
+      placed = <u64>0 - <u64>((kind >> 1) | (kind & zeroPlaced));
+      unitHost = (host + step * s) & placed;
+    }
+    if (openUnits != 0 && kind == openKind && unitHost == openNext) {
+      openUnits += units;
+      grew = units == 32;
+    } else {
+      if (openUnits != 0) {
+        storeRun(out, openKind, openUnits, openHost, openBytes);
+        out += RUN_BYTES;
+        runs++;
       }
-      if (openUnits != 0 && kind == openKind && unitHost == openNext) {
-        openUnits += units;
-        grew = units == 32;
-      } else {
-        if (openUnits != 0) {
-          storeRun(out, openKind, openUnits, openHost, openBytes);
-          out += RUN_BYTES;
-          runs++;
-        }
-        if (runs == outMax) return runs;
-        openKind = kind;
-        openUnits = units;
-        openHost = unitHost;
-        openBytes = bytes;
-      }
-      openNext = next;
+      if (runs == outMax) return runs;
+      openKind = kind;
+      openUnits = units;
+      openHost = unitHost;
+      openBytes = bytes;
+    }
+    // The others are of another kind each than the one before: nothing joins.
+    while ((edges &= edges - 1) != 0) {
+      storeRun(out, openKind, openUnits, openHost, 0);
+      out += RUN_BYTES;
+      runs++;
+      if (runs == outMax) return runs;
       s = until;
-      edges &= edges - 1;
-    } while (edges != 0);
+      until = <u32>ctz<u64>(edges);
+      units = until - s;
+      openUnits = units;
+      openKind = kindAt(allocated, zero, s);
+      placed = <u64>0 - <u64>((openKind >> 1) | (openKind & zeroPlaced));
+      openHost = (host + step * s) & placed;
+      unitHost = openHost;
+    }
+    openNext = alone == 0 ? (unitHost + step * units) & placed : NOTHING;
     subclusters -= end - first;
     first = 0;
     table += 16;

@@ -160,6 +160,26 @@ function storeGood(out: usize, plain: u64, units: u32): void {
   storeRun(out, kind, units, plain & ~(READS_AS_ZEROS | COPIED), 0);
 }
 
+// @ts-ignore: decorator
+@inline
+function isSoundStream(plain: u64, clusterBits: u32): bool {
+  return (plain & COMPRESSED) != 0 && streamHost(plain, clusterBits) >> 53 == 0;
+}
+
+/** Writes the run of `units` entries that begins with `plain`: good, or one stream. No branch. */
+// @ts-ignore: decorator
+@inline
+function storeSound(
+  out: usize, plain: u64, units: u32, streamMask: u64, clusterBits: u32,
+): void {
+  const isStream = (plain & COMPRESSED) != 0;
+  const good = <u32>(plain != 0) * DATA - <u32>(plain & READS_AS_ZEROS);
+  const kind = select<u32>(COMPRESSED_RUN, good, isStream);
+  const host = plain & select<u64>(streamMask, ~(READS_AS_ZEROS | COPIED), isStream);
+  const bytes = select<u32>(streamBytes(plain, host, clusterBits), 0, isStream);
+  storeRun(out, kind, units, host, bytes);
+}
+
 /** Writes the run of one entry that is compressed or corrupt. */
 // @ts-ignore: decorator
 @inline
@@ -186,29 +206,54 @@ function storeGoodPair(out: usize, plain: v128): void {
 /** Writes two compressed entries whose offsets are exact. */
 // @ts-ignore: decorator
 @inline
-function storeStreamPair(out: usize, plain: v128, clusterBits: u32): void {
+function storeStreamPair(out: usize, plain: v128, mask: v128, clusterBits: u32): void {
   const kinds = v128.splat<u64>(((<u64>1) << 32) | COMPRESSED_RUN);
-  const mask = v128.splat<u64>(((<u64>1) << (70 - clusterBits)) - 1);
   storeUnitRuns(out, kinds, doublesOf(v128.and(plain, mask)), streamBytesPair(plain, clusterBits));
 }
 
+// @ts-ignore: decorator
+@inline
+function isStreamAt(at: usize): bool {
+  return (load<u8>(at) & 0x40) != 0;
+}
+
 /**
- * Whether 64 entries, all bad, are compressed ones with offsets that need no second look.
- * `large` are the bits of an offset from 2^53 on.
+ * Whether all of an even number of entries are compressed ones with offsets that need no second
+ * look. `large` are the bits of an offset from 2^53 on.
  */
 // @ts-ignore: decorator
 @inline
-function allStreams(at: usize, compressed: v128, large: v128): bool {
+function allStreams(at: usize, count: u32, compressed: v128, large: v128): bool {
+  const end = at + (<usize>count << 3);
   let all = v128.splat<u64>(~(<u64>0));
   let any = v128.splat<u64>(0);
-  for (let i: usize = 0; i < 512; i += 16) {
-    const pair = v128.load(at + i);
+  for (; at < end; at += 16) {
+    const pair = v128.load(at);
     all = v128.and(all, pair);
     any = v128.or(any, pair);
   }
   return (
     v128.all_true<u64>(v128.and(all, compressed)) && !v128.any_true(v128.and(any, large))
   );
+}
+
+/** Of two entries: bits that make one corrupt, or that make its stream need a second look. */
+// @ts-ignore: decorator
+@inline
+function oddBits(at: usize, compressed: v128, large: v128, corrupt: v128): v128 {
+  const pair = v128.load(at);
+  const isStream = v128.eq<u64>(v128.and(pair, compressed), compressed);
+  return v128.and(pair, v128.bitselect(large, corrupt, isStream));
+}
+
+/** Whether one of an even number of entries is neither good nor a stream as in `allStreams`. */
+// @ts-ignore: decorator
+@inline
+function anyOdd(at: usize, count: u32, compressed: v128, large: v128, corrupt: v128): bool {
+  const end = at + (<usize>count << 3);
+  let odd = v128.splat<u64>(0);
+  for (; at < end; at += 16) odd = v128.or(odd, oddBits(at, compressed, large, corrupt));
+  return v128.any_true(odd);
 }
 
 /** A segment of a table, see `l2Runs`; @returns the number of runs. */
@@ -221,18 +266,44 @@ function runs(
   const bad = bytesSwapped(v128.splat<u64>(badBits));
   const streamMask = ((<u64>1) << (70 - clusterBits)) - 1;
   const large = bytesSwapped(v128.splat<u64>(streamMask & ~(((<u64>1) << 53) - 1)));
+  const corrupt = bytesSwapped(v128.splat<u64>(badBits & ~COMPRESSED));
+  const compressed = bytesSwapped(v128.splat<u64>(COMPRESSED));
+  const streamMasks = v128.splat<u64>(streamMask);
   const outEnd = out + <usize>outMax * RUN_BYTES;
-  // The run in hand: its first entry, and where that is.
+  // The run in hand: its first entry, and where that is. At first it is to be counted yet, unless
+  // it is the odd one, whose place is 0.
   const entry = wordAt(table);
   const atZero = dataFile && entry == COPIED;
   let first = atZero ? entry : entry & ~COPIED;
   let start: u32 = 0;
   // What the entry in front asks for, in the upper lane.
-  let before = v128.splat<u64>(atZero ? cluster : nextOf(first, cluster));
-  let index: u32 = 1;
+  let before = v128.splat<u64>(cluster);
+  let index = <u32>atZero;
   while (index < entries) {
     const at = table + (<usize>index << 3);
     const count = min<u32>(64, entries - index);
+    const isCounted = index != 0;
+    // Room for a crowd: all of these, and the run in hand.
+    const isRoomy = (count & 1) == 0 && <usize>(outEnd - out) > <usize>count * RUN_BYTES;
+    // The last entry is asked first: few mixed words get any further.
+    if ((first & COMPRESSED) != 0 && isRoomy && !dataFile) {
+      if (isStreamAt(at + (<usize>count << 3) - 8) && allStreams(at, count, compressed, large)) {
+        if (isCounted) {
+          storeBad(out, first, clusterBits, dataFile);
+          out += RUN_BYTES;
+        }
+        const end = at + (<usize>count << 3);
+        for (let pair = at, to = out; pair < end; pair += 16, to += 2 * RUN_BYTES) {
+          storeStreamPair(to, wordPairAt(pair), streamMasks, clusterBits);
+        }
+        out += <usize>(count - 1) * RUN_BYTES;
+        start = index + count - 1;
+        first = wordAt(end - 8) & ~COPIED;
+        before = nextPair(plainPair(end - 16), clusters);
+        index += count;
+        continue;
+      }
+    }
     let begins: u64 = 0;
     // The run in hand may be bad from the word before.
     let anyBad = (first & badBits) != 0;
@@ -258,6 +329,7 @@ function runs(
         next = nextOf(plain, cluster);
       } while (++i < count);
     }
+    begins &= ~(<u64>!isCounted);
     if (begins == 0) {
       index += count;
       if (count < 64) break;
@@ -274,32 +346,41 @@ function runs(
       before = v128.splat<u64>(next + step * more);
       continue;
     }
-    if (begins == ~(<u64>0) && <usize>(outEnd - out) > 64 * RUN_BYTES) {
+    const found = <u32>popcnt<u64>(begins);
+    if (found == count - <u32>!isCounted && isRoomy && !anyBad) {
       // No two entries join. All but the last are written in pairs: the run in hand has ended.
-      const compressed = bytesSwapped(v128.splat<u64>(COMPRESSED));
-      const streams = anyBad && !dataFile && allStreams(at, compressed, large);
-      if (streams || !anyBad) {
-        if (first & badBits) storeBad(out, first, clusterBits, dataFile);
-        else storeGood(out, first, index - start);
+      if (isCounted) {
+        storeGood(out, first, index - start);
         out += RUN_BYTES;
-        for (let i: usize = 0; i < 512; i += 16) {
-          const pair = plainPair(at + i);
-          if (streams) storeStreamPair(out + i * 3, pair, clusterBits);
-          else storeGoodPair(out + i * 3, pair);
-        }
-        out += 63 * RUN_BYTES;
-        start = index + 63;
-        first = wordAt(at + 63 * 8) & ~COPIED;
-        index += 64;
-        continue;
       }
+      const end = at + (<usize>count << 3);
+      for (let pair = at, to = out; pair < end; pair += 16, to += 2 * RUN_BYTES) {
+        storeGoodPair(to, plainPair(pair));
+      }
+      out += <usize>(count - 1) * RUN_BYTES;
+      start = index + count - 1;
+      first = wordAt(end - 8) & ~COPIED;
+      index += count;
+      continue;
     }
-    // A run is written when the next begins.
-    if (anyBad) {
+    // A run is written when the next begins. Where most are short and some are bad, which ones is
+    // anyone's guess: then without a branch. The run in hand may be odd by itself.
+    const isDense = found << 1 > count && isRoomy && !dataFile
+      && ((first & badBits) == 0 || isSoundStream(first, clusterBits));
+    if (!anyBad) {
       do {
         const end = index + <u32>ctz<u64>(begins);
-        if (first & badBits) storeBad(out, first, clusterBits, dataFile);
-        else storeGood(out, first, end - start);
+        storeGood(out, first, end - start);
+        out += RUN_BYTES;
+        if (out == outEnd) return outMax;
+        start = end;
+        first = wordAt(table + (<usize>end << 3)) & ~COPIED;
+        begins &= begins - 1;
+      } while (begins != 0);
+    } else if (isDense && !anyOdd(at, count, compressed, large, corrupt)) {
+      do {
+        const end = index + <u32>ctz<u64>(begins);
+        storeSound(out, first, end - start, streamMask, clusterBits);
         out += RUN_BYTES;
         if (out == outEnd) return outMax;
         start = end;
@@ -309,7 +390,8 @@ function runs(
     } else {
       do {
         const end = index + <u32>ctz<u64>(begins);
-        storeGood(out, first, end - start);
+        if (first & badBits) storeBad(out, first, clusterBits, dataFile);
+        else storeGood(out, first, end - start);
         out += RUN_BYTES;
         if (out == outEnd) return outMax;
         start = end;
