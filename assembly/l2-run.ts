@@ -284,7 +284,8 @@ function runs(
     const count = min<u32>(64, entries - index);
     const isCounted = index != 0;
     // Room for a crowd: all of these, and the run in hand.
-    const isRoomy = (count & 1) == 0 && <usize>(outEnd - out) > <usize>count * RUN_BYTES;
+    const needed = <usize>(count + <u32>isCounted) * RUN_BYTES;
+    const isRoomy = (count & 1) == 0 && outEnd - out >= needed;
     // The last entry is asked first: few mixed words get any further.
     if ((first & COMPRESSED) != 0 && isRoomy && !dataFile) {
       if (isStreamAt(at + (<usize>count << 3) - 8) && allStreams(at, count, compressed, large)) {
@@ -301,6 +302,7 @@ function runs(
         first = wordAt(end - 8) & ~COPIED;
         before = nextPair(plainPair(end - 16), clusters);
         index += count;
+        if (index == entries) return outMax - <u32>((outEnd - out) / RUN_BYTES) + 1;
         continue;
       }
     }
@@ -361,6 +363,7 @@ function runs(
       start = index + count - 1;
       first = wordAt(end - 8) & ~COPIED;
       index += count;
+      if (index == entries) return outMax - <u32>((outEnd - out) / RUN_BYTES) + 1;
       continue;
     }
     // A run is written when the next begins. Where most are short and some are bad, which ones is
