@@ -36,7 +36,7 @@ const ROUND_UP: usize = memory.data<u8>([0, 106, 115, 119, 121, 123, 124, 124]);
 
 /** log2 of the states that suit `total` symbols of `kinds` kinds. */
 export function tableLog(total: u32, kinds: u32, logMax: u32): u32 {
-  const enough: i32 = 29 - clz(total - 1); // a quarter as many states as symbols
+  const enough: i32 = 30 - clz(total - 1); // half as many states as symbols
   const needed: i32 = 33 - clz(kinds - 1);
   return min(max(max(min(<i32>logMax, enough), needed), 5), <i32>logMax);
 }

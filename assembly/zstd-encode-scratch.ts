@@ -13,11 +13,18 @@
 //   0x03400  256      NEXT        u16 per symbol, while a table is laid out
 //   0x03500  256      what a frame carries from block to block: the words named below
 //   0x03800  10 KiB   four fields of 2.5 KiB: see zstd-encode-fse.ts
-//   0x10000  128 KiB  LITERALS    literals of the block in hand, and slack
-//   0x31000  136 KiB  BLOCK       the block in the making, and slack
-//   0x53000  342 KiB  SEQUENCES   u64 per sequence: see zstd-sequence-store.ts
-//   0xa9000  171 KiB  CODES       u32 per sequence: its three codes
-//   0xd4000  112 KiB  HEADS       where each hash was seen last: see zstd-match-fast.ts
+//   0x006000 8 KiB    PRICES      what everything costs: see zstd-price.ts
+//   0x010000 64 KiB   LITERALS    literals of the block in hand, and slack
+//   0x030000 64 KiB   BLOCK       the block in the making, and slack
+//   0x050000 171 KiB  SEQUENCES   u64 per sequence: see zstd-sequence-store.ts
+//   0x080000 86 KiB   CODES       u32 per sequence: its three codes
+//   0x100000 512 KiB  HEADS       where each hash was seen last: see zstd-match-fast.ts
+//   0x180000 512 KiB  SHORT_HEADS the same of three bytes: see zstd-match-chain.ts
+//   0x200000 2 MiB    PLAIN       what is encoded, with slack on both sides
+//   0x410000 8 MiB    CHAIN       u32 per place: where its hash was seen before
+//   0xc10000 2 MiB    NODES       32 bytes per place of a block: see zstd-parse-optimal.ts
+//   0xe20000 258 KiB  FOUND       u32 per place of a block: where its matches begin
+//   0xe70000 1.5 MiB  MATCHES     u64 per match: length, offset above
 //
 // What a frame carries from block to block lies here because a kernel has no globals.
 
@@ -41,10 +48,18 @@ export const OFFSET_FIELD: usize = LENGTH_FIELD + FIELD_BYTES;
 export const MATCH_FIELD: usize = OFFSET_FIELD + FIELD_BYTES;
 export const WEIGHT_FIELD: usize = MATCH_FIELD + FIELD_BYTES;
 export const LITERALS: usize = SCRATCH + 0x10000;
-export const BLOCK: usize = SCRATCH + 0x31000;
-export const SEQUENCES: usize = SCRATCH + 0x53000;
-export const CODES: usize = SCRATCH + 0xa9000;
-export const HEADS: usize = SCRATCH + 0xd4000;
+export const BLOCK: usize = SCRATCH + 0x30000;
+export const SEQUENCES: usize = SCRATCH + 0x50000;
+export const CODES: usize = SCRATCH + 0x80000;
+export const HEADS: usize = SCRATCH + 0x100000;
+export const SHORT_HEADS: usize = SCRATCH + 0x180000;
+export const PLAIN: usize = SCRATCH + 0x200100;
+export const CHAIN: usize = SCRATCH + 0x410000;
+export const NODES: usize = SCRATCH + 0xc10000;
+export const FOUND: usize = SCRATCH + 0xe20000;
+export const MATCHES: usize = SCRATCH + 0xe70000;
+export const MATCHES_END: usize = SCRATCH + 0xfe8000;
+export const PRICES: usize = SCRATCH + 0x6000;
 
 /** The three repeated offsets, most recent first. */
 export const REPEAT_0: usize = SCRATCH + 0x3500;
@@ -59,5 +74,8 @@ export const KEPT_MAX: usize = SCRATCH + 0x3518;
 /** Bytes of DESCRIPTION. */
 export const DESCRIPTION_BYTES: usize = SCRATCH + 0x351c;
 
-/** No block regenerates more than this (RFC 8878, 3.1.1.2.4). */
-export const BLOCK_BYTES_MAX: u32 = 0x20000;
+/**
+ * A block holds no more than this. The format allows twice as much, but the parts of a disk differ,
+ * and tables made for each save more than they cost.
+ */
+export const BLOCK_BYTES_MAX: u32 = 0x10000;

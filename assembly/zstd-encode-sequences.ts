@@ -8,9 +8,7 @@ import {
 import {
   CODES, LENGTH_FIELD, MATCH_FIELD, OFFSET_FIELD, SEQUENCES,
 } from './zstd-encode-scratch';
-import {
-  codeSequences, LENGTH_CODES_MAX, MATCH_CODES_MAX, OFFSET_CODES_MAX,
-} from './zstd-sequence-store';
+import { LENGTH_CODES_MAX, MATCH_CODES_MAX, OFFSET_CODES_MAX } from './zstd-sequence-store';
 
 // Of literal lengths, offsets and match lengths: log2 of the predefined states, and their counts.
 const LENGTH_NORMAL: usize = memory.data<i16>([
@@ -32,11 +30,12 @@ const LENGTH_LOG_MAX: u32 = 9;
 const OFFSET_LOG_MAX: u32 = 8;
 const MATCH_LOG_MAX: u32 = 9;
 
-const EXTRA_BITS: usize = memory.data<u8>([
+/** Extra bits of each literal-length code, and of each match-length code. */
+export const EXTRA_BITS: usize = memory.data<u8>([
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12,
   13, 14, 15, 16,
 ]);
-const MATCH_EXTRA_BITS: usize = memory.data<u8>([
+export const MATCH_EXTRA_BITS: usize = memory.data<u8>([
   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
   1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
 ]);
@@ -123,7 +122,6 @@ export function writeSequences(count: u32, to: usize, limit: usize): usize {
     out += 3;
   }
   if (count == 0) return out;
-  codeSequences(count);
   const length = chooseTable(
     LENGTH_FIELD, LENGTH_CODES_MAX, count, LENGTH_NORMAL, LENGTH_LOG, LENGTH_LOG_MAX,
   );

@@ -9,14 +9,20 @@ import { LAST_LOG } from './zstd-encode-fse';
 import { writeLiterals } from './zstd-encode-literals';
 import {
   BLOCK, BLOCK_BYTES_MAX, HEADS, KEPT_MAX, LENGTH_FIELD, LITERAL_COUNT, MATCH_FIELD, OFFSET_FIELD,
-  REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCE_COUNT,
+  PLAIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCE_COUNT,
 } from './zstd-encode-scratch';
 import { writeSequences } from './zstd-encode-sequences';
+import { clearChains } from './zstd-match-chain';
 import { parseFast } from './zstd-match-fast';
+import { parseOptimal } from './zstd-parse-optimal';
+import { clearCounts } from './zstd-sequence-store';
 
 const MAGIC: u32 = 0xfd2fb528;
 /** Longest content: positions and offsets of more do not fit their fields. */
-const CONTENT_BYTES_MAX: u32 = 0x400000;
+const CONTENT_BYTES_MAX: u32 = 0x200000;
+
+const LEVEL_MIN: i32 = 1;
+const LEVEL_MAX: i32 = 9;
 
 const RAW: u32 = 0;
 const REPEATED: u32 = 1;
@@ -63,6 +69,7 @@ function forgetTables(): void {
 }
 
 export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, level: i32): i32 {
+  level = max(LEVEL_MIN, min(LEVEL_MAX, level));
   if (!mapped(src, srcBytes) || !mapped(dst, dstMax) || srcBytes > CONTENT_BYTES_MAX) return MISUSE;
   const headerBytes: u32 = srcBytes < 256 ? 6 : srcBytes < 65536 + 256 ? 7 : 9;
   if (dstMax < headerBytes) return 0;
@@ -75,13 +82,20 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
   store<u32>(REPEAT_1, 4);
   store<u32>(REPEAT_2, 8);
   forgetTables();
+  memory.copy(PLAIN, src, srcBytes);
+  v128.store(PLAIN + srcBytes, v128.splat<u64>(0));
+  v128.store(PLAIN + srcBytes, v128.splat<u64>(0), 16);
   const narrow = srcBytes <= 0x10000;
-  const slots: u32 = min<u32>(0x4000, 1 << (32 - clz(srcBytes >> 1 | 15)));
-  memory.fill(HEADS, 0, slots << (narrow ? 1 : 2));
+  const optimal = level > 6;
+  const slotsMax: u32 = narrow && !optimal ? 0x4000 : 0x10000;
+  const slots: u32 = min<u32>(slotsMax, 1 << (32 - clz(srcBytes >> 1 | 15)));
+  if (optimal) clearChains(slots - 1);
+  else memory.fill(HEADS, 0, slots << (narrow ? 1 : 2));
+  const blockMax: u32 = optimal ? BLOCK_BYTES_MAX >> 1 : BLOCK_BYTES_MAX;
 
   let at: usize = src;
   do {
-    const bytes: u32 = <u32>min<usize>(end - at, BLOCK_BYTES_MAX);
+    const bytes: u32 = <u32>min<usize>(end - at, blockMax);
     const last = at + bytes == end;
     const room: u32 = <u32>(outEnd - out);
     if (room < 3) return 0;
@@ -94,8 +108,11 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
       const repeat0 = load<u32>(REPEAT_0);
       const repeat1 = load<u32>(REPEAT_1);
       const repeat2 = load<u32>(REPEAT_2);
-      if (narrow) parseFast<u16>(src, at, at + bytes, slots - 1, level > 1);
-      else parseFast<u32>(src, at, at + bytes, slots - 1, level > 1);
+      const from = at - src;
+      clearCounts();
+      if (level > 6) parseOptimal(from, from + bytes, slots - 1, 1 << (level - 2), level - 6);
+      else if (narrow) parseFast<u16>(from, from + bytes, slots - 1, level > 1);
+      else parseFast<u32>(from, from + bytes, slots - 1, level > 1);
       const behind = writeLiterals(load<u32>(LITERAL_COUNT), BLOCK);
       const blockEnd = writeSequences(load<u32>(SEQUENCE_COUNT), behind, BLOCK + bytes);
       size = blockEnd ? <u32>(blockEnd - BLOCK) : bytes;

@@ -50,27 +50,25 @@ export function offsetCode(value: u32): u32 {
   return 31 - clz(value);
 }
 
-/** Puts a sequence at `at`; three are taken off the match length. */
-// @ts-ignore: decorator
-@inline
-export function storeSequence(at: usize, literals: u32, match: u32, offsetValue: u32): void {
-  store<u64>(at, <u64>literals | (<u64>match << 18) | (<u64>offsetValue << 36));
-}
-
-/** Fills in CODES, and how often each code occurs in the three fields. */
-export function codeSequences(count: u32): void {
+/** Starts a block: no sequences, no codes counted. */
+export function clearCounts(): void {
   memory.fill(LENGTH_FIELD, 0, 256);
   memory.fill(OFFSET_FIELD, 0, 256);
   memory.fill(MATCH_FIELD, 0, 256);
-  const end: usize = SEQUENCES + (<usize>count << 3);
-  for (let at = SEQUENCES, to = CODES; at < end; at += 8, to += 4) {
-    const sequence = load<u64>(at);
-    const length = lengthCode(<u32>sequence & 0x3ffff);
-    const match = matchCode(<u32>(sequence >> 18) & 0x3ffff);
-    const offset = offsetCode(<u32>(sequence >> 36));
-    store<u32>(to, length | (match << 8) | (offset << 16));
-    store<u32>(length << 2, load<u32>(length << 2, LENGTH_FIELD) + 1, LENGTH_FIELD);
-    store<u32>(offset << 2, load<u32>(offset << 2, OFFSET_FIELD) + 1, OFFSET_FIELD);
-    store<u32>(match << 2, load<u32>(match << 2, MATCH_FIELD) + 1, MATCH_FIELD);
-  }
+}
+
+/** Stores sequence `index`, its codes and that they occur; three are taken off the match length. */
+// @ts-ignore: decorator
+@inline
+export function storeSequence(index: usize, literals: u32, match: u32, offsetValue: u32): void {
+  store<u64>(
+    index << 3, <u64>literals | (<u64>match << 18) | (<u64>offsetValue << 36), SEQUENCES,
+  );
+  const length: usize = lengthCode(literals);
+  const long: usize = matchCode(match);
+  const offset: usize = offsetCode(offsetValue);
+  store<u32>(index << 2, length | (long << 8) | (offset << 16), CODES);
+  store<u32>(length << 2, load<u32>(length << 2, LENGTH_FIELD) + 1, LENGTH_FIELD);
+  store<u32>(offset << 2, load<u32>(offset << 2, OFFSET_FIELD) + 1, OFFSET_FIELD);
+  store<u32>(long << 2, load<u32>(long << 2, MATCH_FIELD) + 1, MATCH_FIELD);
 }

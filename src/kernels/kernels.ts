@@ -103,7 +103,7 @@ export interface Kernels {
   /**
    * Encodes bytes as one zstd frame (RFC 8878) that states its content's size, has no checksum and
    * needs no window beyond the content: what QEMU writes.
-   * @param srcBytes at most 4 MiB
+   * @param srcBytes at most 2 MiB
    * @param level 1 (fastest) to 9 (smallest); what lies beyond counts as the next of them
    * @returns the frame's bytes, 0 where it would be longer than `dstMax`, or MISUSE
    */
