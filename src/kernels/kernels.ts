@@ -81,6 +81,39 @@ export const DecodeError = {
 /** Bytes of the round keys of one AES key, as `aesExpandKey` leaves them. */
 export const AES_SCHEDULE_BYTES = 3840;
 
+/** What `l2References` works on and adds up: 64 bytes, u32 little-endian but for `next`. */
+export const Tally = {
+  bytes: 64,
+  clusterBits: 0,
+  /** `L2Flags.dataFile`, or 0. */
+  flags: 4,
+  /** Clusters that the file has (at most 2^31): entries that reach beyond are not counted. */
+  limit: 8,
+  /** Address of the counts, cluster `first` before all. */
+  counts: 12,
+  first: 16,
+  /** How many counts there are. Clusters outside of them are looked at, and not counted. */
+  length: 20,
+  /** What no count may exceed, below 2^32 − 1 (and 2^16 with counts of two bytes). */
+  most: 24,
+  /** Bytes of a count, 2 or 4. */
+  width: 28,
+  /** How often each reference counts, 1 … `most`. */
+  times: 32,
+  /** In and out: clusters that have a place, those of them that do not follow the one before (all
+   * compressed ones), and those that are compressed. */
+  allocated: 36,
+  fragmented: 40,
+  compressed: 44,
+  /** In and out, u64: the host offset that would go on from the last plain cluster; 0: none. */
+  next: 48,
+  /**
+   * Address of two bitmaps, or 0: a bit for each count, set where a plain cluster was met with
+   * COPIED, and, `length / 8 + 4` bytes (rounded down) behind them, one set where it was without.
+   */
+  seen: 56,
+} as const;
+
 /** All kernels, bound to one memory. */
 export interface Kernels {
   readonly memory: WebAssembly.Memory;
@@ -241,6 +274,60 @@ export interface Kernels {
     out: number,
     outMax: number,
   ): number;
+
+  /**
+   * Adds what the entries of an L2 table refer to, to counts in memory: each plain cluster's, kept
+   * ones of zero clusters among them, and those of all clusters that a compressed stream may touch.
+   * With a data file plain clusters are only tallied.
+   * @param stride bytes of an entry: 8, or 16 for extended ones
+   * @param tally see `Tally`
+   * @returns the index of the first entry that there is something to say about, of which nothing is
+   * counted: reserved bits, an offset that is not cluster aligned, what lies beyond the limit or
+   * has no room in its count, a subcluster that is both data and zero, or data without a place, a
+   * compressed one with COPIED, with subcluster bits or with a data file; or `entries`
+   */
+  l2References(table: number, entries: number, stride: number, tally: number): number;
+
+  /**
+   * Finds an L2 entry whose COPIED flag does not say whether its cluster's refcount is 1. With a
+   * data file the flag must always be there. Compressed entries have none.
+   * @param flags `L2Flags.dataFile`; 4: clusters behind the bitmap have another refcount than 1,
+   * else nothing is said of them
+   * @param ones a bit for each of the clusters `first` … `first + length - 1`, set where the
+   * refcount is 1; two bytes behind it are mapped
+   * @returns the entry's index, or `entries`
+   */
+  l2CopiedMismatch(
+    table: number,
+    entries: number,
+    stride: number,
+    clusterBits: number,
+    flags: number,
+    ones: number,
+    first: number,
+    length: number,
+  ): number;
+
+  /**
+   * Compares refcounts `first` … `first + count - 1` of a block with counts in memory.
+   * @param counts little-endian, `width` bytes each (2 or 4), the one of entry `first` before all
+   * @returns how many are alike before the first that is not, at most `count`
+   */
+  refcountCompare(
+    block: number,
+    first: number,
+    count: number,
+    order: number,
+    counts: number,
+    width: number,
+  ): number;
+
+  /**
+   * Tells which of a block's first `count` refcounts (a multiple of 16) are 1.
+   * @param out a bit each, the first in the lowest bit of byte 0
+   * @returns `count`
+   */
+  refcountOnes(block: number, count: number, order: number, out: number): number;
 
   /**
    * Maps guest byte ranges to bitmap bits: a bit covers `1 << granularityBits` guest bytes.

@@ -8,14 +8,17 @@ import { aesDecrypt, aesEncrypt, aesExpandKey } from './aes.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
+import { l2CopiedMismatch } from './copied-flag.ts';
 import { l2CopiedFlags } from './copied-flags.ts';
 import { firstDifference } from './first-difference.ts';
 import { inflate } from './inflate.ts';
 import { l2ExtendedRuns } from './l2-extended.ts';
 import { l2Runs } from './l2-run.ts';
 import { refcountAdd } from './refcount-add.ts';
+import { refcountCompare, refcountOnes } from './refcount-compare.ts';
 import { refcountGet, refcountSet } from './refcount-get-set.ts';
 import { refcountFreeRuns } from './refcount-scan.ts';
+import { l2References } from './reference-count.ts';
 import { xorBytes, xtsXor } from './xts.ts';
 import { dataRanges } from './zero-detect.ts';
 import { zstdDecode } from './zstd-decode.ts';
@@ -37,6 +40,10 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     l2Runs: l2Runs(memory),
     l2ExtendedRuns: l2ExtendedRuns(memory),
     compressedDescriptors: compressedDescriptors(memory),
+    l2References: l2References(memory),
+    l2CopiedMismatch: l2CopiedMismatch(memory),
+    refcountCompare: refcountCompare(memory),
+    refcountOnes: refcountOnes(memory),
     refcountGet: refcountGet(memory),
     refcountSet: refcountSet(memory),
     refcountAdd: refcountAdd(memory),
