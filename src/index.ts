@@ -15,6 +15,8 @@ export type { Snapshot } from './format/snapshot-table.ts';
 export type { DataSource, Disk, Extent } from './image/disk.ts';
 export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
 export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
+export type { CheckOptions } from './image/qcow2/check.ts';
+export type { CheckListener, CheckResult, Repair } from './image/qcow2/check-findings.ts';
 export type { Qcow2CreateOptions } from './image/qcow2/create.ts';
 export { Qcow2Image, type Qcow2OpenOptions } from './image/qcow2/qcow2-image.ts';
 export type { SnapshotOptions } from './image/qcow2/snapshot-create.ts';

@@ -28,3 +28,8 @@ function threeDigits(value: number): string {
 export function formatBytes(bytes: number): string {
   return Number.isSafeInteger(bytes) ? String(bytes) : BigInt(bytes).toString();
 }
+
+/** The digits of a u64, from its unsigned halves. */
+export function formatU64(high: number, low: number): string {
+  return ((BigInt(high) << 32n) | BigInt(low)).toString();
+}

@@ -19,7 +19,7 @@ ${lines.join('\n')}
 
 Options of all:
   -f FMT          the image's format, raw or qcow2; found out from its content where not given
-  -U              open although another process may be writing (convert, info)
+  -U              open although another process may be writing (check, convert, info)
   --untrusted     names inside an image may not leave that image's folder
 
 Options of convert:
@@ -51,6 +51,13 @@ Options of snapshot:
   -c NAME         take one
   -a SNAPSHOT     go back to one: an id or a name
   -d NAME         delete one
+
+Options of check:
+  -r leaks|all    repair: clusters that nothing uses, or whatever is wrong
+  --output=human|json
+  -p              show progress
+  -q              say nothing of what was found but by the exit code
+                  0: sound, 1: could not be checked, 2: corrupt, 3: leaks, 63: not qcow2
 
 Options of info:
   --output=human|json

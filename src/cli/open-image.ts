@@ -2,6 +2,7 @@
 import { isQcow2Error } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
+import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import { type Host, UsageError } from './command.ts';
 import { claimImageFile, type ImageUse } from './image-claims.ts';
 import { pathGate } from './path-gate.ts';
@@ -81,6 +82,17 @@ export function openWritableImage(
       throw cause;
     }
     const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
-    return openDisk(file, { format, gate, writable: true, cacheBytes: WRITE_CACHE_BYTES });
+    return openDisk(file, {
+      format,
+      gate,
+      writable: true,
+      cacheBytes: WRITE_CACHE_BYTES,
+      onRepair: sayRepairs(host),
+    });
   });
+}
+
+/** Tells what is repaired of an image that was left dirty, as QEMU's tools do. */
+export function sayRepairs(host: Host): CheckListener {
+  return (line, from) => (from === 'tool' ? host.error(line) : host.note(`${line}\n`));
 }

@@ -9,6 +9,7 @@ import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
+import type { CheckListener } from './qcow2/check-findings.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
 import { RawImage } from './raw/raw-image.ts';
@@ -52,6 +53,8 @@ export interface OpenDiskOptions {
    * to the host. `ignore`: nothing.
    */
   readonly discard?: 'ignore' | 'unmap';
+  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
+  readonly onRepair?: CheckListener | undefined;
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -132,6 +135,7 @@ async function openAt(
     cacheBytes,
     writable,
     discard,
+    onRepair: options.onRepair,
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
     backing: options.backing === 'none' ? 'none' : openBacking,
   });

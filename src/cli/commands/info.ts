@@ -2,6 +2,7 @@
 import { formatBytes, formatSize } from '../../base/sizes.ts';
 import { isFormat } from '../../image/open.ts';
 import { fullBackingName } from '../backing-name.ts';
+import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
@@ -23,15 +24,6 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'object', value: true },
   { name: 'image-opts', value: false },
 ];
-
-const BITMAPS_WARNING = {
-  version2:
-    'This qcow2 v2 image contains bitmaps, but they may have been modified by a program without ' +
-    'persistent bitmap support; so now they must all be considered inconsistent',
-  version3:
-    'a program lacking bitmap support modified this file, so all bitmaps are now considered ' +
-    'inconsistent',
-};
 
 /** What the command line asks for. */
 interface Request {
@@ -103,7 +95,8 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
     }
     seen.add(link.filename);
     const report: ImageReport = await reportLink(host, link, request);
-    warnOfBitmaps(host, report);
+    const { bitmapsInconsistent } = report;
+    if (bitmapsInconsistent) warnOfBitmaps(host, bitmapsInconsistent === 'version2' ? 2 : 3);
     reports.push(report);
     const { backing } = report;
     link =
@@ -141,13 +134,6 @@ function reportLink(
       await storage.close();
     }
   });
-}
-
-function warnOfBitmaps(host: Host, { bitmapsInconsistent }: ImageReport): void {
-  if (bitmapsInconsistent === undefined) return;
-  // QEMU ends the second line without a newline.
-  host.note(`${host.program}: warning: ${BITMAPS_WARNING[bitmapsInconsistent]}
-Some clusters may be leaked, run '${host.program} check -r' on the image file to fix.`);
 }
 
 function humanText(report: ImageReport): string {

@@ -8,6 +8,7 @@ import type { Storage } from '../../storage/storage.ts';
 import type { Host } from '../command.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { claimImageFile } from '../image-claims.ts';
+import { sayRepairs } from '../open-image.ts';
 import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
@@ -73,6 +74,7 @@ export async function openForIo(
     writable,
     discard: flags.discard ? 'unmap' : 'ignore',
     ...(backing === undefined ? {} : { backing }),
+    onRepair: sayRepairs(host),
   });
   try {
     if (flags.copyOnRead && readOnly) {

@@ -8,7 +8,7 @@ import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import { Mutex } from '../../base/locks.ts';
 import { Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Geometry } from '../../format/geometry.ts';
-import type { Header } from '../../format/header.ts';
+import { type Header, parseHeader } from '../../format/header.ts';
 import { parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
 import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
@@ -138,6 +138,22 @@ export class MetadataStore {
       this.refcountTable.push(parseRefcountTableEntry(view, entry, this.geometry.clusterSize, at));
     }
     this.overlap.rebuild();
+  }
+
+  /** Reads all anew: somebody else has changed the file. What caches hold is clean. */
+  async reload(): Promise<void> {
+    const head = new Uint8Array(this.geometry.clusterSize);
+    await this.storage.read(0, head);
+    this.header = parseHeader(head);
+    const { l1Offset, l1Entries } = this.header;
+    this.l1 = new Uint8Array(l1Entries * 8);
+    await this.storage.read(l1Offset, this.l1);
+    this.l1View = viewOf(this.l1);
+    this.l2.forget();
+    this.refcountBlocks.forget();
+    this.freeIndex = 0;
+    this.freeByte = 0;
+    await this.loadRefcountTable();
   }
 
   get l1Entries(): number {

@@ -19,6 +19,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import {
   CryptMethod,
   type Header,
+  type HeaderOptions,
   headerGeometry,
   parseBackingName,
   parseClusterBits,
@@ -56,16 +57,21 @@ async function readHead(storage: Storage, length: number): Promise<Uint8Array> {
 
 /**
  * Reads and checks everything but the guest data's tables.
+ * @param options `lenient`: what a repair can do without may be missing or broken, and the snapshot
+ * table is not read
  * @throws Qcow2Error NOT_QCOW2, UNSUPPORTED, CORRUPT or IO; `at` = file offset of what is wrong
  */
-export async function readMetadata(storage: Storage): Promise<Metadata> {
+export async function readMetadata(
+  storage: Storage,
+  options: HeaderOptions = {},
+): Promise<Metadata> {
   let head = await readHead(storage, HEAD_BYTES);
   if (head.length < 24) head = padded(head);
   const clusterSize = 2 ** parseClusterBits(new BigEndianReader(head));
   if (clusterSize > HEAD_BYTES) head = await readHead(storage, clusterSize);
   else head = head.subarray(0, clusterSize);
 
-  const header = parseHeader(head);
+  const header = parseHeader(head, options);
   refuseUnknownFeatures(head, header);
   if (header.cryptMethod > CryptMethod.luks) {
     const message = `Unsupported encryption method ${header.cryptMethod | 0}`;
@@ -82,7 +88,7 @@ export async function readMetadata(storage: Storage): Promise<Metadata> {
     extensions,
     geometry,
     backingName,
-    snapshots: await readSnapshots(storage, header, header.size),
+    snapshots: options.lenient ? [] : await readSnapshots(storage, header, header.size),
     bitmaps: extensions.bitmaps
       ? await readBitmapDirectory(storage, extensions.bitmaps, {
           clusterSize,

@@ -24,6 +24,8 @@ import {
   type ZeroOptions,
 } from '../disk.ts';
 import type { Secret } from '../secret.ts';
+import type { CheckOptions } from './check.ts';
+import type { CheckListener, CheckResult } from './check-findings.ts';
 import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
 import { type Encryption, openEncryption } from './encryption.ts';
@@ -64,6 +66,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly iterationsMax?: number | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
+  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
+  readonly onRepair?: CheckListener | undefined;
 }
 
 /** An open qcow2 image. */
@@ -194,6 +198,20 @@ export class Qcow2Image implements WritableDisk {
 
   async resize(size: number, options: ResizeOptions = {}): Promise<void> {
     await this.needWriter().resize(size, options);
+  }
+
+  /**
+   * Checks the image's metadata, and repairs it where told to; an image that is open for writing
+   * is quiet meanwhile. Its snapshots are checked with it, its backing file is not.
+   * @throws Qcow2Error READ_ONLY for a repair of an image that is open for reading; others where
+   * the check cannot be carried out to its end
+   */
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    const { storage, writer } = this.parts;
+    if (options.repair) this.needWriter();
+    const { checkStorage } = await import('./check.ts');
+    const check = () => checkStorage(storage, options);
+    return writer ? writer.whileQuiet(check) : check();
   }
 
   async flush(): Promise<void> {
@@ -329,8 +347,12 @@ async function openImage(
   options: Qcow2OpenOptions,
   owned: { close(): Awaitable<void> }[],
 ): Promise<OpenImage> {
-  const metadata = await readMetadata(storage);
+  let metadata = await readMetadata(storage);
   const encryption = await openEncryption(storage, metadata, options);
+  if (options.writable && metadata.dirty && !metadata.corrupt && storage.writable) {
+    const { repairDirty } = await import('./check.ts');
+    metadata = await repairDirty(storage, options.onRepair);
+  }
   const { header, geometry, snapshots } = metadata;
   const snapshot =
     options.snapshot === undefined ? undefined : findSnapshot(snapshots, options.snapshot);

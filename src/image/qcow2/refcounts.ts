@@ -181,24 +181,6 @@ export class Refcounts {
     return 'done';
   }
 
-  /** Sets the count of one cluster, for repair: makes its block where there is none. */
-  async set(cluster: number, value: number): Promise<void> {
-    const { store } = this;
-    const { geometry, refcountBlocks } = store;
-    const index = cluster % geometry.refcountBlockEntries;
-    const slot = (cluster - index) / geometry.refcountBlockEntries;
-    if ((store.refcountTable[slot] ?? 0) === 0) {
-      if (value === 0) return;
-      await this.makeBlock(cluster);
-    }
-    const block = store.refcountTable[slot] as number;
-    await refcountBlocks.load(block, block);
-    if (this.peek(block, index) === value) return;
-    const { view, at } = refcountBlocks.bytesAt(block);
-    putRefcount(view, at, index, geometry.refcountOrder, value);
-    refcountBlocks.markDirty(block);
-  }
-
   /**
    * The first run of `count` free clusters from the search position on; raises no count.
    * @returns cluster index

@@ -113,6 +113,13 @@ export class WriteBackCache {
     this.free.push(slice.slot);
   }
 
+  /** Forgets all slices, which are clean. */
+  forget(): void {
+    assert(!this.hasDirty, 'dirty slices cannot be forgotten');
+    for (const { slot } of this.slices.values()) this.free.push(slot);
+    this.slices.clear();
+  }
+
   /** Writes all dirty slices, in file order. Does not flush the storage. */
   async writeDirty(): Promise<void> {
     const dirty = [...this.slices].filter(([, slice]) => slice.dirty).sort(([a], [b]) => a - b);

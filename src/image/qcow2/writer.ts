@@ -20,12 +20,10 @@ import { type DiscardPolicy, giveBackClusters } from './give-back.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
 import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
-import type { Metadata } from './open.ts';
+import { type Metadata, readMetadata } from './open.ts';
 import type { MetadataRange } from './overlap.ts';
 import type { GuestReader } from './read.ts';
-import { rebuildCopied } from './refcount-sweep.ts';
 import { Refcounts } from './refcounts.ts';
-import { repairRefcounts } from './repair.ts';
 import { resizeDisk } from './resize.ts';
 import { snapshotRanges } from './snapshot-store.ts';
 import { writeGuest } from './write.ts';
@@ -95,7 +93,7 @@ export class ImageWriter {
     return writer;
   }
 
-  /** The parts that only exist once reading does; then repairs an image that was left dirty. */
+  /** The parts that only exist once reading does. */
   async attach(mapping: Mapping, reader: GuestReader): Promise<void> {
     const { store, ranges } = this;
     const { backing, metadata, encryption } = this.options;
@@ -118,12 +116,6 @@ export class ImageWriter {
         metadata.dataFile && hasFeature(metadata.header.autoclear, Autoclear.rawDataFile),
       beforeFirstWrite: () => this.beforeFirstWrite(),
     };
-    if (store.dirty) {
-      await repairRefcounts(store, refcounts, metadata);
-      await rebuildCopied(store, refcounts);
-      await store.order.flush();
-      await store.setIncompatible(Incompatible.dirty, false);
-    }
   }
 
   /** Encrypts an image that is being made: nothing has been written for its guest yet. */
@@ -191,6 +183,34 @@ export class ImageWriter {
     const { store } = this;
     refuseCorrupt(store);
     await store.lock.run(() => store.order.flush());
+  }
+
+  /** Does `work` on the file while no request is under way, and reads anew what it changes. */
+  async whileQuiet<T>(work: () => Promise<T>): Promise<T> {
+    const { store, ranges, mapping } = this;
+    const hold = ranges.acquire(0, Number.POSITIVE_INFINITY, false);
+    try {
+      if (hold.ready) await hold.ready;
+      return await store.lock.run(async () => {
+        refuseCorrupt(store);
+        await store.order.flush();
+        await store.refcountBlocks.writeDirty();
+        const result = await work();
+        await store.reload();
+        const metadata = await readMetadata(store.storage);
+        store.snapshots = metadata.snapshots;
+        store.overlap.fixed = fixedRanges(metadata);
+        if (!store.dirty) {
+          // A repair has said so; the next write begins anew.
+          store.order.lazy = false;
+          this.started = undefined;
+        }
+        mapping.replaceL1(store.l1, store.header.l1Offset);
+        return result;
+      });
+    } finally {
+      ranges.release(hold);
+    }
   }
 
   /** Brings all on disk and says that the image is clean. */

@@ -1,0 +1,319 @@
+/** `check`: is an image sound, and where not, repairs it. */
+import { isQcow2Error } from '../../base/errors.ts';
+import { isFormat, openDisk, probeFormat } from '../../image/open.ts';
+import { checkImage } from '../../image/qcow2/check.ts';
+import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
+import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
+import type { Metadata } from '../../image/qcow2/open.ts';
+import { errnoText, type NodeFileStorage } from '../../storage/node-file.ts';
+import { warnOfBitmaps } from '../bitmaps-warning.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { warnOfGuess } from '../guessed-format.ts';
+import { claimImageFile } from '../image-claims.ts';
+import { formatJson } from '../json.ts';
+import { explainOpen } from '../open-image.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { pathGate } from '../path-gate.ts';
+import { startProgress } from '../progress.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'help', short: 'h', value: false },
+  { name: 'format', short: 'f', value: true },
+  { name: 'repair', short: 'r', value: true },
+  { name: 'output', value: true },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'progress', short: 'p', value: false },
+  { name: 'cache', short: 'T', value: true },
+  { name: 'force-share', short: 'U', value: false },
+  { name: 'untrusted', value: false },
+  // QEMU's, and not ours yet: named so that abbreviations are ambiguous in the same places.
+  { name: 'object', value: true },
+  { name: 'image-opts', value: false },
+];
+
+const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
+
+/** Exit codes beside 0 (sound) and 1 (the check could not be made). */
+const ExitCode = { corrupt: 2, leaks: 3, unsupported: 63 } as const;
+
+/** What the command line asks for. */
+interface Request {
+  readonly filename: string;
+  readonly format: string | undefined;
+  readonly repair: Repair | undefined;
+  readonly json: boolean;
+  readonly quiet: boolean;
+  readonly progress: boolean;
+  readonly forceShare: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const check: Command = {
+  name: 'check',
+  usage:
+    'check [-q] [-p] [-f FMT] [--output=human|json] [-r leaks|all] [-T CACHE] [-U] [--untrusted] ' +
+    'FILE',
+
+  async run(args, host) {
+    const request = parseRequest(args);
+    if (request === 'help') {
+      host.out(`usage: ${host.program} ${check.usage}\n`);
+      return 0;
+    }
+    const image = await openForCheck(host, request);
+    try {
+      if (!image.metadata) {
+        host.error('This image format does not support checks');
+        return ExitCode.unsupported;
+      }
+      return await checkAndReport(host, request, image.storage, image.metadata);
+    } finally {
+      for (const file of image.files.reverse()) await file.close();
+    }
+  },
+};
+
+function parseRequest(args: readonly string[]): Request | 'help' {
+  const parsed = parseCommandLine(args, OPTIONS);
+  if (given(parsed, 'help')) return 'help';
+  for (const { name, value } of parsed.options) {
+    if (name === 'repair' && value !== 'leaks' && value !== 'all') {
+      const what = `Unknown option value for -r (expecting 'leaks' or 'all'): ${value}`;
+      throw new UsageError(what, true);
+    }
+  }
+  for (const name of ['object', 'image-opts']) {
+    if (given(parsed, name)) throw new UsageError(`--${name} is not supported`);
+  }
+  const [filename, ...more] = parsed.operands;
+  if (filename === undefined || more.length > 0) {
+    throw new UsageError('Expecting one image file name', true);
+  }
+  const output = valueGiven(parsed, 'output') ?? 'human';
+  if (output !== 'human' && output !== 'json') {
+    throw new UsageError('--output must be used with human or json as argument.');
+  }
+  const cache = valueGiven(parsed, 'cache');
+  if (cache !== undefined && !CACHE_MODES.includes(cache)) {
+    throw new UsageError(`Invalid source cache option: ${cache}`);
+  }
+  return {
+    filename,
+    format: valueGiven(parsed, 'format'),
+    repair: valueGiven(parsed, 'repair') as Repair | undefined,
+    json: output === 'json',
+    quiet: given(parsed, 'quiet'),
+    progress: given(parsed, 'progress'),
+    forceShare: given(parsed, 'force-share'),
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+/** An image to check, and the files that go with it. */
+interface OpenedImage {
+  readonly storage: NodeFileStorage;
+  /** Of qcow2 images. */
+  readonly metadata: Metadata | undefined;
+  /** What is to be closed, the last one first. */
+  readonly files: { close(): Promise<void> | void }[];
+}
+
+/** Opens the image, and looks whether what it names is there. */
+function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
+  const { filename, format, repair, forceShare, untrusted } = request;
+  return explainOpen(filename, async () => {
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
+    }
+    const writable = repair !== undefined;
+    const storage = host.openFile(filename, { writable });
+    const files: OpenedImage['files'] = [storage];
+    try {
+      const claim = { use: writable ? 'write' : 'read', forceShare } as const;
+      claimImageFile(storage, format, claim);
+      if ((format ?? (await probeFormat(storage))) === 'raw') {
+        if (writable && format === undefined) warnOfGuess(host, filename);
+        return { storage, metadata: undefined, files };
+      }
+      const metadata = await readCheckMetadata(storage);
+      const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;
+      const gate = pathGate(host, filename, { untrusted, claim: { use: 'read', forceShare } });
+      const request = { from: filename, writable: false };
+      if (metadata.dataFile && dataFileName === undefined) {
+        throw new UsageError(
+          `Could not open '${filename}': 'data-file' is required for this image`,
+        );
+      }
+      if (metadata.dataFile && dataFileName !== undefined) {
+        const name = dataFileName;
+        files.push(await gate({ ...request, kind: 'data-file', name, writable }));
+      }
+      if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
+      const { backingName: name } = metadata;
+      if (name) {
+        const options = { gate, format: backingFormat, cacheBytes: 2 ** 20 };
+        files.push(await openBacking({ ...request, kind: 'backing', name }, options));
+      }
+      return { storage, metadata, files };
+    } catch (cause) {
+      for (const file of files.reverse()) await file.close();
+      throw cause;
+    }
+  });
+}
+
+/** Opens a backing file as QEMU does: only to see that it is there. */
+async function openBacking(
+  request: Parameters<ReturnType<typeof pathGate>>[0],
+  options: {
+    readonly gate: ReturnType<typeof pathGate>;
+    readonly format: string | undefined;
+    readonly cacheBytes: number;
+  },
+): Promise<{ close(): Promise<void> }> {
+  const { gate, format, cacheBytes } = options;
+  try {
+    if (format !== undefined && !isFormat(format)) {
+      throw new UsageError(`Unknown driver '${format}'`);
+    }
+    return await openDisk(await gate(request), { gate, format, cacheBytes });
+  } catch (cause) {
+    if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
+    throw new UsageError(
+      `Could not open '${request.from}': Could not open backing file: ${cause.message}`,
+    );
+  }
+}
+
+async function checkAndReport(
+  host: Host,
+  request: Request,
+  storage: NodeFileStorage,
+  metadata: Metadata,
+): Promise<number> {
+  const { json, quiet, repair } = request;
+  let result: CheckResult;
+  try {
+    result = await checkOnce(host, request, storage, { metadata, repair });
+    const { leaksFixed, corruptionsFixed } = result;
+    if (leaksFixed + corruptionsFixed > 0) {
+      if (!json && !quiet) host.out(repairedText(result));
+      const again = await readCheckMetadata(storage);
+      const clean = await checkOnce(host, request, storage, {
+        metadata: again,
+        repair: undefined,
+      });
+      result = { ...clean, leaksFixed, corruptionsFixed };
+    }
+  } catch (cause) {
+    if (!isQcow2Error(cause) || cause.code === 'ABORTED') throw cause;
+    const why = cause.cause === undefined ? cause.message : errnoText(cause.cause);
+    host.error(`Check failed: ${isQcow2Error(cause.cause) ? cause.message : why}`);
+    return 1;
+  }
+  if (!quiet) host.out(json ? jsonText(result, request) : humanText(result));
+  if (result.checkErrors > 0) {
+    host.error('Check failed');
+    return 1;
+  }
+  if (result.corruptions > 0) return ExitCode.corrupt;
+  return result.leaks > 0 ? ExitCode.leaks : 0;
+}
+
+/** Text for standard error is collected up to so many characters. */
+const NOTE_CHARACTERS = 16384;
+
+async function checkOnce(
+  host: Host,
+  request: Request,
+  storage: NodeFileStorage,
+  { metadata, repair }: { readonly metadata: Metadata; readonly repair: Repair | undefined },
+): Promise<CheckResult> {
+  const enabled = request.progress && !request.quiet;
+  const progress = startProgress(host, { enabled, total: 1, stream: true });
+  let notes = '';
+  const flush = () => {
+    if (notes !== '') host.note(notes);
+    notes = '';
+  };
+  try {
+    const result = await checkImage(storage, metadata, {
+      repair,
+      signal: host.interrupted,
+      onProgress: progress.update,
+      onError(line, from) {
+        if (from === 'check') notes += `${line}\n`;
+        if (from === 'tool' || notes.length > NOTE_CHARACTERS) flush();
+        if (from === 'tool') host.error(line);
+      },
+    });
+    flush();
+    progress.end();
+    return result;
+  } catch (cause) {
+    flush();
+    progress.stop();
+    throw cause;
+  }
+}
+
+function repairedText({ leaksFixed, corruptionsFixed }: CheckResult): string {
+  return `The following inconsistencies were found and repaired:
+
+    ${leaksFixed} leaked clusters
+    ${corruptionsFixed} corruptions
+
+Double checking the fixed image now...
+`;
+}
+
+function humanText(result: CheckResult): string {
+  const { corruptions, leaks, checkErrors } = result;
+  let text = '';
+  if (corruptions + leaks + checkErrors === 0) text += 'No errors were found on the image.\n';
+  if (corruptions > 0) {
+    text += `
+${corruptions} errors were found on the image.
+Data may be corrupted, or further writes to the image may corrupt it.
+`;
+  }
+  if (leaks > 0) {
+    text += `
+${leaks} leaked clusters were found on the image.
+This means waste of disk space, but no harm to data.
+`;
+  }
+  if (checkErrors > 0) {
+    text += `\n${checkErrors} internal errors have occurred during the check.\n`;
+  }
+  const { totalClusters: total, allocatedClusters: allocated } = result;
+  if (total > 0 && allocated > 0) {
+    const percent = (part: number, whole: number) => ((part * 100) / whole).toFixed(2);
+    text +=
+      `${allocated}/${total} = ${percent(allocated, total)}% allocated, ` +
+      `${percent(result.fragmentedClusters, allocated)}% fragmented, ` +
+      `${percent(result.compressedClusters, allocated)}% compressed clusters\n`;
+  }
+  return `${text}Image end offset: ${result.imageEndOffset}\n`;
+}
+
+/** Members in QEMU's order, which is that of its hash table; those that are 0 are left out. */
+function jsonText(result: CheckResult, { filename, format = 'qcow2' }: Request): string {
+  const some = (value: number) => (value > 0 ? value : undefined);
+  return `${formatJson({
+    'image-end-offset': some(result.imageEndOffset),
+    'compressed-clusters': some(result.compressedClusters),
+    'total-clusters': some(result.totalClusters),
+    corruptions: some(result.corruptions),
+    'corruptions-fixed': some(result.corruptionsFixed),
+    'check-errors': result.checkErrors,
+    leaks: some(result.leaks),
+    'leaks-fixed': some(result.leaksFixed),
+    'allocated-clusters': some(result.allocatedClusters),
+    filename,
+    format,
+    'fragmented-clusters': some(result.fragmentedClusters),
+  })}\n`;
+}
