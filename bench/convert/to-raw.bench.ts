@@ -5,11 +5,11 @@
  *
  * Files lie in memory-backed storage, so that the tools are measured and not a disk.
  */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { race } from '../process.ts';
+import { type MakeSource, makeChain, qemuConvert, touchMemory } from './sources.ts';
 import { makeSystemDisk } from './system-disk.ts';
 
 const GIB = 2 ** 30;
@@ -18,34 +18,7 @@ const GIB = 2 ** 30;
 interface Row {
   readonly name: string;
   readonly title: string;
-  readonly make: (disk: string, folder: string, size: number) => string;
-}
-
-function qemuConvert(options: readonly string[]) {
-  return (disk: string, folder: string) => {
-    const image = join(folder, 'source.qcow2');
-    execFileSync('qemu-img', ['convert', '-m', '8', '-W', '-O', 'qcow2', ...options, disk, image]);
-    return image;
-  };
-}
-
-/** Three images: a base and two overlays that each replace a tenth of it. */
-function makeChain(disk: string, folder: string, size: number): string {
-  let below = qemuConvert([])(disk, folder);
-  for (const [level, shift] of [
-    ['middle', 0],
-    ['top', 5],
-  ] as const) {
-    const image = join(folder, `${level}.qcow2`);
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', below, '-F', 'qcow2', image]);
-    const writes: string[] = [];
-    for (let mib = shift; mib < size / 2 ** 20; mib += 10) {
-      writes.push('-c', `write -q -P ${(mib % 250) + 1} ${mib}M 1M`);
-    }
-    execFileSync('qemu-io', ['-t', 'unsafe', ...writes, image]);
-    below = image;
-  }
-  return below;
+  readonly make: MakeSource;
 }
 
 const ROWS: readonly Row[] = [
@@ -95,14 +68,7 @@ function measure(
   rounds: number,
 ): string {
   const target = join(folder, 'target.raw');
-  // A virtual machine's host may take back memory that was freed, and then whoever writes next pays
-  // for getting it again: touching as much as the target takes, just before, makes runs alike.
-  const before = () => {
-    rmSync(target, { force: true });
-    const count = `count=${Math.round(gib * 1024 * 0.65)}`;
-    execFileSync('dd', ['if=/dev/zero', `of=${target}`, 'bs=1M', count], { stdio: 'ignore' });
-    rmSync(target);
-  };
+  const before = () => touchMemory(target, gib * 1024 * 0.65);
   const tool = join(process.cwd(), 'dist', 'qcow2-img.js');
   const ours = [process.execPath, tool, 'convert', '-O', 'raw', source, target];
   const qemu = ['qemu-img', 'convert', '-O', 'raw'];
