@@ -1,21 +1,20 @@
 /** The library in Node: all of `index.ts`, and files and threads. */
 import { availableParallelism } from 'node:os';
-import type { ConvertOptions, ConvertResult } from './convert/convert.ts';
+import { type ConvertTarget, convert } from './convert/convert.ts';
+import type { ConvertResult } from './convert/options.ts';
 import { startNodeWorkers } from './convert/pool-node.ts';
-import { convertToRaw } from './convert/to-raw.ts';
 import type { Disk } from './image/disk.ts';
-import type { Storage } from './storage/storage.ts';
 
 export { startNodeWorkers } from './convert/pool-node.ts';
 export * from './index.ts';
 export { type NodeFileOptions, type NodeFileStorage, openNodeFile } from './storage/node-file.ts';
 
-/** `convertToRaw` on all cores. */
+/** `convert` on all cores. */
 export function convertFile(
-  disks: readonly Disk[],
-  target: Storage,
-  options: ConvertOptions = {},
+  source: Disk | readonly Disk[],
+  target: ConvertTarget,
+  options: Parameters<typeof convert>[2] = {},
 ): Promise<ConvertResult> {
   const workers = availableParallelism() - 1;
-  return convertToRaw(disks, target, { workers, startWorkers: startNodeWorkers, ...options });
+  return convert(source, target, { workers, startWorkers: startNodeWorkers, ...options });
 }

@@ -20,6 +20,8 @@ export interface Host {
   /** Writes to standard error, as it is. */
   note(text: string): void;
   openFile(path: string, options?: NodeFileOptions): NodeFileStorage;
+  /** Standard input as an image. */
+  openInput(): NodeFileStorage;
   /** Standard output as a target of guest bytes. */
   openOutput(): PipeStorage;
   exists(path: string): boolean;

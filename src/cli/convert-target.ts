@@ -1,7 +1,7 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
-import type { ConvertOptions } from '../convert/convert.ts';
-import { concatenatedSize } from '../convert/convert.ts';
+import type { ConvertOptions } from '../convert/options.ts';
+import { concatenatedSize } from '../convert/options.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';

@@ -6,6 +6,7 @@ import { isatty } from 'node:tty';
 import { startNodeWorkers } from '../convert/pool-node.ts';
 import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError, openNodeFile } from '../storage/node-file.ts';
+import { openStandardInput } from '../storage/node-input.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import type { Host } from './command.ts';
 
@@ -45,6 +46,7 @@ export function nodeHost(script: string | undefined): Host {
     },
     note: (text) => writeText(STDERR, text),
     openFile: openNodeFile,
+    openInput: () => openStandardInput(),
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),
     exists: existsSync,
     remove: (path) => unlinkSync(path),

@@ -43,9 +43,10 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    const file = host.openFile(filename);
+    const isInput = filename === '-' && use === 'convert';
+    const file = isInput ? host.openInput() : host.openFile(filename);
     try {
-      claimImageFile(file, format, { use, forceShare });
+      if (!isInput) claimImageFile(file, format, { use, forceShare });
     } catch (cause) {
       file.close();
       throw cause;

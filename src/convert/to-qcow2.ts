@@ -13,14 +13,14 @@ import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
+import { ImageRunner } from './image-runner.ts';
 import {
   type ConvertOptions,
   type ConvertResult,
   concatenatedSize,
   resultOf,
   workersFor,
-} from './convert.ts';
-import { ImageRunner } from './image-runner.ts';
+} from './options.ts';
 import { allSources, type JobSource, Planner } from './plan.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
 import type { ImageRunnerOptions, Placement } from './runner.ts';
@@ -154,10 +154,10 @@ class ImageConversion {
     }
   }
 
-  /** Every cluster has its place from the start: nothing is left to be laid out. */
+  /** Every cluster has its place from the start, or bytes change on their way there. */
   get needsEngine(): boolean {
-    const { preallocation = 'off', dataFile } = this.create;
-    return preallocation !== 'off' || dataFile?.raw === true;
+    const { preallocation = 'off', dataFile, encryption } = this.create;
+    return preallocation !== 'off' || dataFile?.raw === true || encryption !== undefined;
   }
 
   async run(

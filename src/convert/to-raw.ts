@@ -8,7 +8,7 @@ import {
   concatenatedSize,
   resultOf,
   workersFor,
-} from './convert.ts';
+} from './options.ts';
 import { allSources, Planner } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
 import type { RawRunnerOptions } from './runner.ts';

@@ -2,8 +2,17 @@
  * Standard input as storage in Node. A file that was redirected is read where it is; what comes
  * through a pipe is put into a file without a name first, since images are read in any order.
  */
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+
 import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isQcow2Error } from '../base/errors.ts';

@@ -2,7 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error, Qcow2Error } from '../../src/base/errors.ts';
-import type { ConvertOptions } from '../../src/convert/convert.ts';
+import type { ConvertOptions } from '../../src/convert/options.ts';
 import type { JobWorker, StartWorkers } from '../../src/convert/pool.ts';
 import { RawRunner } from '../../src/convert/raw-runner.ts';
 import type { RawRunnerOptions } from '../../src/convert/runner.ts';

@@ -40,7 +40,7 @@ test.after(() => rmSync(folder, { recursive: true }));
 
 test('every program runs', () => {
   const all = programs();
-  assert.is(all.length, 2);
+  assert.is(all.length, 3);
   for (const [index, program] of all.entries()) {
     const file = join(folder, `program-${index}.mjs`);
     writeFileSync(file, program);

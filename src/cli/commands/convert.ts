@@ -1,5 +1,5 @@
 /** `convert`: disks, one after another, into a raw or qcow2 file, a block device or a pipe. */
-import { concatenatedSize } from '../../convert/convert.ts';
+import { concatenatedSize } from '../../convert/options.ts';
 import type { Disk } from '../../image/disk.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { type ConvertRequest, parseConvert } from '../convert-request.ts';

@@ -1,0 +1,259 @@
+/** New qcow2 images: the same for any number of workers, and nothing whole where one fails. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { isQcow2Error, Qcow2Error } from '../../src/base/errors.ts';
+import { convert } from '../../src/convert/convert.ts';
+import { ImageRunner } from '../../src/convert/image-runner.ts';
+import type { JobWorker, StartWorkers } from '../../src/convert/pool.ts';
+import type { ImageRunnerOptions } from '../../src/convert/runner.ts';
+import { isQcow2 } from '../../src/format/header.ts';
+import type { Disk } from '../../src/image/disk.ts';
+import { openDisk } from '../../src/image/open.ts';
+import type { Qcow2CreateOptions } from '../../src/image/qcow2/create.ts';
+import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
+import { memoryStorage } from '../../src/storage/memory.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import { checkQcow2 } from '../image/qcow2-check.ts';
+import { wrapStorage } from '../image/slow-storage.ts';
+import { someBytes } from '../image/tiny-qcow2.ts';
+import { type Random, rng, SEED } from '../random.ts';
+
+const test = suite('convert to qcow2');
+
+const SIZE = 5 * 2 ** 20 + 512;
+
+/** Data, text and zeros, some of them long. */
+function diskBytes(next: Random): Uint8Array {
+  const bytes = someBytes(next, SIZE);
+  for (let hole = 0; hole < 8; hole++) {
+    const at = next.below(SIZE);
+    bytes.fill(0, at, at + next.below(400_000));
+  }
+  return bytes;
+}
+
+const shared = (storage: Storage): Storage => ({
+  ...wrapStorage(storage, {}),
+  share: () => ({ kind: 'fd', fd: -1, name: storage.name }),
+});
+
+function rawDisk(bytes: Uint8Array): Promise<Disk> {
+  return openDisk(shared(memoryStorage(bytes)), { format: 'raw' });
+}
+
+/** Workers in this thread that take random time. */
+function fleet(next: Random, source: Storage, file: Storage): StartWorkers {
+  return (setup, count) =>
+    Array.from({ length: count }, (): JobWorker => {
+      const options = setup.options as ImageRunnerOptions;
+      const runner = new ImageRunner([source], { file, data: file }, options);
+      let pending = 0;
+      const nap = () => new Promise((done) => setTimeout(done, next.below(4)));
+      return {
+        get pending() {
+          return pending;
+        },
+        get tally() {
+          return runner.tally;
+        },
+        run: async (ops, turn) => {
+          pending++;
+          try {
+            await nap();
+            await runner.run(ops, async (units) => {
+              await nap();
+              const placement = await turn?.(units);
+              await nap();
+              return placement;
+            });
+          } finally {
+            pending--;
+          }
+        },
+        close: async () => {},
+      };
+    });
+}
+
+function randomCreate(next: Random): Omit<Qcow2CreateOptions, 'size'> {
+  const extendedL2 = next.oneIn(4);
+  return {
+    clusterSize: 2 ** (extendedL2 ? 14 + next.below(3) : next.pick([9, 10, 12, 16, 21])),
+    extendedL2,
+    refcountBits: next.pick([1, 2, 16, 64]),
+    compression: next.pick(['deflate', 'zstd'] as const),
+  };
+}
+
+async function readAll(file: Uint8Array): Promise<Uint8Array> {
+  const disk = await openDisk(memoryStorage(file), { format: 'qcow2' });
+  const bytes = new Uint8Array(disk.size);
+  await disk.read(0, bytes);
+  await disk.close();
+  return bytes;
+}
+
+function assertSound(file: Uint8Array, about: string): void {
+  const verdict = checkQcow2({
+    size: file.length,
+    read: (at, into) => {
+      const there = file.subarray(at, at + into.length);
+      into.set(there);
+      into.fill(0, there.length);
+      return there.length;
+    },
+  });
+  assert.equal(verdict.corruptions, [], about);
+  assert.is(verdict.leaks + verdict.leaksPastEnd, 0, about);
+}
+
+function assertSame(found: Uint8Array, wanted: Uint8Array, about: string): void {
+  const at = found.findIndex((byte, index) => byte !== wanted[index]);
+  assert.is(at, -1, `${about}: byte ${at}`);
+  assert.is(found.length, wanted.length, about);
+}
+
+test('the same image by 1, 2 and 5 workers, and by none', async () => {
+  for (let round = 0; round < 6; round++) {
+    const next = rng(SEED + round);
+    const bytes = diskBytes(next);
+    const create = randomCreate(next);
+    const compress = next.oneIn(3) ? undefined : {};
+    const about = `SEED=${SEED} round ${round} ${JSON.stringify(create)}`;
+    let first: Uint8Array | undefined;
+    for (const workers of [0, 1, 2, 5]) {
+      const file = memoryStorage();
+      const disk = await rawDisk(bytes);
+      const startWorkers = fleet(next, memoryStorage(bytes), file);
+      const target = { format: 'qcow2', file: shared(file), create, compress } as const;
+      const result = await convert(disk, target, { workers, startWorkers });
+      const image = file.snapshot();
+      assert.is(result.diskBytes, SIZE);
+      if (first) assertSame(image, first, `${about} ${workers} workers`);
+      else {
+        first = image;
+        assertSound(image, about);
+        assertSame(await readAll(image), bytes, about);
+      }
+    }
+  }
+});
+
+test('a stream is a sound image of the length that was told', async () => {
+  for (let round = 0; round < 6; round++) {
+    const next = rng(SEED + round);
+    const bytes = diskBytes(next);
+    const create = randomCreate(next);
+    const compress = next.oneIn(3) ? undefined : {};
+    const about = `SEED=${SEED} round ${round} ${JSON.stringify(create)}`;
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    let told = -1;
+    const stream = {
+      write: (at: number, from: Uint8Array) => {
+        assert.is(at, length, about);
+        parts.push(from.slice());
+        length += from.length;
+      },
+    };
+    const onLength = (all: number) => {
+      assert.is(length, 0);
+      told = all;
+    };
+    await convert(await rawDisk(bytes), { format: 'qcow2', stream, create, compress, onLength });
+    assert.is(length, told, about);
+    const image = new Uint8Array(length);
+    let at = 0;
+    for (const part of parts) {
+      image.set(part, at);
+      at += part.length;
+    }
+    assertSound(image, about);
+    assertSame(await readAll(image), bytes, about);
+  }
+});
+
+test('an open image is filled, compressed or not', async () => {
+  const next = rng();
+  const bytes = diskBytes(next);
+  for (const compress of [false, true]) {
+    const file = memoryStorage();
+    const image = await Qcow2Image.create(file, { size: SIZE, compression: 'zstd' });
+    await convert(await rawDisk(bytes), image, { compress });
+    await image.close();
+    assertSound(file.snapshot(), `SEED=${SEED}`);
+    assertSame(await readAll(file.snapshot()), bytes, `SEED=${SEED}`);
+  }
+});
+
+test('whichever write fails, what is there is no image', async () => {
+  const next = rng();
+  const bytes = diskBytes(next);
+  const create = { clusterSize: 65_536 };
+  for (let failing = 0; ; failing++) {
+    const file = memoryStorage();
+    let writes = 0;
+    const flaky: Storage = {
+      ...wrapStorage(file, {}),
+      write: (at, from) => {
+        if (writes++ === failing) throw new Qcow2Error('NO_SPACE', 'no room', at);
+        return file.write(at, from);
+      },
+    };
+    const disk = await rawDisk(bytes);
+    try {
+      await convert(disk, { format: 'qcow2', file: flaky, create, compress: {} });
+      assert.ok(failing > 5, 'some writes failed');
+      return;
+    } catch (cause) {
+      assert.ok(isQcow2Error(cause, 'NO_SPACE'), String(cause));
+    }
+    const head = new Uint8Array(8);
+    await file.read(0, head);
+    assert.not(isQcow2(head), `write ${failing}`);
+  }
+});
+
+test('a source that fails in the middle, and a person who stops', async () => {
+  const next = rng();
+  const bytes = diskBytes(next);
+  const file = memoryStorage();
+  const source = memoryStorage(bytes);
+  const flaky: Storage = {
+    ...wrapStorage(source, {}),
+    read: (at, into) => {
+      if (at > SIZE / 2) throw new Qcow2Error('IO', 'a bad sector', at);
+      return source.read(at, into);
+    },
+  };
+  const target = { format: 'qcow2', file, create: {}, compress: {} } as const;
+  try {
+    await convert(await openDisk(flaky, { format: 'raw' }), target);
+    assert.unreachable('it fails');
+  } catch (cause) {
+    assert.ok(isQcow2Error(cause, 'IO'), String(cause));
+  }
+  const stop = new AbortController();
+  const onProgress = (done: number) => {
+    if (done > SIZE / 2) stop.abort();
+  };
+  try {
+    await convert(await rawDisk(bytes), target, { onProgress, signal: stop.signal });
+    assert.unreachable('it is stopped');
+  } catch (cause) {
+    assert.ok(isQcow2Error(cause, 'ABORTED'), String(cause));
+  }
+  const head = new Uint8Array(8);
+  await file.read(0, head);
+  assert.not(isQcow2(head));
+  // What cannot be read becomes zeros, where that is wanted.
+  const saved = memoryStorage();
+  const disk = await openDisk(flaky, { format: 'raw' });
+  await convert(disk, { format: 'qcow2', file: saved, create: {} }, { salvage: true });
+  const found = await readAll(saved.snapshot());
+  const whole = Math.floor(SIZE / 2 / 65_536) * 65_536;
+  assertSame(found.subarray(0, whole), bytes.subarray(0, whole), 'what can be read');
+  assert.ok(found.subarray(whole + 2 ** 20).every((byte) => byte === 0));
+});
+
+test.run();
