@@ -19,7 +19,7 @@ import {
   writePattern,
 } from './random-image.ts';
 
-const IMAGES = Number(process.env.IMAGES ?? (process.env.SLOW ? 400 : 24));
+const IMAGES = Number(process.env.IMAGES ?? (process.env.SLOW ? 400 : 6));
 const MODES = [[], ['-r', 'leaks'], ['-r', 'all'], ['--output=json']] as const;
 
 /** A small image with whatever its setting allows: snapshots, bitmaps, compressed clusters. */

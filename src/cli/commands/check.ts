@@ -290,13 +290,21 @@ This means waste of disk space, but no harm to data.
   }
   const { totalClusters: total, allocatedClusters: allocated } = result;
   if (total > 0 && allocated > 0) {
-    const percent = (part: number, whole: number) => ((part * 100) / whole).toFixed(2);
     text +=
       `${allocated}/${total} = ${percent(allocated, total)}% allocated, ` +
       `${percent(result.fragmentedClusters, allocated)}% fragmented, ` +
       `${percent(result.compressedClusters, allocated)}% compressed clusters\n`;
   }
   return `${text}Image end offset: ${result.imageEndOffset}\n`;
+}
+
+/** Percent with two digits as C prints them: of two that are as near, the even one. */
+function percent(part: number, whole: number): string {
+  const value = (part * 100) / whole;
+  const below = Math.floor(value * 100);
+  // Only eighths lie halfway, and they are exact.
+  const halfway = Number.isInteger(value * 8) && value * 100 - below === 0.5;
+  return (halfway ? (below + (below % 2)) / 100 : value).toFixed(2);
 }
 
 /** Members in QEMU's order, which is that of its hash table; those that are 0 are left out. */

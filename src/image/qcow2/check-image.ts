@@ -184,7 +184,11 @@ export class CheckedImage {
    * @param as what is written
    * @returns whether it was
    */
-  async writeMetadata(at: number, bytes: Uint8Array, as: Place | 'inactive L2'): Promise<boolean> {
+  async writeMetadata(
+    at: number,
+    bytes: Uint8Array,
+    as: Place | 'inactive L2' | 'new table',
+  ): Promise<boolean> {
     const hit = this.placeAt(at, bytes.length, as);
     if (hit) {
       const what = `Preventing invalid write on metadata (overlaps with ${hit})`;

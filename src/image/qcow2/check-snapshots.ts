@@ -202,10 +202,14 @@ async function replaceTable(image: CheckedImage, table: Uint8Array): Promise<voi
   const refcounts = new Refcounts(store);
   let at = 0;
   if (table.length > 0) {
-    at = await new Allocator(store, refcounts).clusters(table.length);
+    const allocator = new Allocator(store, refcounts);
+    at = await allocator.clusters(table.length);
     await store.order.flush();
-    store.overlap.check(at, table.length, 'data');
-    await storage.write(at, table);
+    if (!(await image.writeMetadata(at, table, 'new table'))) {
+      await allocator.free(at, table.length);
+      await store.order.flush();
+      throw stopped('Input/output error');
+    }
     await store.order.flushStorage();
   }
   const pointer = new Uint8Array(12);
