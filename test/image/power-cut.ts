@@ -3,6 +3,7 @@
  * image must open and be whole, and every byte that a flush had acknowledged must be there.
  */
 import { isQcow2Error } from '../../src/base/errors.ts';
+import type { WritableDisk } from '../../src/image/disk.ts';
 import type { Random } from '../random.ts';
 import { CrashFiles, type CrashState } from './crash-storage.ts';
 import { type Doubt, DoubtfulBytes } from './doubtful-bytes.ts';
@@ -130,6 +131,7 @@ async function judge(
   const wrong = wanted.mismatch(content);
   if (wrong) throw new Error(wrong);
 
+  if (next.oneIn(3)) await growsEmpty(disk, content, next);
   // Life goes on: what is found is written to, closed, and must be whole again.
   const at = 512 * next.below(content.length / 512);
   const length = Math.min(content.length - at, 512 * (1 + next.below(9)));
@@ -145,6 +147,17 @@ async function judge(
   const lost = new DoubtfulBytes(content, content.length).mismatch(await readWhole(again));
   await again.close();
   if (lost) throw new Error(`after another write: ${lost}`);
+}
+
+/** What lies behind the end is nobody's, whatever was cut off there. */
+async function growsEmpty(disk: WritableDisk, content: Uint8Array, next: Random): Promise<void> {
+  const more = 512 * (1 + next.below(256));
+  await disk.resize(content.length + more);
+  const fresh = new Uint8Array(more).fill(0xa5);
+  await disk.read(content.length, fresh);
+  const at = fresh.findIndex((byte) => byte !== 0);
+  if (at >= 0) throw new Error(`byte ${at} of what the disk grew by is ${fresh[at]}`);
+  await disk.resize(content.length);
 }
 
 /** What may be found after a cut: the last flush that was done counts, and what began since. */

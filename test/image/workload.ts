@@ -1,5 +1,5 @@
 /** Scripted and random workloads, as lists of steps that a proof can run again and again. */
-import type { WritableDisk } from '../../src/image/disk.ts';
+import type { Preallocation, WritableDisk } from '../../src/image/disk.ts';
 import type { Random } from '../random.ts';
 import { randomBytes, type WriteSetting } from './write-engine.ts';
 
@@ -11,7 +11,11 @@ export type Step =
       readonly at: number;
       readonly length: number;
     }
-  | { readonly kind: 'resize'; readonly size: number }
+  | {
+      readonly kind: 'resize';
+      readonly size: number;
+      readonly preallocation?: Preallocation;
+    }
   | { readonly kind: 'flush' };
 
 /** Steps that are sent together. */
@@ -31,7 +35,7 @@ export function send(disk: WritableDisk, step: Step): Promise<void> {
     case 'discard':
       return disk.discard(step.at, step.length);
     case 'resize':
-      return disk.resize(step.size);
+      return disk.resize(step.size, { preallocation: step.preallocation ?? 'off' });
     default:
       return disk.flush();
   }
@@ -57,7 +61,7 @@ export function outcome(
 /** A step for people. */
 export function describeStep(step: Step): string {
   if (step.kind === 'flush') return 'flush';
-  if (step.kind === 'resize') return `resize ${step.size}`;
+  if (step.kind === 'resize') return `resize ${step.size} ${step.preallocation ?? ''}`;
   return `${step.kind} ${step.at} +${'bytes' in step ? step.bytes.length : step.length}`;
 }
 

@@ -5,6 +5,7 @@ import {
   type BitmapExtension,
   parseBitmapDirectory,
 } from '../../format/bitmap-directory.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 
 /**
@@ -21,6 +22,6 @@ export async function readBitmapDirectory(
     throw new Qcow2Error('CORRUPT', 'bitmap directory lies past the end of the file', at);
   }
   const bytes = new Uint8Array(directoryBytes);
-  await storage.read(at, bytes);
+  await readFully(storage, at, bytes);
   return parseBitmapDirectory(bytes, at, { count, ...options });
 }

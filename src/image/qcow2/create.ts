@@ -178,6 +178,7 @@ export async function writeFreshImage(
   await storage.truncate(0);
   // The header last: what was cut off is no image.
   await storage.write(clusterSize, tables);
+  await storage.flush();
   await storage.write(0, bytes);
   return { size: checked.size, preallocation: checked.preallocation };
 }

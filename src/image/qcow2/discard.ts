@@ -5,7 +5,7 @@
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { ALL, type Cell, EMPTY } from './l2-tables.ts';
 import { freeCell } from './write.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Discards what of a guest range covers whole clusters; the disk's last one may be partial. */
 export async function discardGuest(
@@ -22,6 +22,7 @@ export async function discardGuest(
   if (store.header.version === 2 && parts.backing) return;
   const clusters = { guest: start, length: stop - start };
   await withRange(parts, clusters, async () => {
+    needInside(parts, range);
     if (parts.rawDataFile) {
       await store.data.zero(start, Math.min(stop, range.diskSize) - start);
     }

@@ -4,6 +4,7 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp, HIGH } from '../../base/bits.ts';
+import { Qcow2Error } from '../../base/errors.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import { Mutex } from '../../base/locks.ts';
 import { Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
@@ -13,6 +14,7 @@ import { parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
 import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
 import type { Region } from '../../kernels/arena.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { FlushOrder } from './flush-order.ts';
 import { type DiscardPolicy, type DiscardReason, passesDiscard } from './give-back.ts';
@@ -58,6 +60,8 @@ export class MetadataStore {
   private l1InDoubt = false;
   /** Where the next compressed cluster is packed to; 0: into a new cluster. */
   freeByte = 0;
+  /** Set when it is not known which header the file has: nothing may change any more. */
+  broken: Qcow2Error | undefined;
 
   constructor(readonly parts: MetadataParts) {
     const { storage, data, header, l1, l2Region, refcountRegion, geometry } = parts;
@@ -130,7 +134,7 @@ export class MetadataStore {
   async loadRefcountTable(): Promise<void> {
     const { refcountTableOffset: at, refcountTableClusters: clusters } = this.header;
     const bytes = new Uint8Array(clusters * this.geometry.clusterSize);
-    const read = this.storage.read(at, bytes);
+    const read = readFully(this.storage, at, bytes);
     if (!settled(read)) await read;
     const view = viewOf(bytes);
     this.refcountTable = [];
@@ -210,14 +214,17 @@ export class MetadataStore {
   async writeHeader(at: number, bytes: Uint8Array): Promise<void> {
     this.overlap.check(at, bytes.length, 'header');
     const before = new Uint8Array(bytes.length);
-    await this.storage.read(at, before);
+    await readFully(this.storage, at, before);
     try {
       await this.storage.write(at, bytes);
       await this.order.flushStorage();
     } catch (cause) {
       // Else the file would name a table that nothing is written to from now on.
       const putBack = async () => this.storage.write(at, before);
-      await putBack().catch(() => {});
+      await putBack().catch((again) => {
+        const message = 'The header could not be written, nor put back as it was';
+        this.broken = new Qcow2Error('IO', message, at, again);
+      });
       throw cause;
     }
   }

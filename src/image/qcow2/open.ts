@@ -28,6 +28,7 @@ import {
 import { type HeaderExtensions, parseHeaderExtensions } from '../../format/header-extensions.ts';
 import { LUKS_HEADER_BYTES, type LuksHeader, parseLuksHeader } from '../../format/luks-header.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { readBitmapDirectory } from './bitmaps.ts';
 import { readSnapshots } from './snapshots.ts';
@@ -51,7 +52,7 @@ const HEAD_BYTES = 65536;
 
 async function readHead(storage: Storage, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
-  const got = await storage.read(0, bytes);
+  const got = await readFully(storage, 0, bytes);
   return bytes.subarray(0, got);
 }
 
@@ -113,7 +114,7 @@ async function readLuksHeader(
   }
   // Past the end of the file there are zeros, which are no LUKS header.
   const bytes = new Uint8Array(LUKS_HEADER_BYTES);
-  await storage.read(offset, bytes);
+  await readFully(storage, offset, bytes);
   return parseLuksHeader(bytes, offset);
 }
 
@@ -159,6 +160,6 @@ export async function readL1(
     throw new Qcow2Error('CORRUPT', message, offset);
   }
   const bytes = new Uint8Array(entries * 8);
-  await storage.read(offset, bytes);
+  await readFully(storage, offset, bytes);
   return bytes;
 }

@@ -56,17 +56,11 @@ async function allocateEach(parts: WriteParts, range: Range, reserve: Reserve): 
   let { at, head } = await startOf(parts, range);
   let end = NOWHERE;
   while (at < to) {
-    const wanted = { guest: at, to, next: end, head };
+    const wanted = { guest: at, to, next: end, head, reserve };
     const step = await store.lock.run(() => allocateStep(parts, wanted));
     head = undefined;
     end = step.host + step.count * clusterSize;
     at += step.count * clusterSize;
-  }
-  if (end === NOWHERE) return;
-  // A file that ends before its clusters do would be taken for one that was cut off.
-  const unused = alignUp(to, clusterSize) - alignUp(to, store.geometry.subclusterSize);
-  if ((await store.data.size()) < end - unused) {
-    await extendStorage(store.data, end - unused, reserve);
   }
 }
 
@@ -108,11 +102,12 @@ async function allocateStep(
     readonly next: number;
     /** Bytes that the first cluster starts with. */
     readonly head: Uint8Array | undefined;
+    readonly reserve: Reserve;
   },
 ): Promise<{ readonly host: number; readonly count: number }> {
-  const { guest, to, next, head } = wanted;
+  const { guest, to, next, head, reserve } = wanted;
   const { store, tables, allocator } = parts;
-  const { clusterSize } = store.geometry;
+  const { clusterSize, subclusterSize } = store.geometry;
   const first = await tables.findForWrite(guest);
   let count = Math.min(divCeil(to - guest, clusterSize), tables.entriesLeft(first));
   let host = guest;
@@ -124,8 +119,13 @@ async function allocateStep(
   }
   if (head) {
     await writeData(parts, { guest, host }, head);
-    store.order.entryAfterData();
   }
+  // A file that ends before its clusters do would be taken for one that was cut off.
+  const isLast = guest + count * clusterSize >= to;
+  const unused = isLast ? alignUp(to, clusterSize) - alignUp(to, subclusterSize) : 0;
+  const end = host + count * clusterSize - unused;
+  if ((await store.data.size()) < end) await extendStorage(store.data, end, reserve);
+  store.order.entryAfterData();
   const run = { host, count, first: await tables.findForWrite(guest), show: false };
   await linkClusters(parts, run);
   return { host, count };

@@ -9,6 +9,7 @@ import { type ClusterCodec, decodeFailure, decodeInto } from '../../codec/codec.
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { RunKind } from '../../kernels/kernels.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk } from '../disk.ts';
 import type { Encryption } from './encryption.ts';
@@ -79,7 +80,7 @@ export class GuestReader {
     switch (piece.kind) {
       case RunKind.data: {
         if (encryption) return this.readEncrypted(encryption, piece, into);
-        const got = await data.read(piece.host, into);
+        const got = await readFully(data, piece.host, into);
         into.fill(0, got);
         return;
       }
@@ -105,7 +106,7 @@ export class GuestReader {
     const head = guest % SECTOR_BYTES;
     const length = alignUp(head + into.length, SECTOR_BYTES);
     const sectors = length === into.length ? into : new Uint8Array(length);
-    const got = await this.parts.data.read(host - head, sectors);
+    const got = await readFully(this.parts.data, host - head, sectors);
     sectors.fill(0, got);
     const place = { guest: guest - head, host: host - head };
     const decrypted = encryption.decrypt(sectors, place);
@@ -118,7 +119,7 @@ export class GuestReader {
     if (this.decoded !== piece.host) {
       // Through memory of its own: while a read waits, another may decode in kernel memory.
       const stream = new Uint8Array(piece.stored);
-      const read = storage.read(piece.host, stream);
+      const read = readFully(storage, piece.host, stream);
       const got = settled(read) ? read : await read;
       this.decode(piece.host, stream.subarray(0, got));
     }

@@ -24,32 +24,36 @@ import { zeroRange } from './zero.ts';
 export async function resizeDisk(
   parts: WriteParts,
   mapping: Mapping,
-  sizes: { readonly from: number; readonly to: number; readonly preallocation: Preallocation },
+  wanted: { readonly to: number; readonly preallocation: Preallocation },
 ): Promise<void> {
-  const { from, to } = sizes;
+  const { to } = wanted;
   const { store } = parts;
-  // A raw data file has every cluster at its place.
-  const preallocation =
-    parts.rawDataFile && sizes.preallocation === 'off' && to > from
-      ? 'metadata'
-      : sizes.preallocation;
   if (to % 512 !== 0 || to < 0 || to > VIRTUAL_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'The new size must be a multiple of 512');
   }
   if (store.header.snapshotCount > 0 && store.header.version === 2) {
     throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
   }
-  const whole = { guest: 0, length: Math.max(from, to, 1) };
+  // Behind all requests that came before, resizes among them: the size may be another by then.
+  const whole = { guest: 0, length: Number.POSITIVE_INFINITY };
   await withRange(parts, whole, async () => {
-    if (to < from) await shrink(parts, from, to);
-    else {
+    const from = store.header.size;
+    // A raw data file has every cluster at its place.
+    const everything = parts.rawDataFile && wanted.preallocation === 'off' && to > from;
+    const preallocation = everything ? 'metadata' : wanted.preallocation;
+    if (to < from) {
+      await shrink(parts, from, to);
+      if (store.hasDataFile) await store.data.truncate(to);
+    } else {
+      // What a crash has left behind the end, or another writer, is not what is new.
+      await dropBehind(parts, from, to);
       await growL1(parts, mapping, to);
       const covers =
         preallocation !== 'off' && (await preallocate(parts, { from, to }, preallocation));
       if (!covers) await zeroGrown(parts, from, to);
+      if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
+      await setSize(parts, to);
     }
-    if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
-    await setSize(parts, to);
   });
 }
 
@@ -63,14 +67,17 @@ async function setSize(parts: WriteParts, size: number): Promise<void> {
   });
 }
 
-/** Lets go of all that lies behind the new end, then of what it took to keep track of it. */
+/**
+ * Lets go of all that lies behind the new end, then of what it took to keep track of it. The size
+ * comes first: what goes must not uncover a backing file on a disk that still has its old size.
+ */
 async function shrink(parts: WriteParts, from: number, to: number): Promise<void> {
   const { store } = parts;
   const { clusterSize } = store.geometry;
   const stop = alignUp(to, clusterSize);
   await clearTail(parts, to, Math.min(stop, from));
-  const end = alignUp(from, clusterSize);
-  if (stop < end) await discardClusters(parts, { from: stop, to: end, keepNothing: true });
+  await setSize(parts, to);
+  await dropBehind(parts, to, from);
   await store.lock.run(async () => {
     await shrinkL1(parts, to);
     await dropRefcountBlocks(parts);
@@ -79,6 +86,13 @@ async function shrink(parts: WriteParts, from: number, to: number): Promise<void
     const size = (await clustersInUse(parts)) * clusterSize;
     if (size < (await store.storage.size())) await store.storage.truncate(size);
   });
+}
+
+/** Lets go of whole clusters behind an end. */
+async function dropBehind(parts: WriteParts, end: number, to: number): Promise<void> {
+  const { clusterSize } = parts.store.geometry;
+  const range = { from: alignUp(end, clusterSize), to: alignUp(to, clusterSize) };
+  if (range.from < range.to) await discardClusters(parts, { ...range, keepNothing: true });
 }
 
 /**

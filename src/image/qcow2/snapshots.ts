@@ -3,6 +3,7 @@ import { Qcow2Error } from '../../base/errors.ts';
 import { SNAPSHOT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import type { Header } from '../../format/header.ts';
 import { parseSnapshotTable, type Snapshot } from '../../format/snapshot-table.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { GuestReader } from './read.ts';
 import type { SnapshotOptions } from './snapshot-create.ts';
@@ -27,7 +28,7 @@ export async function readSnapshots(
   let length = Math.min(limit, count * ENTRY_BYTES_GUESS);
   for (;;) {
     const bytes = new Uint8Array(Math.max(0, length));
-    if (length > 0) await storage.read(at, bytes);
+    if (length > 0) await readFully(storage, at, bytes);
     try {
       return parseSnapshotTable(bytes, at, context);
     } catch (cause) {

@@ -10,6 +10,7 @@ import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { Lru } from '../../base/lru.ts';
 import type { Region } from '../../kernels/arena.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 
 /** A bounded cache of equal slices of one file. */
@@ -57,7 +58,7 @@ export class TableCache {
     const into = this.region.bytes.subarray(slot * this.sliceBytes, (slot + 1) * this.sliceBytes);
     let read: Awaitable<number>;
     try {
-      read = this.storage.read(file, into);
+      read = readFully(this.storage, file, into);
     } catch (cause) {
       this.free.push(slot);
       throw cause;

@@ -8,6 +8,7 @@
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import type { Region } from '../../kernels/arena.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 
 interface Slice {
@@ -62,7 +63,7 @@ export class WriteBackCache {
     const slot = await this.takeSlot();
     try {
       const into = this.slotBytes(slot);
-      const read = this.storage.read(file, into);
+      const read = readFully(this.storage, file, into);
       const got = settled(read) ? read : await read;
       if (got === 0 && (await this.storage.size()) <= tableStart) {
         throw new Qcow2Error('CORRUPT', 'table lies past the end of the file', tableStart);

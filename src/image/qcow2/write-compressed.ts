@@ -6,7 +6,7 @@ import { settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { refuseCompressed } from './encryption.ts';
 import { freeCell, writeRange } from './write.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Writes whole clusters; the disk's last one may be cut short, and is filled with zeros. */
 export async function writeCompressedGuest(
@@ -29,6 +29,7 @@ export async function writeCompressedGuest(
   }
   // The whole range at once: a request that overlaps it comes before all of it, or after.
   await withRange(parts, { guest: range.guest, length: bytes.length }, async () => {
+    needInside(parts, { guest: range.guest, length: bytes.length });
     for (let done = 0; done < bytes.length; done += clusterSize) {
       const part = bytes.subarray(done, Math.min(bytes.length, done + clusterSize));
       await writeOne(parts, range.guest + done, part);

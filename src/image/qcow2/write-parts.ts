@@ -1,4 +1,5 @@
 /** What the verbs that change an image share. */
+import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import type { RangeLock } from '../../base/locks.ts';
 import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
@@ -37,7 +38,7 @@ export interface WriteParts {
 export async function withRange<T>(
   parts: WriteParts,
   range: { readonly guest: number; readonly length: number },
-  work: () => Promise<T>,
+  work: () => Awaitable<T>,
 ): Promise<T> {
   const { store, ranges } = parts;
   const { clusterSize } = store.geometry;
@@ -56,12 +57,30 @@ export async function changing<T>(parts: WriteParts, work: () => Promise<T>): Pr
   const { store } = parts;
   try {
     refuseCorrupt(store);
+    if (store.broken) throw refusedAfter(store.broken);
     await parts.beforeFirstWrite();
     return await work();
   } catch (cause) {
     await noteCorruption(store, cause);
     throw cause;
   }
+}
+
+/**
+ * For a request that waited: the disk may have become smaller meanwhile.
+ * @throws Qcow2Error OUT_OF_RANGE
+ */
+export function needInside(
+  { store }: WriteParts,
+  { guest, length }: { readonly guest: number; readonly length: number },
+): void {
+  if (guest + length > store.header.size) {
+    throw new Qcow2Error('OUT_OF_RANGE', 'request past the end of the disk', guest);
+  }
+}
+
+function refusedAfter({ message, at }: Qcow2Error): Qcow2Error {
+  return new Qcow2Error('IO', `${message}: the image takes no changes until it is opened anew`, at);
 }
 
 /** @throws Qcow2Error CORRUPT once the image was found to be */

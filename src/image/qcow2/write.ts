@@ -9,7 +9,7 @@ import type { FreeOptions } from './allocate.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** A stretch of guest bytes and how it is written. All numbers are bytes. */
 interface Step {
@@ -38,7 +38,10 @@ export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array):
   const range = parts.encryption
     ? { guest: start, length: end - start }
     : { guest, length: bytes.length };
-  return withRange(parts, range, () => writeRange(parts, guest, bytes));
+  return withRange(parts, range, () => {
+    needInside(parts, { guest, length: bytes.length });
+    return writeRange(parts, guest, bytes);
+  });
 }
 
 function sectorsAround(from: number, to: number): { readonly start: number; readonly end: number } {

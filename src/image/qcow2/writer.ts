@@ -9,6 +9,7 @@ import { BitmapFlag } from '../../format/bitmap-directory.ts';
 import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Header } from '../../format/header.ts';
 import type { Region } from '../../kernels/arena.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
@@ -162,7 +163,7 @@ export class ImageWriter {
     if (this.metadata.bitmaps.length > 0 && size !== this.size) {
       throw new Qcow2Error('UNSUPPORTED', 'Cannot resize an image that has bitmaps');
     }
-    await resizeDisk(this.parts, this.mapping, { from: this.size, to: size, preallocation });
+    await resizeDisk(this.parts, this.mapping, { to: size, preallocation });
   }
 
   /**
@@ -270,7 +271,7 @@ export class ImageWriter {
     if (!extension || !this.metadata.bitmaps.some(({ flags }) => flags & BitmapFlag.auto)) return;
     const { storage } = this.store;
     const bytes = new Uint8Array(extension.directoryBytes);
-    await storage.read(extension.directoryOffset, bytes);
+    await readFully(storage, extension.directoryOffset, bytes);
     const view = viewOf(bytes);
     let at = 0;
     for (const { flags, extraData } of this.metadata.bitmaps) {

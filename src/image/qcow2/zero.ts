@@ -7,7 +7,7 @@ import { alignDown, alignUp } from '../../base/bits.ts';
 import { discardClusters } from './discard.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCell, touchedMask, writeRange } from './write.ts';
-import { type WriteParts, withRange } from './write-parts.ts';
+import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Zeros written where an entry cannot say it, at most this many bytes at a time. */
 const CHUNK_BYTES = 1024 * 1024;
@@ -18,7 +18,10 @@ export function zeroGuest(
   range: { readonly guest: number; readonly length: number; readonly diskSize: number },
   options: { readonly unmap: boolean },
 ): Promise<void> {
-  return withRange(parts, range, () => zeroRange(parts, range, options));
+  return withRange(parts, range, () => {
+    needInside(parts, range);
+    return zeroRange(parts, range, options);
+  });
 }
 
 /** The same for a caller that holds the range. */

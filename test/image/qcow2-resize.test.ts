@@ -1,0 +1,185 @@
+// Disks that shrink, grow with preallocation, are made and are repaired: power cuts at every moment
+// and failures of every call. Replay with SEED=…, all moments and calls with SLOW=1.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { isQcow2Error } from '../../src/base/errors.ts';
+import type { Preallocation } from '../../src/image/disk.ts';
+import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
+import { rng, SEED } from '../random.ts';
+import { CrashFiles } from './crash-storage.ts';
+import { runFaults } from './faults.ts';
+import { runPowerCuts } from './power-cut.ts';
+import { checkQcow2 } from './qcow2-check.ts';
+import { createOptions, qcow2Engine } from './qcow2-engine.ts';
+import { SLOW } from './slow.ts';
+import type { Batch } from './workload.ts';
+import { firstFiles, IMAGE, readWhole, SMALL, type WriteSetting } from './write-engine.ts';
+
+const KIB = 1024;
+const MODES = ['metadata', 'falloc', 'full'] as const satisfies readonly Preallocation[];
+
+const kinds: readonly (readonly [name: string, fixed: Partial<WriteSetting>])[] = [
+  ['small clusters', {}],
+  ['a backing file', { backingBytes: 200_000 }],
+  ['version 2 over a backing file', { version: 2, backingBytes: 200_000 }],
+  ['subclusters over a backing file', { clusterBits: 14, extended: true, backingBytes: 900_000 }],
+  ['lazy refcounts', { lazy: true }],
+  ['wide refcounts', { refcountBits: 64 }],
+  ['a data file', { dataFile: 'file' }],
+];
+
+/** Disks of some hundred KiB, so that tables have something to shrink by. */
+function settingOf(fixed: Partial<WriteSetting>): WriteSetting {
+  const setting = { ...SMALL, ...fixed };
+  return { ...setting, size: setting.clusterBits > 9 ? 512 * KIB : 100 * KIB };
+}
+
+const fill = (length: number, byte: number) => new Uint8Array(length).fill(byte);
+
+/** A full disk that becomes small, in the middle of a cluster and at the end of one. */
+function shrinking({ size, clusterBits, version }: WriteSetting): Batch[] {
+  const cluster = 2 ** clusterBits;
+  const discarded: Batch = [{ kind: 'discard', at: 2 * cluster, length: cluster }];
+  return [
+    [{ kind: 'write', at: 0, bytes: fill(size, 0x5a) }],
+    [{ kind: 'flush' }],
+    // Which version 2 does not do over a backing file.
+    ...(version > 2 ? [discarded] : []),
+    [{ kind: 'resize', size: size - (size % cluster) - cluster * 3 - 512 }],
+    [{ kind: 'resize', size: 8 * cluster }],
+    [{ kind: 'flush' }],
+    [{ kind: 'write', at: 0, bytes: fill(8 * cluster, 0x5b) }],
+    [{ kind: 'flush' }],
+  ];
+}
+
+/** A disk that grows, its last cluster in part the old one's. */
+function growing({ size, clusterBits }: WriteSetting, preallocation: Preallocation): Batch[] {
+  const cluster = 2 ** clusterBits;
+  return [
+    [{ kind: 'write', at: size - 3 * cluster, bytes: fill(3 * cluster, 0x5a) }],
+    [{ kind: 'resize', size: size - 512 }],
+    [{ kind: 'flush' }],
+    [{ kind: 'resize', size: size + 90 * KIB, preallocation }],
+    [{ kind: 'write', at: size + 2 * cluster, bytes: fill(cluster, 0x5b) }],
+    [{ kind: 'flush' }],
+  ];
+}
+
+const test = suite('resizing, making and repairing qcow2');
+
+const failed = (cause: Error) => {
+  throw new Error(`SEED=${SEED} ${cause.message}`, { cause });
+};
+
+for (const [kind, [name, fixed]] of kinds.entries()) {
+  const setting = settingOf(fixed);
+  const modes: readonly (Preallocation | 'shrink')[] = ['shrink', 'off', ...MODES];
+  for (const mode of modes) {
+    const what = mode === 'shrink' ? 'shrinking' : `growing with preallocation=${mode},`;
+    const workload = mode === 'shrink' ? shrinking(setting) : growing(setting, mode);
+    // Every kind in every mode takes its time: by default each mode goes through some of them.
+    if (!SLOW && mode !== 'shrink' && (kind + modes.indexOf(mode) + SEED) % 4 !== 0) continue;
+
+    test(`power cuts while ${what} with ${name}`, async () => {
+      const limits = SLOW ? { subsets: 5, cutsMax: 300 } : { subsets: 2, cutsMax: 24 };
+      const options = { ...limits, doubt: 'known' } as const;
+      const states = await runPowerCuts(qcow2Engine(4096), setting, workload, rng(), options).catch(
+        failed,
+      );
+      assert.ok(states > 0);
+    });
+
+    test(`failures while ${what} with ${name}`, async () => {
+      const next = rng();
+      for (const kind of ['read', 'write', 'zero', 'truncate', 'flush'] as const) {
+        for (const forever of SLOW ? [false, true] : [next.oneIn(2)]) {
+          const runs = await runFaults(qcow2Engine(4096), setting, workload, next, {
+            kinds: [kind],
+            how: next.pick(['IO', 'NO_SPACE']),
+            forever,
+            partial: next.pick(['none', 'half', 'all']),
+            stride: SLOW ? 1 : 29,
+          }).catch(failed);
+          assert.ok(runs > 0);
+        }
+      }
+    });
+  }
+}
+
+test('an image that was cut off while it was made is none, or a whole one', async () => {
+  const next = rng();
+  for (const [, fixed] of kinds) {
+    const setting = { ...settingOf(fixed), size: 40 * KIB };
+    for (const preallocation of ['off', ...MODES] as const) {
+      if (setting.backingBytes !== undefined && preallocation !== 'off') continue;
+      const files = new CrashFiles(firstFiles(next, setting));
+      const options = { ...createOptions(setting), preallocation };
+      const open = {
+        backing: 'none',
+        dataFile: async (name: string) => files.open(name),
+      } as const;
+      const made = await Qcow2Image.create(files.open(IMAGE), options, open);
+      await made.close();
+      for (const state of files.states(next, { subsets: SLOW ? 20 : 3 })) {
+        const opening = { backing: 'none', dataFile: async (n: string) => state.files.open(n) };
+        const disk = await Qcow2Image.open(state.files.open(IMAGE), opening as never).catch(
+          (cause) => {
+            if (!isQcow2Error(cause)) throw cause;
+            return undefined;
+          },
+        );
+        if (!disk) continue;
+        const about = `SEED=${SEED} ${preallocation} ${state.about}`;
+        assert.equal(checkQcow2(state.files.bytes(IMAGE)).corruptions, [], about);
+        const bytes = new Uint8Array(disk.size).fill(1);
+        await disk.read(0, bytes);
+        assert.ok(
+          bytes.every((byte) => byte === 0),
+          about,
+        );
+        await disk.close();
+      }
+    }
+  }
+});
+
+/** An image whose refcounts were let be, as a crash leaves it. */
+async function dirtyImage(seed: number): Promise<{ files: CrashFiles; content: Uint8Array }> {
+  const setting = { ...settingOf({ lazy: true }), size: 200 * KIB };
+  const files = new CrashFiles(firstFiles(rng(seed), setting));
+  const disk = await qcow2Engine(4096).create(files, setting);
+  await disk.write(0, fill(60 * KIB, 1));
+  await disk.flush();
+  await disk.write(10 * KIB, fill(90 * KIB, 2));
+  await disk.discard(20 * KIB, 20 * KIB);
+  await disk.write(150 * KIB, fill(20 * KIB, 3));
+  await disk.flush();
+  // Not closed: that is the crash.
+  const content = await readWhole(disk);
+  return { files: new CrashFiles(files.now.all), content };
+}
+
+test('repairing a dirty image can be cut off at any moment, and done again', async () => {
+  const next = rng();
+  const { files, content } = await dirtyImage(SEED);
+  assert.ok(checkQcow2(files.now.bytes(IMAGE)).dirty);
+  const disk = await qcow2Engine(4096).open(files, SMALL);
+  await disk.close();
+  assert.is(checkQcow2(files.now.bytes(IMAGE)).leaks, 0);
+  let states = 0;
+  for (const state of files.states(next, { subsets: SLOW ? 20 : 4 })) {
+    const about = `SEED=${SEED} ${state.about}`;
+    states++;
+    assert.equal(checkQcow2(state.files.bytes(IMAGE)).corruptions, [], about);
+    const again = await qcow2Engine(4096).open(state.files, SMALL);
+    assert.equal(await readWhole(again), content, about);
+    await again.close();
+    const { corruptions, leaks, dirty } = checkQcow2(state.files.bytes(IMAGE));
+    assert.equal({ corruptions, leaks, dirty }, { corruptions: [], leaks: 0, dirty: false }, about);
+  }
+  assert.ok(states > 1);
+});
+
+test.run();
