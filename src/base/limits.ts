@@ -23,6 +23,9 @@ export const REFCOUNT_TABLE_BYTES_MAX = 8 * 1024 * 1024;
 export const SNAPSHOTS_MAX = 65536;
 export const SNAPSHOT_TABLE_BYTES_MAX = 1024 * SNAPSHOTS_MAX;
 
+/** L1 tables of snapshots whose L2 tables are kept in mind, by who asks for that: ours. */
+export const INACTIVE_L1_BYTES_MAX = 16 * 1024 * 1024;
+
 /** Extra data of one snapshot table entry (QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA). */
 export const SNAPSHOT_EXTRA_BYTES_MAX = 1024;
 

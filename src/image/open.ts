@@ -10,6 +10,7 @@ import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
 import type { CheckListener } from './qcow2/check-findings.ts';
+import type { OverlapOptions } from './qcow2/overlap-options.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
 import { RawImage } from './raw/raw-image.ts';
@@ -55,6 +56,8 @@ export interface OpenDiskOptions {
   readonly discard?: 'ignore' | 'unmap';
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
   readonly onRepair?: CheckListener | undefined;
+  /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
+  readonly overlapCheck?: OverlapOptions;
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -136,6 +139,7 @@ async function openAt(
     writable,
     discard,
     onRepair: options.onRepair,
+    ...(options.overlapCheck === undefined ? {} : { overlapCheck: options.overlapCheck }),
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
     backing: options.backing === 'none' ? 'none' : openBacking,
   });

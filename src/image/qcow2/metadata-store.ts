@@ -19,6 +19,7 @@ import type { Storage } from '../../storage/storage.ts';
 import { FlushOrder } from './flush-order.ts';
 import { type DiscardPolicy, type DiscardReason, passesDiscard } from './give-back.ts';
 import { OverlapCheck } from './overlap.ts';
+import { guardedKinds, type OverlapOptions } from './overlap-options.ts';
 import { WriteBackCache } from './write-back-cache.ts';
 
 /** What a store is made of. */
@@ -35,6 +36,7 @@ export interface MetadataParts {
   /** Memory for kernels that look at one slice: `SCRATCH_BYTES_PER_ENTRY` for each entry. */
   readonly scratch: Region;
   readonly snapshots: readonly Snapshot[];
+  readonly overlapCheck: OverlapOptions | undefined;
 }
 
 /** The metadata of a writable image. */
@@ -70,7 +72,7 @@ export class MetadataStore {
     this.l1 = l1;
     this.l1View = viewOf(l1);
     this.order = new FlushOrder(storage, data);
-    this.overlap = new OverlapCheck(this);
+    this.overlap = new OverlapCheck(this, guardedKinds(parts.overlapCheck));
     const { clusterSize } = geometry;
     const checkL2 = (file: number, length: number) => this.overlap.check(file, length, 'l2');
     const checkBlock = (file: number, length: number) => {

@@ -1,13 +1,11 @@
 /**
  * The guard before every write: a place that metadata lives in is written only as that metadata.
  * What it catches is damage that was there before (two things on one cluster); letting the write
- * through would spread it.
- *
- * QEMU's kinds at its default level: header, active L1, active L2 tables, refcount table and
- * blocks, snapshot table, bitmap directory, inactive L1 tables.
+ * through would spread it. Which kinds are guarded is an option: `overlap-options.ts`.
  */
 import { Qcow2Error } from '../../base/errors.ts';
 import type { MetadataStore } from './metadata-store.ts';
+import type { GuardedKind } from './overlap-options.ts';
 
 /** What a write is meant to be. */
 export type MetadataKind =
@@ -19,6 +17,7 @@ export type MetadataKind =
   | 'snapshot-table'
   | 'bitmap-directory'
   | 'inactive-l1'
+  | 'inactive-l2'
   | 'data';
 
 const NAMES: Record<MetadataKind, string> = {
@@ -30,7 +29,15 @@ const NAMES: Record<MetadataKind, string> = {
   'snapshot-table': 'snapshot table',
   'bitmap-directory': 'bitmap directory',
   'inactive-l1': 'inactive L1 table',
+  'inactive-l2': 'inactive L2 table',
   data: 'data',
+};
+
+/** Kinds that have other names in options. */
+const OPTION_NAMES: Partial<Record<MetadataKind, GuardedKind>> = {
+  header: 'main-header',
+  l1: 'active-l1',
+  l2: 'active-l2',
 };
 
 /** A contiguous table of the file. */
@@ -47,8 +54,18 @@ export class OverlapCheck {
   caught: Qcow2Error | undefined;
   /** Tables that do not change while the image is open: snapshots, bitmaps. */
   fixed: readonly MetadataRange[] = [];
+  /** L2 tables of snapshots, by host offset; empty where they are not guarded. */
+  inactiveL2: ReadonlySet<number> = new Set();
 
-  constructor(private readonly store: MetadataStore) {}
+  constructor(
+    private readonly store: MetadataStore,
+    private readonly guarded: ReadonlySet<GuardedKind>,
+  ) {}
+
+  /** Whether a kind of metadata is guarded. */
+  guards(kind: MetadataKind): boolean {
+    return this.guarded.has(OPTION_NAMES[kind] ?? (kind as GuardedKind));
+  }
 
   /** Collects where the tables are: after opening, and after one has moved. */
   rebuild(): void {
@@ -69,6 +86,7 @@ export class OverlapCheck {
 
   /** @throws Qcow2Error CORRUPT where the range holds metadata of another kind */
   check(file: number, length: number, as: MetadataKind): void {
+    if (this.guarded.size === 0) return;
     const hit = this.find(file, length, as);
     if (!hit) return;
     const message =
@@ -82,19 +100,21 @@ export class OverlapCheck {
     const { clusterSize } = this.store.geometry;
     const { header } = this.store;
     const overlaps = (at: number, size: number) => file < at + size && at < file + length;
-    if (as !== 'header' && overlaps(0, clusterSize)) return 'header';
-    if (as !== 'l1' && overlaps(header.l1Offset, this.store.l1.length)) return 'l1';
+    const guards = (kind: MetadataKind) => as !== kind && this.guards(kind);
+    if (guards('header') && overlaps(0, clusterSize)) return 'header';
+    if (guards('l1') && overlaps(header.l1Offset, this.store.l1.length)) return 'l1';
     const tableBytes = header.refcountTableClusters * clusterSize;
-    if (as !== 'refcount-table' && overlaps(header.refcountTableOffset, tableBytes)) {
+    if (guards('refcount-table') && overlaps(header.refcountTableOffset, tableBytes)) {
       return 'refcount-table';
     }
     for (const { kind, at, length: size } of this.fixed) {
-      if (kind !== as && overlaps(at, size)) return kind;
+      if (guards(kind) && overlaps(at, size)) return kind;
     }
     const first = file - (file % clusterSize);
     for (let cluster = first; cluster < file + length; cluster += clusterSize) {
       const kind = this.tables.get(cluster);
-      if (kind !== undefined && kind !== as) return kind;
+      if (kind !== undefined && guards(kind)) return kind;
+      if (this.inactiveL2.has(cluster)) return 'inactive-l2';
     }
     return undefined;
   }

@@ -33,6 +33,7 @@ import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
 import { plainStorage } from './plain-storage.ts';
+import type { OverlapOptions } from './overlap-options.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 import { findSnapshot, type SnapshotOwner, type SnapshotSelector, Snapshots } from './snapshots.ts';
@@ -64,6 +65,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly secret?: Secret | undefined;
   /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
   readonly iterationsMax?: number | undefined;
+  /** Metadata that is guarded against stray writes. Default: QEMU's, `cached`. */
+  readonly overlapCheck?: OverlapOptions;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
@@ -388,6 +391,7 @@ async function openImage(
         discardPolicy: options,
         scratch: memory.scratch,
         encryption,
+        overlapCheck: options.overlapCheck,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);

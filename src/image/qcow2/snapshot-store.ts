@@ -6,6 +6,7 @@ import {
   type Snapshot,
   serializeSnapshot,
 } from '../../format/snapshot-table.ts';
+import { noteInactiveL2 } from './inactive-l2.ts';
 import { type MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
 import type { MetadataRange } from './overlap.ts';
 import type { WriteParts } from './write-parts.ts';
@@ -71,6 +72,7 @@ export async function writeSnapshotTable(
     ...store.overlap.fixed.filter(({ kind }) => !SNAPSHOT_KINDS.includes(kind)),
     ...snapshotRanges(snapshots, at),
   ];
+  await noteInactiveL2(store);
   if (oldBytes > 0) await allocator.free(oldAt, oldBytes, { reusable: true, discard: 'snapshot' });
 }
 

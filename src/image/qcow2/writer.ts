@@ -18,11 +18,13 @@ import { discardGuest } from './discard.ts';
 import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
 import type { Encryption } from './encryption.ts';
 import { type DiscardPolicy, giveBackClusters } from './give-back.ts';
+import { noteInactiveL2 } from './inactive-l2.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
 import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
 import { type Metadata, readMetadata } from './open.ts';
 import type { MetadataRange } from './overlap.ts';
+import type { OverlapOptions } from './overlap-options.ts';
 import type { GuestReader } from './read.ts';
 import { Refcounts } from './refcounts.ts';
 import { resizeDisk } from './resize.ts';
@@ -44,6 +46,7 @@ export interface WriterOptions {
   readonly discardPolicy: DiscardPolicy;
   readonly scratch: Region;
   readonly encryption: Encryption | undefined;
+  readonly overlapCheck: OverlapOptions | undefined;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
@@ -75,6 +78,7 @@ export class ImageWriter {
       discardPolicy,
       scratch,
       snapshots: metadata.snapshots,
+      overlapCheck: options.overlapCheck,
     });
   }
 
@@ -90,7 +94,9 @@ export class ImageWriter {
     }
     const writer = new ImageWriter(options);
     await writer.store.loadRefcountTable();
-    writer.store.overlap.fixed = fixedRanges(metadata);
+    const { overlap } = writer.store;
+    overlap.fixed = fixedRanges(metadata);
+    await noteInactiveL2(writer.store);
     return writer;
   }
 
