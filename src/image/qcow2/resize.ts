@@ -31,13 +31,13 @@ export async function resizeDisk(
   if (to % 512 !== 0 || to < 0 || to > VIRTUAL_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'The new size must be a multiple of 512');
   }
-  if (store.header.snapshotCount > 0 && store.header.version === 2) {
-    throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
-  }
   // Behind all requests that came before, resizes among them: the size may be another by then.
   const whole = { guest: 0, length: Number.POSITIVE_INFINITY };
   await withRange(parts, whole, async () => {
     const from = store.header.size;
+    if (store.header.snapshotCount > 0 && store.header.version === 2) {
+      throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
+    }
     // A raw data file has every cluster at its place.
     const everything = parts.rawDataFile && wanted.preallocation === 'off' && to > from;
     const preallocation = everything ? 'metadata' : wanted.preallocation;

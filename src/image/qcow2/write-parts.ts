@@ -53,7 +53,7 @@ export async function withRange<T>(
 }
 
 /** The same for a caller that holds the range. */
-export async function changing<T>(parts: WriteParts, work: () => Promise<T>): Promise<T> {
+export async function changing<T>(parts: WriteParts, work: () => Awaitable<T>): Promise<T> {
   const { store } = parts;
   try {
     refuseCorrupt(store);
