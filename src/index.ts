@@ -20,7 +20,7 @@ export type { CheckOptions } from './image/qcow2/check.ts';
 export type { CheckListener, CheckResult, Repair } from './image/qcow2/check-findings.ts';
 export type { Qcow2CreateOptions } from './image/qcow2/create.ts';
 export type { DiscardPolicy } from './image/qcow2/give-back.ts';
-export { type OverlapOptions, parseOverlapOptions } from './image/qcow2/overlap-options.ts';
+export type { OverlapOptions } from './image/qcow2/overlap-options.ts';
 export { Qcow2Image, type Qcow2OpenOptions } from './image/qcow2/qcow2-image.ts';
 export type { SnapshotOptions } from './image/qcow2/snapshot-create.ts';
 export type { SnapshotSelector, Snapshots } from './image/qcow2/snapshots.ts';

@@ -9,7 +9,10 @@ import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
-import type { CheckListener } from './qcow2/check-findings.ts';
+  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
+  readonly onRepair?: CheckListener | undefined;
+  /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
+  readonly overlapCheck?: OverlapOptions | undefined;
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
@@ -26,7 +29,7 @@ export function isFormat(name: string): name is Format {
 }
 
 /** How a disk is opened. */
-export interface OpenDiskOptions {
+export interface OpenDiskOptions extends DiscardPolicy {
   /** What the file is; found out from its first bytes where absent. */
   readonly format?: Format | undefined;
   /** Opens backing and data files; the default refuses them. */
@@ -49,15 +52,13 @@ export interface OpenDiskOptions {
   readonly backing?: 'none' | { readonly path: string; readonly format: Format | undefined };
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
-  /**
-   * What becomes of requests to discard. `unmap`, the default: the room that they free goes back
-   * to the host. `ignore`: nothing.
-   */
-  readonly discard?: 'ignore' | 'unmap';
-  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
-  readonly onRepair?: CheckListener | undefined;
+    onRepair: options.onRepair,
+    passDiscardRequest: options.passDiscardRequest,
+    passDiscardSnapshot: options.passDiscardSnapshot,
+    passDiscardOther: options.passDiscardOther,
+    overlapCheck: options.overlapCheck,
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
-  readonly overlapCheck?: OverlapOptions;
+  readonly overlapCheck?: OverlapOptions | undefined;
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -139,7 +140,10 @@ async function openAt(
     writable,
     discard,
     onRepair: options.onRepair,
-    ...(options.overlapCheck === undefined ? {} : { overlapCheck: options.overlapCheck }),
+    passDiscardRequest: options.passDiscardRequest,
+    passDiscardSnapshot: options.passDiscardSnapshot,
+    passDiscardOther: options.passDiscardOther,
+    overlapCheck: options.overlapCheck,
     dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
     backing: options.backing === 'none' ? 'none' : openBacking,
   });

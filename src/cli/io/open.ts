@@ -13,7 +13,7 @@ import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { checkFormatSettings, type DiskPlace, resolvePlace } from './place.ts';
-import { checkTuning, type TunedImage } from './qcow2-settings.ts';
+import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
 
 /** A disk, and what may be done to it. */
 export interface OpenedDisk {
@@ -73,6 +73,7 @@ export async function openForIo(
     gate,
     writable,
     discard: flags.discard ? 'unmap' : 'ignore',
+    ...openTuning(place.settings),
     ...(backing === undefined ? {} : { backing }),
     onRepair: sayRepairs(host),
   });

@@ -1,10 +1,18 @@
 /**
- * Settings of QEMU's qcow2 driver that tune it. Caches, checks and timers of this library have
- * their own sizes; what QEMU would refuse is refused all the same.
+ * Settings of QEMU's qcow2 driver that tune it. Discards and overlap checks follow them. Caches and
+ * timers of this library have their own sizes; what QEMU would refuse is refused all the same.
  */
 import { Qcow2Error } from '../../base/errors.ts';
+import type { OpenDiskOptions } from '../../image/open.ts';
+import type { GuardedKind } from '../../image/qcow2/overlap-options.ts';
 import { parseSizeParameter } from '../option-list.ts';
 import { type Settings, switchOf } from './settings.ts';
+
+/** What of opening a disk the settings are about. */
+type Tuning = Pick<
+  OpenDiskOptions,
+  'passDiscardRequest' | 'passDiscardSnapshot' | 'passDiscardOther' | 'overlapCheck'
+>;
 
 /** What a setting may be judged by. */
 export interface TunedImage {
@@ -13,26 +21,28 @@ export interface TunedImage {
   readonly version: number;
 }
 
+/** Kinds of metadata that `overlap-check.KIND` is about. */
+const GUARDED = [
+  'main-header',
+  'active-l1',
+  'active-l2',
+  'refcount-table',
+  'refcount-block',
+  'snapshot-table',
+  'inactive-l1',
+  'inactive-l2',
+  'bitmap-directory',
+] as const satisfies readonly GuardedKind[];
 const SWITCHES = [
   'lazy-refcounts',
   'pass-discard-request',
   'pass-discard-snapshot',
   'pass-discard-other',
-  ...[
-    'main-header',
-    'active-l1',
-    'active-l2',
-    'refcount-table',
-    'refcount-block',
-    'snapshot-table',
-    'inactive-l1',
-    'inactive-l2',
-    'bitmap-directory',
-  ].map((kind) => `overlap-check.${kind}`),
+  ...GUARDED.map((kind) => `overlap-check.${kind}`),
 ];
 const SIZES = ['cache-size', 'l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size'];
 const OVERLAP = ['overlap-check', 'overlap-check.template'];
-const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'];
+const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'] as const;
 const INTERVAL = 'cache-clean-interval';
 
 const ENTRY_BYTES_MIN = 512;
@@ -41,6 +51,25 @@ const INT_MAX = 2n ** 31n - 1n;
 /** True for the name of such a setting. */
 export function isTuning(name: string): boolean {
   return [SWITCHES, SIZES, OVERLAP, INTERVAL].flat().includes(name);
+}
+
+/** What the settings mean for opening; those that are wrong are `checkTuning`'s to refuse. */
+export function openTuning(settings: Settings): Tuning {
+  const flag = (name: string) => {
+    const text = settings.get(name);
+    return text === 'on' ? true : text === 'off' ? false : undefined;
+  };
+  const level = settings.get('overlap-check') ?? settings.get('overlap-check.template');
+  const single = GUARDED.map((kind) => [kind, flag(`overlap-check.${kind}`)] as const);
+  return {
+    passDiscardRequest: flag('pass-discard-request'),
+    passDiscardSnapshot: flag('pass-discard-snapshot'),
+    passDiscardOther: flag('pass-discard-other'),
+    overlapCheck: {
+      template: OVERLAP_LEVELS.find((one) => one === level) ?? 'cached',
+      ...Object.fromEntries(single.filter(([, on]) => on !== undefined)),
+    },
+  };
 }
 
 /** @throws Qcow2Error OUT_OF_RANGE or HintedError, in QEMU's words, for what it refuses */
@@ -90,7 +119,7 @@ function checkOverlap(settings: Settings): void {
     throw wrong(`Conflicting values for qcow2 options ${values}`);
   }
   const level = short ?? long;
-  if (level === undefined || OVERLAP_LEVELS.includes(level)) return;
+  if (level === undefined || OVERLAP_LEVELS.some((one) => one === level)) return;
   const allowed = `Allowed are any of the following: ${OVERLAP_LEVELS.join(', ')}`;
   throw wrong(`Unsupported value '${level}' for qcow2 option 'overlap-check'. ${allowed}`);
 }

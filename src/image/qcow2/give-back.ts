@@ -24,11 +24,11 @@ export interface DiscardPolicy {
    */
   readonly discard?: 'ignore' | 'unmap';
   /** What requests let go of is given back to the host. Default: as `discard` says. */
-  readonly passDiscardRequest?: boolean;
+  readonly passDiscardRequest?: boolean | undefined;
   /** The same for what deleted snapshots let go of. Default true. */
-  readonly passDiscardSnapshot?: boolean;
+  readonly passDiscardSnapshot?: boolean | undefined;
   /** The same for what tables leave behind that move. Default false: it is used again soon. */
-  readonly passDiscardOther?: boolean;
+  readonly passDiscardOther?: boolean | undefined;
 }
 
 /** Whether what is freed for a reason goes back to the host. */

@@ -7,8 +7,6 @@
  *   cached    and what is in memory anyway: active L2 tables, refcount blocks, inactive L1 tables
  *   all       and the L2 tables of snapshots, which are read when the image is opened
  */
-import { Qcow2Error } from '../../base/errors.ts';
-
 /** Levels, by the names that QEMU gives them. */
 export const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'] as const;
 export type OverlapLevel = (typeof OVERLAP_LEVELS)[number];
@@ -45,37 +43,4 @@ export function guardedKinds(options: OverlapOptions = 'cached'): ReadonlySet<Gu
     if (exception ?? OVERLAP_LEVELS.indexOf(KINDS[kind]) <= level) guarded.add(kind);
   }
   return guarded;
-}
-
-/**
- * Options as text, as they stand on command lines, for those of QEMU's names that are here.
- * @param named names without `overlap-check` and its dot, '' for the option itself
- * @throws Qcow2Error OUT_OF_RANGE, with QEMU's words
- */
-export function parseOverlapOptions(named: ReadonlyMap<string, string>): OverlapOptions {
-  let template: OverlapLevel = 'cached';
-  const single: { [kind in GuardedKind]?: boolean } = {};
-  const given = [named.get(''), named.get('template')].filter((text) => text !== undefined);
-  if (given.length === 2 && given[0] !== given[1]) {
-    const both = `'overlap-check' ('${given[0]}') and 'overlap-check.template' ('${given[1]}')`;
-    throw new Qcow2Error('OUT_OF_RANGE', `Conflicting values for qcow2 options ${both}`);
-  }
-  for (const [name, text] of named) {
-    if (name === '' || name === 'template') {
-      const level = OVERLAP_LEVELS.find((one) => one === text);
-      if (level === undefined) {
-        const what = `Unsupported value '${text}' for qcow2 option 'overlap-check'`;
-        const allowed = `Allowed are any of the following: ${OVERLAP_LEVELS.join(', ')}`;
-        throw new Qcow2Error('OUT_OF_RANGE', `${what}. ${allowed}`);
-      }
-      template = level;
-    } else if (name in KINDS) {
-      if (text !== 'on' && text !== 'off') {
-        const what = `Parameter 'overlap-check.${name}' expects 'on' or 'off'`;
-        throw new Qcow2Error('OUT_OF_RANGE', what);
-      }
-      single[name as GuardedKind] = text === 'on';
-    }
-  }
-  return { template, ...single };
 }

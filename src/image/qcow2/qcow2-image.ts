@@ -32,8 +32,8 @@ import { type Encryption, openEncryption } from './encryption.ts';
 import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
-import { plainStorage } from './plain-storage.ts';
 import type { OverlapOptions } from './overlap-options.ts';
+import { plainStorage } from './plain-storage.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 import { findSnapshot, type SnapshotOwner, type SnapshotSelector, Snapshots } from './snapshots.ts';
@@ -66,7 +66,7 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
   readonly iterationsMax?: number | undefined;
   /** Metadata that is guarded against stray writes. Default: QEMU's, `cached`. */
-  readonly overlapCheck?: OverlapOptions;
+  readonly overlapCheck?: OverlapOptions | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
