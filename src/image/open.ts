@@ -9,10 +9,8 @@ import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
-  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
-  readonly onRepair?: CheckListener | undefined;
-  /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
-  readonly overlapCheck?: OverlapOptions | undefined;
+import type { CheckListener } from './qcow2/check-findings.ts';
+import type { DiscardPolicy } from './qcow2/give-back.ts';
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
@@ -52,11 +50,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly backing?: 'none' | { readonly path: string; readonly format: Format | undefined };
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
-    onRepair: options.onRepair,
-    passDiscardRequest: options.passDiscardRequest,
-    passDiscardSnapshot: options.passDiscardSnapshot,
-    passDiscardOther: options.passDiscardOther,
-    overlapCheck: options.overlapCheck,
+  /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
+  readonly onRepair?: CheckListener | undefined;
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
   readonly overlapCheck?: OverlapOptions | undefined;
 }

@@ -7,6 +7,7 @@ import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Findings, Repair } from './check-findings.ts';
 import { numberBytes, u64Bytes, viewOf } from './metadata-store.ts';
@@ -108,7 +109,7 @@ export class CheckedImage {
   /** Fills bytes from the file; what lies past its end is zeros. */
   async read(at: number, into: Uint8Array): Promise<void> {
     if (isBeyondReach(at)) throw stopped('Input/output error');
-    const got = at < this.fileBytes ? await this.storage.read(at, into) : 0;
+    const got = at < this.fileBytes ? await readFully(this.storage, at, into) : 0;
     if (got < into.length) into.fill(0, got);
   }
 

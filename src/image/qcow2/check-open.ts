@@ -2,6 +2,7 @@
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { BitmapFlag } from '../../format/bitmap-directory.ts';
 import { parseBitmapTableEntry } from '../../format/bitmap-table.ts';
+import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { viewOf } from './metadata-store.ts';
 import { type Metadata, readMetadata } from './open.ts';
@@ -18,7 +19,7 @@ export async function readCheckMetadata(storage: Storage): Promise<Metadata> {
     // What is in a bitmap in use is of no interest to anybody.
     if (flags & BitmapFlag.inUse) continue;
     const table = new Uint8Array(tableEntries * 8);
-    await storage.read(tableOffset, table);
+    await readFully(storage, tableOffset, table);
     try {
       bitmapClusters(table, clusterSize, tableOffset);
     } catch (cause) {

@@ -36,7 +36,7 @@ export interface MetadataParts {
   /** Memory for kernels that look at one slice: `SCRATCH_BYTES_PER_ENTRY` for each entry. */
   readonly scratch: Region;
   readonly snapshots: readonly Snapshot[];
-  readonly overlapCheck: OverlapOptions | undefined;
+  readonly overlapCheck?: OverlapOptions | undefined;
 }
 
 /** The metadata of a writable image. */
@@ -149,11 +149,11 @@ export class MetadataStore {
   /** Reads all anew: somebody else has changed the file. What caches hold is clean. */
   async reload(): Promise<void> {
     const head = new Uint8Array(this.geometry.clusterSize);
-    await this.storage.read(0, head);
+    await readFully(this.storage, 0, head);
     this.header = parseHeader(head);
     const { l1Offset, l1Entries } = this.header;
     this.l1 = new Uint8Array(l1Entries * 8);
-    await this.storage.read(l1Offset, this.l1);
+    await readFully(this.storage, l1Offset, this.l1);
     this.l1View = viewOf(this.l1);
     this.l2.forget();
     this.refcountBlocks.forget();

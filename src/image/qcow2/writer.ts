@@ -46,7 +46,7 @@ export interface WriterOptions {
   readonly discardPolicy: DiscardPolicy;
   readonly scratch: Region;
   readonly encryption: Encryption | undefined;
-  readonly overlapCheck: OverlapOptions | undefined;
+  readonly overlapCheck?: OverlapOptions | undefined;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
