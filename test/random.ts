@@ -47,3 +47,14 @@ export function rng(seed: number = SEED): Random {
     pick: (items) => items[below(items.length)]!,
   };
 }
+
+/** Some of a list, other ones with each seed; the whole list where `SLOW` is set. */
+export function someOf<T>(list: readonly T[], count: number, random: Random = rng()): T[] {
+  const left = [...list];
+  if (host.process?.env.SLOW) return left;
+  const taken: T[] = [];
+  while (taken.length < count && left.length > 0) {
+    taken.push(...left.splice(random.below(left.length), 1));
+  }
+  return taken;
+}
