@@ -5,12 +5,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { hasNative } from '../native-layer.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Ended, inScratch, qemuImg, qemuIo, run, TOOL, tool } from '../tool.ts';
+
+const IO_TOOL = resolve('dist/qcow2-io.js');
 
 /** Makes raw and qcow2 images, alone, over a backing file and with a data file. */
 async function prepare(cwd: string): Promise<void> {
@@ -23,14 +25,15 @@ async function prepare(cwd: string): Promise<void> {
   await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'data_file=d.raw', 'd.qcow2', '1M'], { cwd });
 }
 
-/** Lets `work` run while qemu-io has an image open. */
+/** Lets `work` run while qemu-io, or the tool that is like it, has an image open. */
 async function whileHeld(
   cwd: string,
   [format, image, ...options]: readonly string[],
   work: () => Promise<void>,
+  holders: readonly string[] = [requireQemu().io],
 ): Promise<void> {
-  const args = ['-f', format!, ...options, image!];
-  const holder = spawn(requireQemu().io, args, { cwd, stdio: ['pipe', 'pipe', 'inherit'] });
+  const args = [...holders.slice(1), '-f', format!, ...options, image!];
+  const holder = spawn(holders[0]!, args, { cwd, stdio: ['pipe', 'pipe', 'inherit'] });
   const ended = once(holder, 'exit');
   try {
     // It asks for its first command when the image is open.
@@ -80,6 +83,9 @@ const CASES: readonly (readonly [
       'convert -U -O raw b.raw a.qcow2',
       'convert -n -O raw b.raw a.qcow2',
       'convert -O raw b.raw a.qcow2 t.raw',
+      'create -q -f qcow2 a.qcow2 1M',
+      'create -q -f qcow2 -b a.qcow2 -F qcow2 new.qcow2',
+      'resize a.qcow2 2M',
     ],
   ],
   [
@@ -150,6 +156,33 @@ test('a raw backing file that is written is not read', () =>
       assert.is(stderr, `qcow2-img: Could not open 'over-raw.qcow2': ${busy}\n${hint}`);
     });
   }));
+
+/** What opens the images by command, and what it must say while another has one of them. */
+const IO_LINES = [
+  '-c length a.qcow2',
+  '-r -c length a.qcow2',
+  '-r -U -c length a.qcow2',
+  '-s -c length a.qcow2',
+  '-f raw -c length a.raw',
+  '-c length over.qcow2',
+  '-c length over-raw.qcow2',
+  '-c length d.qcow2',
+  '-r -U -c length d.qcow2',
+];
+
+for (const held of [WRITER, READER, RAW_WRITER, ['qcow2', 'over.qcow2'], ['qcow2', 'd.qcow2']]) {
+  test(`qcow2-io beside one who has ${held.join(' ')} open`, () =>
+    inScratch(async (cwd) => {
+      await prepare(cwd);
+      await whileHeld(cwd, held, async () => {
+        for (const line of IO_LINES) {
+          const theirs = await run(requireQemu().io, line.split(' '), { cwd });
+          const ours = await run(process.execPath, [IO_TOOL, ...line.split(' ')], { cwd });
+          assert.is(said(ours, 'qcow2-io'), said(theirs, 'qemu-io'), line);
+        }
+      });
+    }));
+}
 
 /** Lets `work` run while the tool is stopped in the middle of what it does. */
 async function whileStopped(child: ChildProcess, work: () => Promise<void>): Promise<void> {
@@ -238,6 +271,26 @@ nativeTest('a target that is being written is not read', () =>
       );
     });
     assert.is(await answer(cwd, 'img', 'convert -f raw -O raw t.raw x.raw'), '');
+  }),
+);
+
+nativeTest('what qcow2-io has open others get as if qemu-io had it', () =>
+  inScratch(async (cwd) => {
+    await prepare(cwd);
+    const own = [process.execPath, IO_TOOL];
+    for (const held of [WRITER, RAW_WRITER, ['qcow2', 'over-raw.qcow2']]) {
+      const answers: string[][] = [];
+      for (const holder of [own, [requireQemu().io]]) {
+        const said: string[] = [];
+        const ask = async () => {
+          for (const line of IO_LINES) said.push(await answer(cwd, 'io', line));
+          said.push(await answer(cwd, 'img', 'info over.qcow2'));
+        };
+        await whileHeld(cwd, held, ask, holder);
+        answers.push(said);
+      }
+      assert.equal(answers[0], answers[1], held.join(' '));
+    }
   }),
 );
 
