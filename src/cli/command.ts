@@ -26,6 +26,8 @@ export interface Host {
   openOutput(): PipeStorage;
   exists(path: string): boolean;
   remove(path: string): void;
+  /** When a file was last changed, in milliseconds. */
+  modifiedAt(path: string): number;
   /** Bytes that the host has allocated for a file. */
   allocatedBytes(path: string): number;
   /** The real path of a file, links followed. */

@@ -1,6 +1,6 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
-import type { ConvertOptions } from '../convert/options.ts';
+import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize } from '../convert/options.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
@@ -27,7 +27,7 @@ export async function convertInto(
   request: ConvertRequest,
   disks: readonly Disk[],
   course: Course,
-): Promise<void> {
+): Promise<ConvertResult> {
   if (isStream(request)) return intoStream(host, request, disks, course);
   refuseSourceAsTarget(host, request.target, disks);
   if (!request.create && request.outputFormat === 'qcow2') {
@@ -42,11 +42,10 @@ async function intoStream(
   request: ConvertRequest,
   disks: readonly Disk[],
   course: Course,
-): Promise<void> {
+): Promise<ConvertResult> {
   const output = host.openOutput();
   if (request.outputFormat === 'raw') {
-    await convertToStream(disks, output, course);
-    return;
+    return convertToStream(disks, output, course);
   }
   const { convertToQcow2Stream } = await import('../convert/to-qcow2.ts');
   const { size: _, ...create } = explainCreation(request, () =>
@@ -54,7 +53,7 @@ async function intoStream(
   );
   const { compress } = request;
   const { onLength } = course;
-  await convertToQcow2Stream(
+  return convertToQcow2Stream(
     disks,
     { file: output, create, compress, ...(onLength ? { onLength } : {}) },
     course,
@@ -81,17 +80,18 @@ async function intoRaw(
   request: ConvertRequest,
   disks: readonly Disk[],
   course: Course,
-): Promise<void> {
+): Promise<ConvertResult> {
   const { create, flush } = request;
   const preallocation = rawPreallocation(request);
-  await withNewFile(host, request, async (file) => {
+  return withNewFile(host, request, async (file) => {
     if (!create && file.size() < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
     const sparseBytes = preallocation === 'off' ? request.sparseBytes : 0;
     const prepared = prepareRaw(file, { ...request, sparseBytes, preallocation }, disks);
-    await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });
+    const result = await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });
     if (flush) file.flush();
+    return result;
   });
 }
 
@@ -119,15 +119,16 @@ function prepareRaw(
 async function withNewFile(
   host: Host,
   request: ConvertRequest,
-  fill: (file: NodeFileStorage) => Promise<void>,
-): Promise<void> {
+  fill: (file: NodeFileStorage) => Promise<ConvertResult>,
+): Promise<ConvertResult> {
   const { target, create } = request;
   const isNew = create && !host.exists(target);
   const file = openTarget(host, request, target);
   let done = false;
   try {
-    await fill(file);
+    const result = await fill(file);
     done = true;
+    return result;
   } finally {
     // What is not whole must not look whole: a new file goes, an old one that was emptied stays so.
     if (!done && create && file.kind === 'regular') file.truncate(0);
@@ -176,7 +177,7 @@ async function intoQcow2(
   request: ConvertRequest,
   disks: readonly Disk[],
   course: Course,
-): Promise<void> {
+): Promise<ConvertResult> {
   const { convertToQcow2 } = await import('../convert/to-qcow2.ts');
   const { target, compress, flush, values } = request;
   const dataName = values.get('data_file')?.text;
@@ -190,7 +191,7 @@ async function intoQcow2(
   let data: NodeFileStorage | undefined;
   let done = false;
   try {
-    await withNewFile(host, request, async (file) => {
+    const result = await withNewFile(host, request, async (file) => {
       claimImageFile(file, 'qcow2', { use: 'write' });
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);
@@ -200,7 +201,7 @@ async function intoQcow2(
         data = openTarget(host, request, dataPath);
         claimImageFile(data, 'data-file', { use: 'write' });
       }
-      await convertToQcow2(
+      const written = await convertToQcow2(
         disks,
         {
           file,
@@ -215,8 +216,10 @@ async function intoQcow2(
         data?.flush();
         file.flush();
       }
+      return written;
     });
     done = true;
+    return result;
   } finally {
     await backing?.close();
     data?.close();
@@ -260,7 +263,7 @@ async function intoExisting(
   request: ConvertRequest,
   disks: readonly Disk[],
   course: Course,
-): Promise<void> {
+): Promise<ConvertResult> {
   const { convertToDisk } = await import('../convert/to-disk.ts');
   const { target, untrusted, compress, sparseBytes, targetIsZero, flush } = request;
   const disk = await openWritableImage(host, target, { format: 'qcow2', untrusted });
@@ -268,13 +271,14 @@ async function intoExisting(
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
-    await convertToDisk(disks, disk, {
+    const result = await convertToDisk(disks, disk, {
       ...course,
       sparseBytes,
       targetIsZero,
       compress: compress !== undefined,
     });
     if (flush) await disk.flush();
+    return result;
   } finally {
     await disk.close();
   }

@@ -50,6 +50,7 @@ export function nodeHost(script: string | undefined): Host {
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),
     exists: existsSync,
     remove: (path) => unlinkSync(path),
+    modifiedAt: (path) => statSync(path).mtimeMs,
     allocatedBytes: (path) => statSync(path).blocks * 512,
     realPath: (path) => {
       try {

@@ -16,19 +16,28 @@ interface Waiting {
   readonly reject: (cause: Error) => void;
 }
 
+/** A worker of one conversion, in a thread that may go on to serve another. */
 class ThreadWorker implements JobWorker {
   tally: Tally = emptyTally();
   private readonly jobs = new Map<number, Waiting>();
   private failure: Error | undefined;
   private nextId = 0;
 
-  constructor(private readonly thread: Worker) {
-    thread.on('message', (message: FromWorker) => this.receive(message));
-    thread.on('error', (cause) => this.fail(cause));
-    thread.on('exit', () => this.fail(new Error('a conversion worker ended')));
+  /** @param release takes the thread back when it is idle; without it the thread ends */
+  constructor(
+    private readonly thread: Worker,
+    private readonly release?: (thread: Worker) => void,
+  ) {
+    thread.on('message', this.onMessage);
+    thread.on('error', this.onError);
+    thread.on('exit', this.onExit);
     // A thread that waits for work must not keep the process alive.
     thread.unref();
   }
+
+  private readonly onMessage = (message: FromWorker) => this.receive(message);
+  private readonly onError = (cause: Error) => this.fail(cause);
+  private readonly onExit = () => this.fail(new Error('a conversion worker ended'));
 
   get pending(): number {
     return this.jobs.size;
@@ -45,7 +54,12 @@ class ThreadWorker implements JobWorker {
   }
 
   async close(): Promise<void> {
-    await this.thread.terminate();
+    if (!this.release || this.jobs.size > 0 || this.failure) {
+      await this.thread.terminate();
+      return;
+    }
+    this.thread.off('message', this.onMessage).off('error', this.onError).off('exit', this.onExit);
+    this.release(this.thread);
   }
 
   private send(message: ToWorker, moved: readonly ArrayBuffer[]): void {
@@ -87,11 +101,31 @@ function buffersOf(placement: Placement | undefined): ArrayBuffer[] {
   return [placement.hosts.buffer, ...placement.tables.map(({ bytes }) => bytes.buffer)];
 }
 
+function startThread(setup: WorkerSetup): Worker {
+  const url = new URL('./convert-worker.js', import.meta.url);
+  return new Worker(url, { workerData: setup, trackUnmanagedFds: false });
+}
+
 /** Starts threads; the compiled kernels are shared with them, machine code and all. */
 export function startNodeWorkers(setup: WorkerSetup, count: number): JobWorker[] {
-  const url = new URL('./convert-worker.js', import.meta.url);
-  return Array.from(
-    { length: count },
-    () => new ThreadWorker(new Worker(url, { workerData: setup, trackUnmanagedFds: false })),
-  );
+  return Array.from({ length: count }, () => new ThreadWorker(startThread(setup)));
+}
+
+/** Threads that serve one conversion after another. */
+export class NodePool {
+  private readonly idle: Worker[] = [];
+
+  /** As `startNodeWorkers`, with threads that are idle first. */
+  readonly start = (setup: WorkerSetup, count: number): JobWorker[] =>
+    Array.from({ length: count }, () => {
+      const known = this.idle.pop();
+      const message: ToWorker = { kind: 'setup', setup };
+      known?.postMessage(message);
+      return new ThreadWorker(known ?? startThread(setup), (thread) => this.idle.push(thread));
+    });
+
+  /** Ends the threads that are idle. */
+  async close(): Promise<void> {
+    await Promise.all(this.idle.splice(0).map((thread) => thread.terminate()));
+  }
 }

@@ -32,8 +32,9 @@ export interface JobWorker {
 /** Starts workers; they need not be up when this returns. */
 export type StartWorkers = (setup: WorkerSetup, count: number) => JobWorker[];
 
-/** To a worker: a job, or leave for a job to write. */
+/** To a worker: another conversion, a job, or leave for a job to write. */
 export type ToWorker =
+  | { readonly kind: 'setup'; readonly setup: WorkerSetup }
   | {
       readonly kind: 'job';
       readonly id: number;

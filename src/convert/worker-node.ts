@@ -29,7 +29,7 @@ function serve(setup: WorkerSetup): void {
   const port = parentPort;
   assert(port, 'a worker needs its parent');
   adoptKernelModule(setup.module);
-  const runner = makeRunner(setup);
+  let runner = makeRunner(setup);
   const answer = (message: FromWorker) => port.postMessage(message);
   const waiting = new Map<number, (placement: Placement | undefined) => void>();
   const turnOf = (id: number) => (units?: Units) =>
@@ -38,14 +38,19 @@ function serve(setup: WorkerSetup): void {
       answer({ kind: 'turn', id, units });
     });
   port.on('message', (message: ToWorker) => {
+    if (message.kind === 'setup') {
+      runner = makeRunner(message.setup);
+      return;
+    }
     const { id } = message;
     if (message.kind === 'go') {
       waiting.get(id)?.(message.placement);
       waiting.delete(id);
       return;
     }
+    const { tally } = runner;
     runner.run(message.ops, message.ordered ? turnOf(id) : undefined).then(
-      () => answer({ kind: 'done', id, tally: runner.tally }),
+      () => answer({ kind: 'done', id, tally }),
       (cause) => answer({ kind: 'failed', id, error: toWire(cause) }),
     );
   });

@@ -1,0 +1,78 @@
+/** One conversion of the command line: sources opened, target written, all closed again. */
+import type { ConvertResult } from '../convert/options.ts';
+import type { Disk } from '../image/disk.ts';
+import { type Host, UsageError } from './command.ts';
+import type { ConvertRequest } from './convert-request.ts';
+import { type Course, convertInto, explainFailure } from './convert-target.ts';
+import { openImage } from './open-image.ts';
+import type { Progress } from './progress.ts';
+
+/** What of a message tells that the snapshot is to blame, and not the image. */
+const SNAPSHOT_FAILURE = /(Can't find snapshot|Block format 'raw' .*)$/;
+
+/** A snapshot that is not there has a message of its own. */
+async function openSource(host: Host, source: string, request: ConvertRequest): Promise<Disk> {
+  const { format, untrusted, snapshot, forceShare } = request;
+  try {
+    return await openImage(host, source, {
+      format,
+      untrusted,
+      snapshot,
+      forceShare,
+      use: 'convert',
+    });
+  } catch (cause) {
+    const why = cause instanceof UsageError && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
+    if (!why) throw cause;
+    throw new UsageError(`Failed to load snapshot: ${why}`);
+  }
+}
+
+/**
+ * Carries out a request.
+ * @param startProgress the display, once the sources are known
+ * @throws UsageError, Qcow2Error
+ */
+export async function convertImages(
+  host: Host,
+  request: ConvertRequest,
+  startProgress: (disks: readonly Disk[]) => Progress,
+): Promise<ConvertResult> {
+  const disks: Disk[] = [];
+  try {
+    for (const source of request.sources) disks.push(await openSource(host, source, request));
+    return await carryOut(host, request, disks, startProgress(disks));
+  } finally {
+    for (const disk of disks) await disk.close();
+  }
+}
+
+async function carryOut(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  progress: Progress,
+): Promise<ConvertResult> {
+  const { threads, targetIsZero, bytesPerSecond, salvage } = request;
+  const course: Course = {
+    sparseBytes: request.sparseBytes,
+    targetIsZero,
+    bytesPerSecond,
+    salvage,
+    signal: host.interrupted,
+    onProgress: progress.update,
+    workers: Math.min(threads ?? host.threads, host.threads) - 1,
+    startWorkers: host.startWorkers,
+    ...(request.progress
+      ? { onLength: (bytes) => host.note(`The image will have ${bytes} bytes.\n`) }
+      : {}),
+  };
+  try {
+    const result = await convertInto(host, request, disks, course);
+    progress.end();
+    return result;
+  } catch (cause) {
+    progress.stop();
+    throw explainFailure(cause);
+  }
+}
