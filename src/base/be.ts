@@ -66,6 +66,12 @@ export class BigEndianReader {
     return high * HIGH + low;
   }
 
+  /** The same, but NaN for what is not exact: a value that nobody may come to need. */
+  numberOrNaN(at: number, what: string): number {
+    const { high, low } = this.u64(at, what);
+    return isExact(high, low) ? high * HIGH + low : Number.NaN;
+  }
+
   slice(at: number, length: number, what: string): Uint8Array {
     this.need(at, length, what);
     return this.bytes.subarray(at, at + length);

@@ -31,12 +31,13 @@ export function startProgress(host: Host, options: ProgressOptions): Progress {
   const { enabled, stream } = options;
   if (!enabled) return { update() {}, end() {}, stop() {} };
   const print = (text: string) => (stream ? host.note(text) : host.out(text));
-  return host.terminal && !stream ? barProgress(print) : percentProgress(print);
+  return host.terminal && !stream ? barProgress(print, options.total) : percentProgress(print);
 }
 
 /** qemu-img's: a line that is written over, a step for each percent. */
 function percentProgress(print: (text: string) => void): Progress {
   let shown = Number.NEGATIVE_INFINITY;
+  let updates = 0;
   const show = (percent: number) => {
     shown = percent;
     print(`    (${percent.toFixed(2)}/100%)\r`);
@@ -45,10 +46,13 @@ function percentProgress(print: (text: string) => void): Progress {
   return {
     update(done, total) {
       const percent = total > 0 ? (done / total) * 100 : 100;
+      // All at once, and nothing before it: there was nothing to do, of which qemu-img tells no step.
+      if (updates++ === 0 && percent === 100) return;
       if (percent >= shown + 1 || (percent === 100 && shown < 100)) show(percent);
     },
     end() {
-      if (shown < 100) show(100);
+      // Once more than the last step: as qemu-img, which says it twice unless there is nothing to do.
+      show(100);
       print('\n');
     },
     stop() {
@@ -66,7 +70,7 @@ function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
 }
 
-function barProgress(print: (text: string) => void): Progress {
+function barProgress(print: (text: string) => void, total: number): Progress {
   const start = performance.now();
   let last = Number.NEGATIVE_INFINITY;
   const draw = (done: number, total: number) => {
@@ -81,10 +85,8 @@ function barProgress(print: (text: string) => void): Progress {
     const size = `${formatSize(done)} of ${formatSize(total)}`;
     print(`\r\x1b[K${bar}${percent}  ${size}  ${rate}  ${left}`);
   };
-  let total = 0;
   return {
     update(done, of) {
-      total = of;
       const now = performance.now();
       if (now - last < REDRAW_MS) return;
       last = now;

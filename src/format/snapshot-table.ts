@@ -21,6 +21,7 @@ import {
 export interface Snapshot {
   readonly id: string;
   readonly name: string;
+  /** File offset of its L1 table. NaN where it is none and the table was read leniently. */
   readonly l1Offset: number;
   readonly l1Entries: number;
   readonly dateSeconds: number;
@@ -39,7 +40,8 @@ export interface Snapshot {
   readonly raw?: { readonly id: Uint8Array; readonly name: Uint8Array };
 }
 
-const ENTRY_BYTES = 40;
+/** The fixed part of an entry. */
+export const SNAPSHOT_ENTRY_BYTES = 40;
 /** Extra data that is known: VM state size, disk size, icount. */
 export const SNAPSHOT_EXTRA_BYTES = 24;
 
@@ -48,6 +50,11 @@ export interface SnapshotContext {
   readonly count: number;
   /** Stands in where an entry has no virtual size of its own, as in version 2. */
   readonly diskSize: number;
+  /**
+   * Numbers that no number here holds become NaN rather than an error: for reading alone, where a
+   * snapshot that nobody asks for is no reason to refuse the disk. Such a table is not for writing.
+   */
+  readonly lenient?: boolean;
 }
 
 /**
@@ -81,6 +88,8 @@ function parseSnapshot(
   context: SnapshotContext & { readonly index: number },
 ): { snapshot: Snapshot; length: number } {
   const what = 'snapshot table entry';
+  const number = (at: number, name: string) =>
+    context.lenient ? reader.numberOrNaN(at, name) : reader.number(at, name);
   const idBytes = reader.u16(pos + 12, what);
   const nameBytes = reader.u16(pos + 14, what);
   const extraBytes = reader.u32(pos + 36, what);
@@ -88,7 +97,7 @@ function parseSnapshot(
     const message = `Too much extra metadata in snapshot table entry ${context.index}`;
     throw new Qcow2Error('UNSUPPORTED', message, reader.base + pos + 36);
   }
-  const extra = pos + ENTRY_BYTES;
+  const extra = pos + SNAPSHOT_ENTRY_BYTES;
   const idAt = extra + extraBytes;
   const end = idAt + idBytes + nameBytes;
   const id = reader.text(idAt, idBytes, what);
@@ -102,16 +111,15 @@ function parseSnapshot(
     id,
     name,
     ...(exact ? {} : { raw }),
-    l1Offset: reader.number(pos, 'snapshot L1 table offset'),
+    l1Offset: number(pos, 'snapshot L1 table offset'),
     l1Entries: reader.u32(pos + 8, what),
     dateSeconds: reader.u32(pos + 16, what),
     dateNanoseconds: reader.u32(pos + 20, what),
     clock: reader.u64(pos + 24, what),
-    vmStateBytes:
-      extraBytes >= 8 ? reader.number(extra, 'VM state size') : reader.u32(pos + 32, what),
+    vmStateBytes: extraBytes >= 8 ? number(extra, 'VM state size') : reader.u32(pos + 32, what),
     virtualSize:
       extraBytes >= 16
-        ? sizeOf(reader.u64(extra + 8, what), reader.base + extra + 8)
+        ? sizeOf(reader.u64(extra + 8, what), context.lenient ? undefined : reader.base + extra + 8)
         : context.diskSize,
     icount: extraBytes >= 24 ? reader.u64(extra + 16, what) : undefined,
     extraBytes,
@@ -131,9 +139,12 @@ function isText(bytes: Uint8Array, text: string): boolean {
   return encoded.length === bytes.length && encoded.every((byte, i) => byte === bytes[i]);
 }
 
-/** Sizes are whole sectors, as the header's is. */
-function sizeOf({ high, low }: U64, at: number): number {
-  if (high >= 0x4000_0000) throw new Qcow2Error('CORRUPT', 'snapshot disk size', at);
+/** Sizes are whole sectors, as the header's is. NaN where no offset tells that one must be. */
+function sizeOf({ high, low }: U64, at: number | undefined): number {
+  if (high >= 0x4000_0000) {
+    if (at === undefined) return Number.NaN;
+    throw new Qcow2Error('CORRUPT', 'snapshot disk size', at);
+  }
   return high * HIGH + low - (low % 512);
 }
 
@@ -155,7 +166,9 @@ export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
   const id = snapshot.raw?.id ?? new TextEncoder().encode(snapshot.id);
   const name = snapshot.raw?.name ?? new TextEncoder().encode(snapshot.name);
   const { extraBytes } = snapshot;
-  const bytes = new Uint8Array(alignUp(ENTRY_BYTES + extraBytes + id.length + name.length, 8));
+  const bytes = new Uint8Array(
+    alignUp(SNAPSHOT_ENTRY_BYTES + extraBytes + id.length + name.length, 8),
+  );
   const view = new DataView(bytes.buffer);
   putU64(view, 0, snapshot.l1Offset);
   view.setUint32(8, snapshot.l1Entries);
@@ -168,14 +181,17 @@ export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
   // A state above 4 GiB is told by the extra data alone.
   view.setUint32(32, snapshot.vmStateBytes < HIGH ? snapshot.vmStateBytes : 0);
   view.setUint32(36, extraBytes);
-  if (extraBytes >= 8) putU64(view, ENTRY_BYTES, snapshot.vmStateBytes);
-  if (extraBytes >= 16) putU64(view, ENTRY_BYTES + 8, snapshot.virtualSize);
+  if (extraBytes >= 8) putU64(view, SNAPSHOT_ENTRY_BYTES, snapshot.vmStateBytes);
+  if (extraBytes >= 16) putU64(view, SNAPSHOT_ENTRY_BYTES + 8, snapshot.virtualSize);
   if (extraBytes >= 24 && snapshot.icount) {
-    view.setUint32(ENTRY_BYTES + 16, snapshot.icount.high);
-    view.setUint32(ENTRY_BYTES + 20, snapshot.icount.low);
+    view.setUint32(SNAPSHOT_ENTRY_BYTES + 16, snapshot.icount.high);
+    view.setUint32(SNAPSHOT_ENTRY_BYTES + 20, snapshot.icount.low);
   }
-  bytes.set(snapshot.unknownExtra, ENTRY_BYTES + Math.min(extraBytes, SNAPSHOT_EXTRA_BYTES));
-  bytes.set(id, ENTRY_BYTES + extraBytes);
-  bytes.set(name, ENTRY_BYTES + extraBytes + id.length);
+  bytes.set(
+    snapshot.unknownExtra,
+    SNAPSHOT_ENTRY_BYTES + Math.min(extraBytes, SNAPSHOT_EXTRA_BYTES),
+  );
+  bytes.set(id, SNAPSHOT_ENTRY_BYTES + extraBytes);
+  bytes.set(name, SNAPSHOT_ENTRY_BYTES + extraBytes + id.length);
   return bytes;
 }

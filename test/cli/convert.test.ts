@@ -40,6 +40,7 @@ async function prepare(folder: string): Promise<void> {
   await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '2M'], { cwd });
   await qemuIo('a.qcow2', ['write -P 5 64k 300k', 'write -z 1M 64k'], { cwd });
   await qemuImg(['snapshot', '-c', 's1', 'a.qcow2'], { cwd });
+  await qemuImg(['create', '-q', '-f', 'qcow2', 'empty.qcow2', '2M'], { cwd });
   writeFileSync(join(folder, 'small.raw'), Buffer.alloc(MIB, 7));
   writeFileSync(join(folder, 'odd.raw'), Buffer.alloc(1000, 9));
   mkdirSync(join(folder, 'folder'));
@@ -60,7 +61,7 @@ function said({ code, stdout, stderr }: Ended, program: string): string {
   // How often progress is told is up to the program: the first and the last line are not.
   const out = stdout
     .toString()
-    .replace(/(?<=\(0\.00\/100%\)\r) .*(?= {4}\(100\.00\/100%\)\r\n)/s, '');
+    .replace(/(?<=\(0\.00\/100%\)\r) .*(?=( {4}\(100\.00\/100%\)\r){2}\n)/s, '');
   return `exit code ${code}\n${out}${err}`;
 }
 
@@ -156,6 +157,7 @@ for (const line of [
   'convert -O raw a.qcow2 b.raw -f',
   'convert -q -p -O raw a.qcow2 b.raw',
   'convert -p -O raw a.qcow2 b.raw',
+  'convert -p -O raw empty.qcow2 b.raw',
   'convert -Oraw a.qcow2 b.raw',
   'convert -qO raw -- a.qcow2 b.raw',
   'convert -U -O raw a.qcow2 b.raw',

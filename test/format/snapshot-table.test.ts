@@ -88,6 +88,16 @@ test('offsets and sizes that no number holds are refused where they are', () => 
     const bytes = tableOf([good]);
     put(bytes, field, 8, value);
     refused(() => parse(bytes, 1), 'CORRUPT', AT + field);
+    // Who only reads is told that there is no such number, and refused the snapshot.
+    const context = { count: 1, diskSize: DISK, lenient: true };
+    const [snapshot] = parseSnapshotTable(bytes, AT, context);
+    const { l1Offset, vmStateBytes, virtualSize } = snapshot!;
+    assert.equal(
+      [l1Offset, vmStateBytes, virtualSize].map(Number.isNaN),
+      [0, 40, 48].map((at) => at === field),
+    );
+    if (field === 0)
+      refused(() => checkSnapshotL1({ ...snapshot!, l1Entries: 1 }, 512, AT), 'CORRUPT', AT);
   }
 });
 

@@ -92,25 +92,30 @@ test('an overlay whose base is there again reads through it', () =>
     await must('cmp', ['ours.raw', 'theirs.raw'], { cwd });
   }));
 
-test('65,536 snapshots of rubbish are a typed error or change nothing, in little time', () =>
+test('65,536 snapshots of rubbish are no reason not to read the disk', () =>
   inScratch(async (cwd) => {
     const name = corpus('cdi-hostile-65536-snapshots.img');
     await qemuImg(['convert', '-O', 'raw', name, 'theirs.raw'], { cwd });
     const start = performance.now();
-    let refusal: unknown;
-    try {
-      await (await openDisk(openNodeFile(name))).close();
-    } catch (cause) {
-      refusal = cause;
-    }
-    assert.ok(performance.now() - start < 2000);
+    const disk = await openDisk(openNodeFile(name));
+    await disk.close();
+    assert.ok(performance.now() - start < 10_000);
     const { code, stderr } = await tool(['convert', '-O', 'raw', name, 'ours.raw'], { cwd });
-    if (refusal === undefined) {
-      await must('cmp', ['ours.raw', 'theirs.raw'], { cwd });
-    } else {
-      assert.ok(isQcow2Error(refusal, 'CORRUPT', 'UNSUPPORTED'), String(refusal));
-      assert.is(code, 1);
-      assert.match(stderr, /^qcow2-img: Could not open /);
+    assert.is(stderr, '');
+    assert.is(code, 0);
+    await must('cmp', ['ours.raw', 'theirs.raw'], { cwd });
+    for (const output of ['human', 'json']) {
+      const args = ['info', `--output=${output}`, name];
+      const [ours, theirs] = [await tool(args, { cwd }), await qemuImg(args, { cwd })];
+      assert.ok(ours.stdout.equals(theirs), output);
+    }
+    // Who may write would have to keep what it cannot tell.
+    copyFileSync(name, join(cwd, 'a.qcow2'));
+    try {
+      await openDisk(openNodeFile(join(cwd, 'a.qcow2'), { writable: true }), { writable: true });
+      assert.unreachable();
+    } catch (cause) {
+      assert.ok(isQcow2Error(cause, 'CORRUPT'), String(cause));
     }
   }));
 

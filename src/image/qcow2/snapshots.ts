@@ -2,7 +2,11 @@
 import { Qcow2Error } from '../../base/errors.ts';
 import { SNAPSHOT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import type { Header } from '../../format/header.ts';
-import { parseSnapshotTable, type Snapshot } from '../../format/snapshot-table.ts';
+import {
+  parseSnapshotTable,
+  SNAPSHOT_ENTRY_BYTES,
+  type Snapshot,
+} from '../../format/snapshot-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { GuestReader } from './read.ts';
@@ -23,8 +27,15 @@ export async function readSnapshots(
 ): Promise<Snapshot[]> {
   const { snapshotCount: count, snapshotsOffset: at } = header;
   if (count === 0) return [];
-  const limit = Math.min(SNAPSHOT_TABLE_BYTES_MAX, (await storage.size()) - at);
-  const context = { count, diskSize };
+  // Who may write must know every snapshot's place; who only reads, no more than the one asked for.
+  const lenient = !storage.writable;
+  // Past the end of the file there are zeros, as for QEMU: entries of the smallest kind.
+  const spare = lenient ? count * SNAPSHOT_ENTRY_BYTES : 0;
+  const limit = Math.min(
+    SNAPSHOT_TABLE_BYTES_MAX,
+    Math.max(0, (await storage.size()) - at) + spare,
+  );
+  const context = { count, diskSize, lenient };
   let length = Math.min(limit, count * ENTRY_BYTES_GUESS);
   for (;;) {
     const bytes = new Uint8Array(Math.max(0, length));
