@@ -46,12 +46,12 @@ function percentProgress(print: (text: string) => void): Progress {
   return {
     update(done, total) {
       const percent = total > 0 ? (done / total) * 100 : 100;
-      // All at once, and nothing before it: there was nothing to do, of which qemu-img tells no step.
+      // All at once, with nothing before it: nothing to do, of which qemu-img tells no step.
       if (updates++ === 0 && percent === 100) return;
       if (percent >= shown + 1 || (percent === 100 && shown < 100)) show(percent);
     },
     end() {
-      // Once more than the last step: as qemu-img, which says it twice unless there is nothing to do.
+      // After the last step once more: qemu-img says it twice unless there is nothing to do.
       show(100);
       print('\n');
     },
