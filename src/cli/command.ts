@@ -3,6 +3,7 @@ import type { StartWorkers } from '../convert/pool.ts';
 import type { NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
 import type { PipeStorage } from '../storage/node-pipe.ts';
 import type { ClaimOptions } from './image-claims.ts';
+import type { Secrets } from './secrets.ts';
 
 /** Where a command runs: tests pass one of their own, only `host-node.ts` knows the process. */
 export interface Host {
@@ -32,6 +33,14 @@ export interface Host {
   allocatedBytes(path: string): number;
   /** The real path of a file, links followed. */
   realPath(path: string): string;
+  /** Secrets that the command line defines. */
+  readonly secrets: Secrets;
+  /** Names of images are lists of options (`--image-opts`). */
+  imageOpts?: boolean;
+  /** Asks for a passphrase; absent where nobody sits at a terminal. */
+  readonly askPassphrase?: ((prompt: string) => Promise<string | undefined>) | undefined;
+  /** Hides the command line from those who list processes. */
+  hideArguments?(): void;
   /** Fires when the person asks to stop (SIGINT, SIGTERM). */
   readonly interrupted: AbortSignal;
 }

@@ -9,6 +9,8 @@ import { ioError, openNodeFile } from '../storage/node-file.ts';
 import { openStandardInput } from '../storage/node-input.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import type { Host } from './command.ts';
+import { passphrasePrompt } from './passphrase-prompt.ts';
+import { Secrets } from './secrets.ts';
 
 const STDOUT = 1;
 const STDERR = 2;
@@ -58,6 +60,11 @@ export function nodeHost(script: string | undefined): Host {
       } catch (cause) {
         throw ioError(cause, `Could not open '${path}'`);
       }
+    },
+    secrets: new Secrets(),
+    askPassphrase: passphrasePrompt((text) => writeText(STDERR, text)),
+    hideArguments: () => {
+      process.title = program;
     },
     get interrupted() {
       if (!listening) {

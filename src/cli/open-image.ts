@@ -5,6 +5,7 @@ import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import { type Host, UsageError } from './command.ts';
 import { claimImageFile, type ImageUse } from './image-claims.ts';
+import { nameImage } from './image-name.ts';
 import { pathGate } from './path-gate.ts';
 
 /** How an image of the command line is opened. */
@@ -39,12 +40,13 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
 /** @throws UsageError where the image cannot be opened */
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
-    const { format, untrusted, snapshot, use = 'read', forceShare } = options;
+    const { untrusted, snapshot, use = 'read', forceShare } = options;
+    const { path, format, secret } = nameImage(host, filename, options.format);
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    const isInput = filename === '-' && use === 'convert';
-    const file = isInput ? host.openInput() : host.openFile(filename);
+    const isInput = path === '-' && use === 'convert';
+    const file = isInput ? host.openInput() : host.openFile(path);
     try {
       if (!isInput) claimImageFile(file, format, { use, forceShare });
     } catch (cause) {
@@ -56,8 +58,9 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
     return openDisk(file, {
       format,
       snapshot,
+      secret,
       cacheBytes: CACHE_BYTES,
-      gate: pathGate(host, filename, { untrusted, claim }),
+      gate: pathGate(host, path, { untrusted, claim }),
     });
   });
 }
@@ -69,23 +72,26 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
 export function openWritableImage(
   host: Host,
   filename: string,
-  { format, untrusted }: Pick<OpenImageOptions, 'format' | 'untrusted'>,
+  options: Pick<OpenImageOptions, 'format' | 'untrusted'>,
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
+    const { path, format, secret } = nameImage(host, filename, options.format);
+    const { untrusted } = options;
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    const file = host.openFile(filename, { writable: true });
+    const file = host.openFile(path, { writable: true });
     try {
       claimImageFile(file, format, { use: 'write' });
     } catch (cause) {
       file.close();
       throw cause;
     }
-    const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
+    const gate = pathGate(host, path, { untrusted, claim: { use: 'read' } });
     return openDisk(file, {
       format,
       gate,
+      secret,
       writable: true,
       cacheBytes: WRITE_CACHE_BYTES,
       onRepair: sayRepairs(host),

@@ -4,6 +4,7 @@ import { isFormat, openDisk } from '../image/open.ts';
 import { type Host, UsageError } from './command.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import { claimImageFile } from './image-claims.ts';
+import { nameImage } from './image-name.ts';
 import { explainOpen } from './open-image.ts';
 import { pathGate } from './path-gate.ts';
 
@@ -24,21 +25,23 @@ const CACHE_BYTES = 2 ** 22;
 export function openWritable(
   host: Host,
   filename: string,
-  { format, untrusted, forceShare }: OpenWritableOptions,
+  { format: given, untrusted, forceShare }: OpenWritableOptions,
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
+    const { path, format, secret } = nameImage(host, filename, given);
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
-    const file = host.openFile(filename, { writable: true });
+    const file = host.openFile(path, { writable: true });
     try {
       claimImageFile(file, format, { use: 'write', forceShare });
     } catch (cause) {
       file.close();
       throw cause;
     }
-    const gate = pathGate(host, filename, { untrusted, claim: { use: 'read' } });
-    const disk = await openDisk(file, { format, gate, writable: true, cacheBytes: CACHE_BYTES });
+    const gate = pathGate(host, path, { untrusted, claim: { use: 'read' } });
+    const cacheBytes = CACHE_BYTES;
+    const disk = await openDisk(file, { format, gate, secret, writable: true, cacheBytes });
     if (format === undefined && disk.format === 'raw') warnOfGuess(host, filename);
     return disk;
   });

@@ -2,6 +2,7 @@
 /** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
 import { isQcow2Error } from '../base/errors.ts';
 import { type Command, type Host, UsageError } from './command.ts';
+import { defineObjects, takeGlobalOptions } from './global-options.ts';
 import { dieBySignal, nodeHost } from './host-node.ts';
 
 /** Subcommands, and where their code is. */
@@ -35,7 +36,13 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
     if (name.startsWith('-')) throw new UsageError(`unrecognized option '${name}'`, true);
     throw new UsageError(`Command not found: ${name}`, true);
   }
-  return (await load()).run(rest, host);
+  const global = takeGlobalOptions(rest);
+  defineObjects(host, global.objects);
+  host.imageOpts = global.imageOpts && name !== 'create';
+  if (global.imageOpts && !host.imageOpts) {
+    throw new UsageError("unrecognized option '--image-opts'", true);
+  }
+  return (await load()).run(global.rest, host);
 }
 
 async function main(): Promise<number> {
@@ -45,6 +52,7 @@ async function main(): Promise<number> {
   } catch (cause) {
     if (cause instanceof UsageError) {
       host.error(cause.message);
+      if ('hintText' in cause) host.note(String(cause.hintText));
       if (cause.hint) host.note(`Try '${host.program} --help' for more information\n`);
       return 1;
     }

@@ -5,6 +5,7 @@ import { VIRTUAL_BYTES_MAX } from '../base/limits.ts';
 import type { Preallocation } from '../image/disk.ts';
 import { isFormat } from '../image/open.ts';
 import { checkCreateOptions, type Qcow2CreateOptions } from '../image/qcow2/create.ts';
+import type { EncryptionChoice } from '../image/qcow2/encrypt-fresh.ts';
 import { UsageError } from './command.ts';
 import type { ListValues } from './option-list.ts';
 
@@ -40,7 +41,11 @@ function oneOf<T extends string>(
  * @param dataPath the data file, by the name that the image is to have for it
  * @throws UsageError, Qcow2Error for what does not go together, in QEMU's order
  */
-export function qcow2Options(values: ListValues, dataPath: string | undefined): Qcow2CreateOptions {
+export function qcow2Options(
+  values: ListValues,
+  dataPath: string | undefined,
+  encryption?: EncryptionChoice,
+): Qcow2CreateOptions {
   refuseEncryptionTwice(values);
   const version = oneOf(values, 'compat', {
     choices: { '0.10': '2', v2: '2', '1.1': '3', v3: '3' },
@@ -52,7 +57,7 @@ export function qcow2Options(values: ListValues, dataPath: string | undefined): 
   if (backingFormat !== undefined && !isFormat(backingFormat)) {
     throw new UsageError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
   }
-  const encryption = encryptionOf(values);
+  const encrypted = encryptionFormat(values) !== undefined;
   const preallocation = oneOf<Preallocation>(values, 'preallocation', {
     choices: { off: 'off', metadata: 'metadata', falloc: 'falloc', full: 'full' },
     preset: 'off',
@@ -79,14 +84,15 @@ export function qcow2Options(values: ListValues, dataPath: string | undefined): 
       ? {}
       : { backing: { name: backingName, ...(backingFormat ? { format: backingFormat } : {}) } }),
     ...(dataPath === undefined ? {} : { dataFile: { name: dataPath, raw } }),
+    ...(encryption ? { encryption } : {}),
   };
   // Sizes come last, and where they are too large for any disk, in other words.
   checkCreateOptions(options, {
     backingFormat: backingFormat !== undefined && backingName === undefined,
     dataFileRaw: raw && dataPath === undefined,
   });
-  if (encryption) {
-    throw new Qcow2Error('UNSUPPORTED', 'Encrypted images cannot be created yet');
+  if (encrypted && !encryption) {
+    throw new Qcow2Error('UNSUPPORTED', 'Encrypted images cannot be made here');
   }
   refuseSize(values);
   const sized = { ...options, size: Number(values.get('size')?.number) };
@@ -101,8 +107,8 @@ function refuseEncryptionTwice(values: ListValues): void {
   }
 }
 
-/** The image is to be encrypted. */
-function encryptionOf(values: ListValues): boolean {
+/** How the image is to be encrypted; undefined: not at all. */
+export function encryptionFormat(values: ListValues): 'aes' | 'luks' | undefined {
   const format = values.get('encrypt.format')?.text;
   if (format !== undefined && format !== 'aes' && format !== 'luks') {
     throw new UsageError(`Parameter 'format' does not accept value '${format}'`);
@@ -111,7 +117,7 @@ function encryptionOf(values: ListValues): boolean {
   if (!encrypted && [...values.keys()].some((name) => name.startsWith('encrypt.'))) {
     throw new UsageError("Parameter 'encrypt.format' is missing");
   }
-  return encrypted;
+  return encrypted ? (format ?? 'aes') : undefined;
 }
 
 /** Sizes that no disk can have, with all their digits. */

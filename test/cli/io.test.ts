@@ -552,16 +552,6 @@ test('says what is wrong with options, and how it is called', async () => {
   }
 });
 
-test('refuses --object', async () => {
-  const { code, err } = await said(process.execPath, [TOOL, '--object=secret,id=s', 'a.raw'], {
-    cwd: template,
-    script: '',
-    name: 'qcow2-io',
-  });
-  assert.is(err, 'PROGRAM: --object is not supported\n');
-  assert.is(code, 1);
-});
-
 /** What follows each of the lines below. */
 const LOOK = ['length', 'write -q 0 512', 'read -q -P 0xcd 0 512', 'alloc 0'];
 

@@ -291,22 +291,4 @@ test('a file that is there is replaced, and kept where the options are refused',
   });
 });
 
-test('encryption is refused, and nothing is left', async () => {
-  await inScratch(async (folder) => {
-    for (const options of ['encryption=on', 'encrypt.format=luks,encrypt.key-secret=s']) {
-      const { code, err } = await ours(create, folder, [
-        '-f',
-        'qcow2',
-        '-o',
-        options,
-        'image',
-        '1M',
-      ]);
-      assert.is(code, 1);
-      assert.match(err, 'Encrypted images cannot be created yet');
-    }
-    assert.equal(readdirSync(folder), []);
-  });
-});
-
 test.run();

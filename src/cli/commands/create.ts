@@ -8,6 +8,7 @@ import type { NodeFileStorage } from '../../storage/node-file.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
+import { encryptionChoice } from '../encryption-options.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { claimImageFile, RAW_WRITE } from '../image-claims.ts';
 import {
@@ -281,7 +282,8 @@ async function createQcow2(host: Host, { values, path }: Plan): Promise<void> {
         throw new UsageError(`'${path}' cannot be its own data file`);
       }
     }
-    const options = qcow2Options(values, dataPath);
+    const encryption = await encryptionChoice(host, values, path);
+    const options = qcow2Options(values, dataPath, encryption);
     const file = openTarget(host, path, true);
     claimImageFile(file, 'qcow2', { use: 'write' });
     const image = await Qcow2Image.create(file, options, {

@@ -5,6 +5,7 @@ import { fullBackingName } from '../backing-name.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { nameImage } from '../image-name.ts';
 import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
 import { explainOpen } from '../open-image.ts';
@@ -56,9 +57,6 @@ function parseRequest(args: readonly string[]): Request | 'help' {
   const parsed = parseCommandLine(args, OPTIONS);
   if (given(parsed, 'help')) return 'help';
   const [filename, ...more] = parsed.operands;
-  for (const name of ['object', 'image-opts']) {
-    if (given(parsed, name)) throw new UsageError(`--${name} is not supported`);
-  }
   if (filename === undefined || more.length > 0) {
     throw new UsageError('Expecting one image file name', true);
   }
@@ -81,6 +79,8 @@ interface Link {
   readonly filename: string;
   readonly format: string | undefined;
   readonly first: boolean;
+  /** The name in messages, where that is another one. */
+  readonly shown?: string;
 }
 
 /** Nothing is printed before the whole chain was read, so that an error stands alone. */
@@ -88,13 +88,19 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
   const { filename, format, chain } = request;
   const reports: ImageReport[] = [];
   const seen = new Set<string>();
-  let link: Link | undefined = { filename, format, first: true };
+  const named = nameImage(host, filename, format);
+  let link: Link | undefined = {
+    filename: named.path,
+    format: named.format,
+    first: true,
+    shown: filename,
+  };
   while (link) {
     if (seen.has(link.filename)) {
       throw new UsageError(`Backing file '${link.filename}' creates an infinite loop.`);
     }
     seen.add(link.filename);
-    const report: ImageReport = await reportLink(host, link, request);
+    const report: ImageReport = await reportLink(host, link, { ...request, filename: named.path });
     const { bitmapsInconsistent } = report;
     if (bitmapsInconsistent) warnOfBitmaps(host, bitmapsInconsistent === 'version2' ? 2 : 3);
     reports.push(report);
@@ -109,10 +115,10 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
 
 function reportLink(
   host: Host,
-  { filename, format, first }: Link,
+  { filename, format, first, shown = filename }: Link,
   { filename: start, untrusted, forceShare }: Request,
 ): Promise<ImageReport> {
-  return explainOpen(filename, async () => {
+  return explainOpen(shown, async () => {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }

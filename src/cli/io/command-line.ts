@@ -1,4 +1,6 @@
 /** The command line of `qcow2-io`, and what it makes the tool do. */
+import { UsageError } from '../command.ts';
+import { defineObjects } from '../global-options.ts';
 import { versionText } from '../help.ts';
 import { getopt, type OptionShape } from './getopt.ts';
 import { CommandFailure } from './io-command.ts';
@@ -51,6 +53,16 @@ export async function runTool(host: IoHost, args: readonly string[]): Promise<nu
   return runRequest(host, request);
 }
 
+/** Defines a secret. */
+function define(host: IoHost, text: string): void {
+  try {
+    defineObjects(host, [text]);
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    throw new CommandFailure(cause.message, 'program');
+  }
+}
+
 /** @returns an exit code where there is nothing more to do */
 function parseRequest(host: IoHost, args: readonly string[]): ToolRequest | number {
   const { options, operands, problem } = getopt(args, OPTIONS);
@@ -62,7 +74,10 @@ function parseRequest(host: IoHost, args: readonly string[]): ToolRequest | numb
       host.out(name === 'h' ? usageText(host.program) : versionText(host.program));
       return 0;
     }
-    if (name === 'object') throw new CommandFailure(`--${name} is not supported`, 'program');
+    if (name === 'object') {
+      define(host, value);
+      continue;
+    }
     if (name === 'image-opts') imageOptions = true;
     if (name === 'c') commands.push(value);
     else if (name === 'f') flags = { ...flags, format: value };

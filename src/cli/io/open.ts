@@ -8,11 +8,13 @@ import type { Storage } from '../../storage/storage.ts';
 import type { Host } from '../command.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { claimImageFile } from '../image-claims.ts';
+import { secretSource } from '../image-name.ts';
 import { sayRepairs } from '../open-image.ts';
 import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { checkFormatSettings, type DiskPlace, resolvePlace } from './place.ts';
+import type { Settings } from './settings.ts';
 import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
 
 /** A disk, and what may be done to it. */
@@ -73,6 +75,7 @@ export async function openForIo(
     gate,
     writable,
     discard: flags.discard ? 'unmap' : 'ignore',
+    secret: secretSource(host, (depth) => secretIdAt(place.settings, depth)),
     ...openTuning(place.settings),
     ...(backing === undefined ? {} : { backing }),
     onRepair: sayRepairs(host),
@@ -96,6 +99,12 @@ export async function openForIo(
     readOnly,
     guessedRaw: guessedRaw && writable,
   };
+}
+
+/** The name of the secret that settings have for an image of the chain. */
+function secretIdAt(settings: Settings, depth: number): string | undefined {
+  const prefix = 'backing.'.repeat(depth);
+  return settings.get(`${prefix}encrypt.key-secret`) ?? settings.get(`${prefix}key-secret`);
 }
 
 /** What the settings of an image are judged by. */

@@ -41,6 +41,11 @@ const GENERAL = [
 ];
 /** Those of a file beyond them. */
 const OF_FILES = ['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'];
+/** Those of encrypted images, by format. */
+const OF_ENCRYPTION: Partial<Record<string, readonly string[]>> = {
+  qcow2: ['encrypt.format', 'encrypt.key-secret'],
+  luks: ['key-secret'],
+};
 const FILE_DRIVERS = ['file', 'host_device'];
 
 function wrong(message: string): Qcow2Error {
@@ -169,6 +174,7 @@ export function checkFormatSettings({ settings, bare }: DiskPlace, format: Forma
     const part = /^(file|backing|data-file)(\.|$)/.exec(name)?.[1];
     if (GENERAL.includes(name) || part === 'file') continue;
     if (format === 'qcow2' && (part !== undefined || isTuning(name))) continue;
+    if (OF_ENCRYPTION[format]?.includes(name)) continue;
     const why = `Block format '${format}' does not support the option '${name}'`;
     throw new Qcow2Error('UNSUPPORTED', why);
   }

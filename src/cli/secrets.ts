@@ -1,0 +1,114 @@
+/**
+ * Secrets that the command line defines: `--object secret,id=s0,data=…` or `file=…`, as they are
+ * or in Base64. Messages never say what is in one.
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import { type Host, UsageError } from './command.ts';
+
+/** The settings that an object of this kind takes. */
+const SETTINGS = ['qom-type', 'id', 'data', 'file', 'format'];
+const IDENTIFIER = /^[a-z][a-z0-9._-]*$/i;
+const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
+/** Longer files are no passphrases. */
+const FILE_BYTES_MAX = 16 * 2 ** 20;
+
+/** `name=value` pairs, a comma in a value written twice; what has no `=` is the value of `first`. */
+export function parseKeyValues(text: string, first: string): Map<string, string> {
+  const values = new Map<string, string>();
+  let at = 0;
+  while (at < text.length) {
+    let word = '';
+    for (; at < text.length; at++) {
+      if (text[at] === ',' && text[++at] !== ',') break;
+      word += text[at];
+    }
+    const equals = word.indexOf('=');
+    if (equals >= 0) values.set(word.slice(0, equals), word.slice(equals + 1));
+    else if (values.size === 0 && first !== '') values.set(first, word);
+    else throw new UsageError(`Expected '=' after parameter '${word}'`);
+  }
+  return values;
+}
+
+/** Secrets by their names. */
+export class Secrets {
+  private readonly known = new Map<string, Uint8Array>();
+
+  /**
+   * Defines the secret that an option's text describes.
+   * @throws UsageError in QEMU's words
+   */
+  add(host: Pick<Host, 'openFile'>, text: string): void {
+    const values = parseKeyValues(text, 'qom-type');
+    const type = values.get('qom-type');
+    if (type === undefined) throw new UsageError("Parameter 'qom-type' is missing");
+    if (type !== 'secret') {
+      throw new UsageError(`Parameter 'qom-type' does not accept value '${type}'`);
+    }
+    const id = values.get('id');
+    if (id === undefined) throw new UsageError("Parameter 'id' is missing");
+    const unknown = [...values.keys()].find((name) => !SETTINGS.includes(name));
+    if (unknown !== undefined) throw new UsageError(`Parameter '${unknown}' is unexpected`);
+    const format = values.get('format') ?? 'raw';
+    if (format !== 'raw' && format !== 'base64') {
+      throw new UsageError(`Parameter 'format' does not accept value '${format}'`);
+    }
+    if (!IDENTIFIER.test(id)) {
+      const hintText =
+        "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n";
+      throw Object.assign(new UsageError("Parameter 'id' expects an identifier"), { hintText });
+    }
+    const bytes = contentOf(host, values.get('data'), values.get('file'));
+    if (this.known.has(id)) {
+      const message = `attempt to add duplicate property '${id}' to object (type 'container')`;
+      throw new UsageError(message);
+    }
+    this.known.set(id, format === 'base64' ? fromBase64(bytes) : bytes);
+  }
+
+  /** @throws Qcow2Error UNSUPPORTED where there is none of this name, or it is no text */
+  passphrase(id: string): Uint8Array {
+    const bytes = this.known.get(id);
+    if (!bytes) throw new Qcow2Error('UNSUPPORTED', `No secret with id '${id}'`);
+    try {
+      new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    } catch {
+      throw new Qcow2Error('UNSUPPORTED', `Data from secret ${id} is not valid UTF-8`);
+    }
+    return bytes;
+  }
+}
+
+function contentOf(
+  host: Pick<Host, 'openFile'>,
+  data: string | undefined,
+  file: string | undefined,
+): Uint8Array {
+  if (data !== undefined && file !== undefined) {
+    throw new UsageError("'file' and 'data' are mutually exclusive");
+  }
+  if (data !== undefined) return new TextEncoder().encode(data);
+  if (file === undefined) throw new UsageError("Either 'file' or 'data' must be provided");
+  return readSecretFile(host, file);
+}
+
+function readSecretFile(host: Pick<Host, 'openFile'>, path: string): Uint8Array {
+  try {
+    const storage = host.openFile(path);
+    try {
+      const bytes = new Uint8Array(Math.min(FILE_BYTES_MAX, storage.size()));
+      return bytes.subarray(0, storage.read(0, bytes));
+    } finally {
+      storage.close();
+    }
+  } catch (cause) {
+    const why = (cause as Error).message.replace(/^Could not open '.*': /, '');
+    throw new UsageError(`Unable to read ${path}: Failed to open file “${path}”: ${why}`);
+  }
+}
+
+function fromBase64(bytes: Uint8Array): Uint8Array {
+  const text = new TextDecoder().decode(bytes).replace(/[\r\n]+/g, '');
+  if (!BASE64.test(text)) throw new UsageError('Base64 data contains invalid characters');
+  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+}

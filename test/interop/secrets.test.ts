@@ -1,0 +1,149 @@
+// Secrets and images named by options: the built tools against QEMU's, messages and all.
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { inScratch, must, oftenEnough, qemuImg, run, TOOL } from '../tool.ts';
+
+const IO = resolve('dist/qcow2-io.js');
+const SECRET = ['--object', 'secret,id=s,data=abc'];
+const opts = (path: string, id = 's') =>
+  `driver=qcow2,file.filename=${path},encrypt.key-secret=${id}`;
+
+const strip = (text: string) => text.replace(/^(qemu-img|qcow2-img\.js|qcow2-img): /gm, 'P: ');
+
+/** Both tools on one command line: they end alike, and say the same on standard error. */
+async function same(folder: string, args: readonly string[]): Promise<void> {
+  const [ours, theirs] = await Promise.all([
+    run(process.execPath, [TOOL, ...args], { cwd: folder }),
+    run(requireQemu().img, args, { cwd: folder }),
+  ]);
+  const what = args.join(' ');
+  assert.is(strip(ours.stderr), strip(theirs.stderr), what);
+  assert.is(ours.code, theirs.code, what);
+}
+
+const test = qemuSuite('secrets, against QEMU');
+
+test('what is wrong with a secret, in the same words', async () => {
+  await inScratch(async (folder) => {
+    await qemuImg(['create', '-q', '-f', 'raw', `${folder}/disk`, '1M']);
+    for (const object of [
+      'secret',
+      'secret,id=s',
+      'secret,data=x',
+      'foo,id=x',
+      'id=3x,qom-type=secret,data=x',
+      'secret,id=s,file=nope',
+      'secret,id=s,data=x,file=y',
+      'secret,id=s,data=!!!,format=base64',
+      'secret,id=s,data=x,format=hex',
+      'secret,id=s,data=x,foo=bar',
+      'secret,id=s,data=x',
+    ]) {
+      await same(folder, ['info', '--object', object, 'missing']);
+    }
+    await same(folder, ['info', ...SECRET, ...SECRET, 'missing']);
+    await same(folder, ['info', '--image-opts', '-f', 'raw', 'file.filename=disk']);
+    for (const name of ['driver=raw', 'driver=raw,file.filename=nope', 'nothing']) {
+      await same(folder, ['info', '--image-opts', name]);
+    }
+  });
+});
+
+test('what is wrong with an encryption, in the same words', async () => {
+  await inScratch(async (folder) => {
+    for (const options of [
+      'encrypt.format=luks',
+      'encrypt.format=luks,encrypt.key-secret=nope',
+      'encrypt.format=aes',
+      'encrypt.format=aes,encrypt.key-secret=s,encrypt.cipher-alg=aes-128',
+      'encrypt.key-secret=s',
+      'encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=foo',
+      'encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-mode=foo',
+      'encrypt.format=luks,encrypt.key-secret=s,encrypt.hash-alg=foo',
+      'encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=des',
+    ]) {
+      await same(folder, ['create', ...SECRET, '-f', 'qcow2', '-o', options, 'image', '1M']);
+    }
+    for (const format of ['aes', 'luks']) {
+      const path = `${folder}/${format}`;
+      const quick = format === 'luks' ? ',encrypt.iter-time=10' : '';
+      const options = `encrypt.format=${format},encrypt.key-secret=s${quick}`;
+      const line = ['create', '-q', ...SECRET, '-f', 'qcow2', '-o', options, path, '1M'];
+      await oftenEnough(() => qemuImg(line));
+      await same(folder, ['convert', '-O', 'raw', format, 'target']);
+      await same(folder, ['convert', '--image-opts', '-O', 'raw', opts(format, 'no'), 'target']);
+    }
+    const wrong = ['--object', 'secret,id=s,data=wrong'];
+    await same(folder, ['convert', ...wrong, '--image-opts', '-O', 'raw', opts('luks'), 'target']);
+  });
+});
+
+test('the tools make, write, resize and read encrypted images, and QEMU reads the same', async () => {
+  await inScratch(async (folder) => {
+    writeFileSync(`${folder}/key`, Buffer.from('abc').toString('base64'));
+    const file = ['--object', 'secret,id=s,file=key,format=base64'];
+    for (const format of ['aes', 'luks']) {
+      const ours = async (script: string, args: readonly string[]) => {
+        return (await must(process.execPath, [script, ...args], { cwd: folder })).toString();
+      };
+      const quick = format === 'luks' ? ',encrypt.iter-time=10' : '';
+      const options = `encrypt.format=${format},encrypt.key-secret=s${quick}`;
+      await ours(TOOL, ['create', '-q', ...file, '-f', 'qcow2', '-o', options, 'image', '2M']);
+      await ours(IO, [...file, '--image-opts', opts('image'), '-c', 'write -P 7 12345 100000']);
+      await ours(TOOL, ['resize', ...SECRET, '--image-opts', opts('image'), '3M']);
+      await ours(TOOL, ['convert', ...SECRET, '--image-opts', '-O', 'raw', opts('image'), 'ours']);
+      const theirs = ['convert', ...SECRET, '--image-opts', '-O', 'raw', opts('image'), 'theirs'];
+      await qemuImg(theirs, { cwd: folder });
+      const [a, b] = ['ours', 'theirs'].map((name) => readFileSync(`${folder}/${name}`));
+      assert.is(Buffer.compare(a as Buffer, b as Buffer), 0);
+      assert.is((a as Buffer)[12345], 7);
+      assert.is((a as Buffer).length, 3 * 2 ** 20);
+      const info = (await ours(TOOL, ['info', 'image'])).replace(/^disk size.*$/m, '');
+      const reference = (await qemuImg(['info', 'image'], { cwd: folder })).toString();
+      assert.is(info, reference.replace(/^disk size.*$/m, ''));
+    }
+  });
+});
+
+test('each image of a chain has a secret of its own', async () => {
+  await inScratch(async (folder) => {
+    const both = [...SECRET, '--object', 'secret,id=t,data=other'];
+    const create = ['create', '-q', ...both, '-f', 'qcow2'];
+    const must2 = (args: readonly string[]) => must(process.execPath, args, { cwd: folder });
+    const luks = (id: string) =>
+      `encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.iter-time=10,encrypt.key-secret=${id}`;
+    await must2([TOOL, ...create, '-o', luks('t'), 'base', '1M']);
+    await must2([IO, ...both, '--image-opts', opts('base', 't'), '-c', 'write -P 9 0 70000']);
+    const backing = ['-u', '-b', 'base', '-F', 'qcow2'];
+    await must2([TOOL, ...create, ...backing, '-o', luks('s'), 'top', '1M']);
+    const chain = `${opts('top')},backing.encrypt.key-secret=t`;
+    await must2([IO, ...both, '--image-opts', chain, '-c', 'write -P 5 1000 1000']);
+    for (const program of [[process.execPath, TOOL], [requireQemu().img]] as const) {
+      const [name, ...script] = program;
+      const line = ['convert', ...both, '--image-opts', '-O', 'raw', chain, 'plain'];
+      await must(name as string, [...script, ...line], { cwd: folder });
+      const plain = readFileSync(`${folder}/plain`);
+      assert.equal([plain[999], plain[1000], plain[2000], plain[70000]], [9, 5, 9, 0]);
+    }
+    await same(folder, ['convert', ...both, '--image-opts', '-O', 'raw', opts('top'), 'plain']);
+  });
+});
+
+test('no secret is seen in the list of processes', async () => {
+  await inScratch(async (folder) => {
+    const args = ['--object', 'secret,id=s,data=verysecret'];
+    const child = spawn(process.execPath, [IO, ...args], { cwd: folder });
+    // By the time it asks for commands it has read its own.
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const seen = readFileSync(`/proc/${child.pid}/cmdline`, 'latin1');
+    const ended = new Promise((resolve) => child.once('close', resolve));
+    child.stdin.end();
+    await ended;
+    assert.not.match(seen, /verysecret/);
+  });
+});
+
+test.run();
