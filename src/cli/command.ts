@@ -37,6 +37,8 @@ export interface Host {
   readonly secrets: Secrets;
   /** Names of images are lists of options (`--image-opts`). */
   imageOpts?: boolean;
+  /** And those of targets (`--target-image-opts`). */
+  targetImageOpts?: boolean;
   /** Asks for a passphrase; absent where nobody sits at a terminal. */
   readonly askPassphrase?: ((prompt: string) => Promise<string | undefined>) | undefined;
   /** Hides the command line from those who list processes. */

@@ -8,7 +8,9 @@ import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ConvertRequest } from './convert-request.ts';
+import { encryptionChoice } from './encryption-options.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
+import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
 import { resolveName } from './path-gate.ts';
 import { qcow2Options, textOf } from './qcow2-options.ts';
@@ -29,8 +31,8 @@ export async function convertInto(
   course: Course,
 ): Promise<ConvertResult> {
   if (isStream(request)) return intoStream(host, request, disks, course);
-  refuseSourceAsTarget(host, request.target, disks);
-  if (!request.create && request.outputFormat === 'qcow2') {
+  refuseSourceAsTarget(host, nameImage(host, request.target, undefined, 'target').path, disks);
+  if (!request.create && (host.targetImageOpts || request.outputFormat === 'qcow2')) {
     return intoExisting(host, request, disks, course);
   }
   if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);
@@ -48,7 +50,7 @@ async function intoStream(
     return convertToStream(disks, output, course);
   }
   const { convertToQcow2Stream } = await import('../convert/to-qcow2.ts');
-  const { size: _, ...create } = explainCreation(request, () =>
+  const { size: _, ...create } = await explainCreation(request, () =>
     qcow2Options(sized(request, disks), undefined),
   );
   const { compress } = request;
@@ -163,9 +165,12 @@ function sized({ values }: ConvertRequest, disks: readonly Disk[]) {
 }
 
 /** What is wrong with the options of a new image is said with the image's name in front. */
-function explainCreation<T>({ target, outputFormat }: ConvertRequest, parse: () => T): T {
+async function explainCreation<T>(
+  { target, outputFormat }: ConvertRequest,
+  parse: () => T | Promise<T>,
+): Promise<T> {
   try {
-    return parse();
+    return await parse();
   } catch (cause) {
     if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
     throw new UsageError(`${target}: error while converting ${outputFormat}: ${cause.message}`);
@@ -182,7 +187,10 @@ async function intoQcow2(
   const { target, compress, flush, values } = request;
   const dataName = values.get('data_file')?.text;
   const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
-  const create = explainCreation(request, () => qcow2Options(sized(request, disks), dataPath));
+  const create = await explainCreation(request, async () => {
+    const encryption = await encryptionChoice(host, values, target);
+    return qcow2Options(sized(request, disks), dataPath, encryption);
+  });
   if (compress && create.dataFile) {
     throw new UsageError('error while writing at byte 0: Operation not supported');
   }
@@ -235,7 +243,7 @@ async function openBacking(host: Host, request: ConvertRequest): Promise<Disk | 
   const format = values.get('backing_fmt')?.text;
   const path = fullBackingName(name, target);
   try {
-    return await openImage(host, path, { format, untrusted, use: 'convert' });
+    return await openImage(host, path, { format, untrusted, use: 'convert', role: 'path' });
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     throw new UsageError(
@@ -266,7 +274,11 @@ async function intoExisting(
 ): Promise<ConvertResult> {
   const { convertToDisk } = await import('../convert/to-disk.ts');
   const { target, untrusted, compress, sparseBytes, targetIsZero, flush } = request;
-  const disk = await openWritableImage(host, target, { format: 'qcow2', untrusted });
+  const disk = await openWritableImage(host, target, {
+    format: host.targetImageOpts ? undefined : 'qcow2',
+    untrusted,
+    role: 'target',
+  });
   try {
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');

@@ -8,6 +8,7 @@ export interface GlobalOptions {
   /** Texts of `--object`, in their order. */
   readonly objects: readonly string[];
   readonly imageOpts: boolean;
+  readonly targetImageOpts: boolean;
 }
 
 /** @throws UsageError where a value is missing */
@@ -15,6 +16,7 @@ export function takeGlobalOptions(args: readonly string[]): GlobalOptions {
   const rest: string[] = [];
   const objects: string[] = [];
   let imageOpts = false;
+  let targetImageOpts = false;
   for (let at = 0; at < args.length; at++) {
     const arg = args[at] as string;
     if (arg === '--') {
@@ -29,9 +31,10 @@ export function takeGlobalOptions(args: readonly string[]): GlobalOptions {
       objects.push(value);
     } else if (arg.startsWith('--object=')) objects.push(arg.slice('--object='.length));
     else if (arg === '--image-opts') imageOpts = true;
+    else if (arg === '--target-image-opts') targetImageOpts = true;
     else rest.push(arg);
   }
-  return { rest, objects, imageOpts };
+  return { rest, objects, imageOpts, targetImageOpts };
 }
 
 /** Defines the secrets, and hides them from those who list processes. */

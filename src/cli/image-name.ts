@@ -11,25 +11,46 @@ export interface NamedImage {
 }
 
 /**
+ * Who gave the name: the person, for a source or a target, which may be options each; or an image
+ * or an option's value, which are paths.
+ */
+export type NameRole = 'source' | 'target' | 'path';
+
+/**
  * @param name a path, or options where `--image-opts` was given
  * @param format as the command line has it
  * @throws UsageError for options that make no sense, and a format beside them
  */
-export function nameImage(host: Host, name: string, format: string | undefined): NamedImage {
-  if (!host.imageOpts) return { path: name, format, secret: secretSource(host, undefined) };
-  if (format !== undefined) {
+export function nameImage(
+  host: Host,
+  name: string,
+  format: string | undefined,
+  role: NameRole = 'source',
+): NamedImage {
+  const isOptions = { source: host.imageOpts, target: host.targetImageOpts, path: false }[role];
+  if (!isOptions) return { path: name, format, secret: secretSource(host, () => undefined) };
+  if (format !== undefined && role === 'source') {
     throw new UsageError('--image-opts and --format are mutually exclusive');
   }
   const node = parseImageOpts(name);
-  return { path: node.filename as string, format: node.driver, secret: secretSource(host, node) };
+  const secret = secretSource(host, (depth) => secretIdAt(node, depth));
+  return { path: node.filename as string, format: node.driver, secret };
 }
 
-/** Passphrases down a chain: by the names that its options have, else the person is asked. */
-export function secretSource(host: Host, first: ImageNode | undefined): Secret {
+function secretIdAt(first: ImageNode, depth: number): string | undefined {
+  let node: ImageNode | undefined = first;
+  for (let step = 0; step < depth; step++) node = node?.backing;
+  return node?.secretId;
+}
+
+/**
+ * Passphrases down a chain: by the names of secrets, else the person is asked.
+ * @param idAt the name for the image so many steps down, where one was given
+ */
+export function secretSource(host: Host, idAt: (depth: number) => string | undefined): Secret {
   return ({ name, depth }: SecretRequest) => {
-    let node = first;
-    for (let step = 0; step < depth; step++) node = node?.backing;
-    if (node?.secretId !== undefined) return host.secrets.passphrase(node.secretId);
+    const id = idAt(depth);
+    if (id !== undefined) return host.secrets.passphrase(id);
     return host.askPassphrase?.(`Passphrase for '${name}': `);
   };
 }

@@ -5,13 +5,15 @@ import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import { type Host, UsageError } from './command.ts';
 import { claimImageFile, type ImageUse } from './image-claims.ts';
-import { nameImage } from './image-name.ts';
+import { type NameRole, nameImage } from './image-name.ts';
 import { pathGate } from './path-gate.ts';
 
 /** How an image of the command line is opened. */
 export interface OpenImageOptions {
   readonly format: string | undefined;
   readonly untrusted: boolean;
+  /** Where the name comes from. Default: a source of the command line. */
+  readonly role?: NameRole;
   readonly snapshot?: OpenDiskOptions['snapshot'];
   /** What its files are claimed for, among those who lock images. Default: to be read. */
   readonly use?: ImageUse;
@@ -41,7 +43,7 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
     const { untrusted, snapshot, use = 'read', forceShare } = options;
-    const { path, format, secret } = nameImage(host, filename, options.format);
+    const { path, format, secret } = nameImage(host, filename, options.format, options.role);
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
@@ -72,10 +74,10 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
 export function openWritableImage(
   host: Host,
   filename: string,
-  options: Pick<OpenImageOptions, 'format' | 'untrusted'>,
+  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role'>,
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
-    const { path, format, secret } = nameImage(host, filename, options.format);
+    const { path, format, secret } = nameImage(host, filename, options.format, options.role);
     const { untrusted } = options;
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);

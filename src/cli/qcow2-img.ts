@@ -39,6 +39,10 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
   const global = takeGlobalOptions(rest);
   defineObjects(host, global.objects);
   host.imageOpts = global.imageOpts && name !== 'create';
+  host.targetImageOpts = global.targetImageOpts && name === 'convert';
+  if (global.targetImageOpts && !host.targetImageOpts) {
+    throw new UsageError("unrecognized option '--target-image-opts'", true);
+  }
   if (global.imageOpts && !host.imageOpts) {
     throw new UsageError("unrecognized option '--image-opts'", true);
   }

@@ -6,6 +6,7 @@
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { decodeFailure, decodeInto } from '../codec/codec.ts';
+import { CipherStorage } from '../crypto/cipher-storage.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK } from '../kernels/kernels.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -38,6 +39,8 @@ export class SourceReader {
     const { clusterSizeMax } = options;
     this.input = workspace.reserve(Math.max(INPUT_BYTES, 2 * clusterSizeMax + 512) + INPUT_SLACK);
     this.cluster = workspace.reserve(Math.max(clusterSizeMax, 1));
+    // What they decrypt is wanted in this memory: there is where they do it.
+    for (const source of sources) if (source instanceof CipherStorage) source.workIn(workspace);
   }
 
   /** Reads plain bytes of a source; past its end there are zeros. */

@@ -6,10 +6,14 @@
 import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { CompressionLevels } from '../codec/compress.ts';
+import { CipherStorage } from '../crypto/cipher-storage.ts';
+import { payloadKeys } from '../crypto/luks.ts';
+import { formatLuks } from '../crypto/luks-format.ts';
 import { type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { type BulkFront, BulkImage, type PlacedTable } from '../image/qcow2/bulk-image.ts';
 import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import { passphraseBytes } from '../image/secret.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
@@ -61,19 +65,36 @@ export async function convertToQcow2(
   const plan = new ImageConversion(disks, target, options);
   if (plan.needsEngine) return convertThroughEngine(disks, target, plan.create, options);
   const { file } = target;
-  const bulk = new BulkImage(plan.create, { order: 'file' });
+  const { encryption } = plan.create;
+  const luks =
+    encryption?.format === 'luks'
+      ? await formatLuks(passphraseBytes(encryption.passphrase), encryption)
+      : undefined;
+  const bulk = new BulkImage(plan.create, { order: 'file', luksBytes: luks?.area.length });
+  const plainData = target.data ?? file;
+  const data = luks
+    ? new CipherStorage(plainData, {
+        keys: await payloadKeys(luks.header, luks.masterKey),
+        start: 0,
+        borrowed: true,
+      })
+    : plainData;
   const result = await plan.run(
     {
       kind: 'placed',
       inLine: false,
       place: (units) => ({ ...placementOf(bulk, units, { dry: false }), stream: undefined }),
     },
-    { file, data: target.data ?? file },
+    { file, data },
     false,
   );
   await writeTables(file, bulk.end().tables);
   const { tables, header } = bulk.frontParts();
   await writeTables(file, tables);
+  if (luks && bulk.luks) {
+    await file.write(bulk.luks.offset, luks.area);
+    await growTo(file, bulk.frontBytes);
+  }
   // Compressed bytes end anywhere, files at a sector.
   if (target.compress) await growTo(file, alignUp(await file.size(), 512));
   if (target.data) await growTo(target.data, plan.create.size);
@@ -101,8 +122,9 @@ export async function convertToQcow2Stream(
   const { file } = target;
   const plan = new ImageConversion(disks, target, options);
   const { create } = plan;
-  if (plan.needsEngine || create.dataFile || create.backing) {
-    const message = 'an image with preallocation, data file or backing file cannot be a stream';
+  if (plan.needsEngine || create.dataFile || create.backing || create.encryption) {
+    const message =
+      'an image with preallocation, encryption, data file or backing file cannot be a stream';
     throw new Qcow2Error('UNSUPPORTED', message);
   }
   const clustersMax = await touchedClusters(disks, create.clusterSize ?? 65536, options);
@@ -154,10 +176,11 @@ class ImageConversion {
     }
   }
 
-  /** Every cluster has its place from the start, or bytes change on their way there. */
+  /** Every cluster has its place from the start, or is encrypted by where it is in the guest. */
   get needsEngine(): boolean {
     const { preallocation = 'off', dataFile, encryption } = this.create;
-    return preallocation !== 'off' || dataFile?.raw === true || encryption !== undefined;
+    // The old AES needs to know which guest sectors it encrypts.
+    return preallocation !== 'off' || dataFile?.raw === true || encryption?.format === 'aes';
   }
 
   async run(

@@ -1,6 +1,7 @@
 /** A conversion worker: the entry point of its thread in Node. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../base/errors.ts';
+import { CipherStorage } from '../crypto/cipher-storage.ts';
 import { adoptKernelModule } from '../kernels/wasm.ts';
 import { blobStorage } from '../storage/blob.ts';
 import { NodeFileStorage } from '../storage/node-file.ts';
@@ -13,14 +14,20 @@ import type { Placement, Runner, Units } from './runner.ts';
 
 function openHandle(handle: StorageHandle, writable: boolean): Storage {
   if (handle.kind === 'blob') return blobStorage(handle.blob, { name: handle.name });
+  if (handle.kind === 'cipher') {
+    const { keys, start } = handle;
+    return new CipherStorage(openHandle(handle.inner, writable), { keys, start });
+  }
   return new NodeFileStorage(handle.fd, handle.name, writable, false);
 }
 
 function makeRunner(setup: WorkerSetup): Runner {
   const { target, data, options, stream } = setup;
   const sources = setup.sources.map((handle) => openHandle(handle, false));
-  assert(target.kind === 'fd', 'a target is a file');
-  const file = stream ? new PipeStorage(target.fd, target.name) : openHandle(target, true);
+  const file =
+    stream && target.kind === 'fd'
+      ? new PipeStorage(target.fd, target.name)
+      : openHandle(target, true);
   if (options.kind === 'raw') return new RawRunner(sources, file, options);
   return new ImageRunner(sources, { file, data: data ? openHandle(data, true) : file }, options);
 }

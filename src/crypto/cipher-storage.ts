@@ -4,38 +4,68 @@
  */
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import { alignDown, alignUp } from '../base/bits.ts';
-import { rangeCursor, type Storage, type StorageCursor } from '../storage/storage.ts';
+import type { Workspace } from '../kernels/arena.ts';
+import {
+  rangeCursor,
+  type SectorKeys,
+  type Storage,
+  type StorageCursor,
+  type StorageHandle,
+} from '../storage/storage.ts';
 import { SECTOR_BYTES } from './sector-batch.ts';
-import type { SectorCipher } from './sector-cipher.ts';
+import { BATCH_BYTES, SectorCipher } from './sector-cipher.ts';
 
 /** Bytes that are encrypted, or zeroed, at a time. */
 const CHUNK_BYTES = 1024 * 1024;
 
-/** What a view of encrypted storage is made of. */
-export interface CipherStorageParts {
-  readonly inner: Storage;
-  readonly cipher: SectorCipher;
-  /** Byte of the inner storage that sector 0 starts at. */
+/** How a storage's sectors are encrypted. */
+export interface CipherPlace {
+  readonly keys: SectorKeys;
+  /** Byte of the storage that sector 0 starts at. */
   readonly start: number;
-  /** Whether closing this closes the inner storage, too. */
-  readonly owns: boolean;
+  /** Closing this leaves the storage open: it is another's. */
+  readonly borrowed?: boolean;
 }
 
 /** Plain bytes over encrypted ones. Writes of less than a sector read what is around them. */
 export class CipherStorage implements Storage {
-  constructor(private readonly parts: CipherStorageParts) {}
+  private cipher: SectorCipher;
+  private readonly start: number;
+  /** A write that has not taken its bytes yet: those of the next would go over them. */
+  private writing: Promise<void> | undefined;
+
+  /** Absent where the storage itself cannot be shared. */
+  readonly share?: () => StorageHandle;
+
+  constructor(
+    private readonly inner: Storage,
+    private readonly place: CipherPlace,
+  ) {
+    const { keys, start } = place;
+    this.start = start;
+    this.cipher = new SectorCipher(keys);
+    const shared = inner.share?.bind(inner);
+    if (shared) {
+      this.share = () => ({ kind: 'cipher', inner: shared(), keys, start, name: inner.name });
+    }
+  }
+
+  /** Bytes in this memory are from now on worked on where they are. It is not in use yet. */
+  workIn(workspace: Workspace): void {
+    this.cipher = new SectorCipher(this.place.keys, { workspace });
+  }
 
   get name(): string {
-    return this.parts.inner.name;
+    return this.inner.name;
   }
 
   get writable(): boolean {
-    return this.parts.inner.writable;
+    return this.inner.writable;
   }
 
   size(): Awaitable<number> {
-    const size = this.parts.inner.size();
-    const rest = (bytes: number) => Math.max(0, bytes - this.parts.start);
+    const size = this.inner.size();
+    const rest = (bytes: number) => Math.max(0, bytes - this.start);
     return settled(size) ? rest(size) : size.then(rest);
   }
 
@@ -58,8 +88,31 @@ export class CipherStorage implements Storage {
     return rangeCursor(this, from, to);
   }
 
-  async write(at: number, from: Uint8Array): Promise<void> {
-    const { inner, cipher, start } = this.parts;
+  write(at: number, from: Uint8Array): Awaitable<void> {
+    if (this.writing) return this.writing.then(() => this.write(at, from));
+    const whole = at % SECTOR_BYTES === 0 && from.length % SECTOR_BYTES === 0;
+    const done = whole ? this.writeSectors(at, from) : this.writePieces(at, from);
+    if (settled(done)) return;
+    const over = () => {
+      this.writing = undefined;
+    };
+    this.writing = done.then(over, over);
+    return done;
+  }
+
+  /** Encrypts batch by batch, in the cipher's memory, and writes from there. */
+  private writeSectors(at: number, from: Uint8Array): Awaitable<void> {
+    for (let done = 0; done < from.length; done += BATCH_BYTES) {
+      const part = from.subarray(done, done + BATCH_BYTES);
+      const encrypted = this.cipher.encrypted(part, (at + done) / SECTOR_BYTES);
+      const written = this.inner.write(this.start + at + done, encrypted);
+      if (settled(written)) continue;
+      const next = done + BATCH_BYTES;
+      return written.then(() => this.writeSectors(at + next, from.subarray(next)));
+    }
+  }
+
+  private async writePieces(at: number, from: Uint8Array): Promise<void> {
     for (let done = 0; done < from.length; ) {
       const first = alignDown(at + done, SECTOR_BYTES);
       const head = at + done - first;
@@ -67,9 +120,7 @@ export class CipherStorage implements Storage {
       const chunk = new Uint8Array(alignUp(head + length, SECTOR_BYTES));
       await this.readEdges(first, chunk, { from: head, to: head + length });
       chunk.set(from.subarray(done, done + length), head);
-      cipher.encrypt(chunk, first / SECTOR_BYTES);
-      const written = inner.write(start + first, chunk);
-      if (!settled(written)) await written;
+      await this.writeSectors(first, chunk);
       done += length;
     }
   }
@@ -83,21 +134,21 @@ export class CipherStorage implements Storage {
   }
 
   truncate(size: number): Awaitable<void> {
-    return this.parts.inner.truncate(this.parts.start + size);
+    return this.inner.truncate(this.start + size);
   }
 
   flush(): Awaitable<void> {
-    return this.parts.inner.flush();
+    return this.inner.flush();
   }
 
   close(): Awaitable<void> {
-    if (!this.parts.owns) return;
-    this.parts.cipher.wipe();
-    return this.parts.inner.close();
+    if (this.place.borrowed) return;
+    this.cipher.wipe();
+    return this.inner.close();
   }
 
   private readSectors(at: number, into: Uint8Array): Awaitable<number> {
-    const { inner, cipher, start } = this.parts;
+    const { inner, cipher, start } = this;
     const finish = (got: number): Awaitable<number> => {
       // A sector that the storage cuts off is one of zeros behind the cut, as encrypted.
       const sectors = alignUp(got, SECTOR_BYTES);

@@ -23,7 +23,7 @@ import { type Batch, type CipherParts, SECTOR_BYTES } from './sector-batch.ts';
 import { decryptXts, encryptXts } from './xts.ts';
 
 /** Bytes that go to the host's cipher in one call: they stay in a core's cache. */
-const BATCH_BYTES = 256 * 1024;
+export const BATCH_BYTES = 256 * 1024;
 const BATCH_SECTORS = BATCH_BYTES / SECTOR_BYTES;
 /** Below this, what is asynchronous costs more than it gains. */
 const CHAINED_FROM_BYTES = 16 * 1024;
@@ -61,13 +61,29 @@ export class SectorCipher {
    * @param sector number of the first
    */
   encrypt(bytes: Uint8Array, sector: number): void {
-    this.eachBatch(bytes, sector, (parts, batch) => {
-      const { mode } = this.keys;
-      if (mode === 'xts') encryptXts(parts, batch);
-      else if (mode === 'cbc') encryptCbc(parts, batch);
-      else if (mode === 'ctr') cryptCtr(parts, batch);
-      else parts.blocks.encrypt(batch.at, batch.sectors * SECTOR_BYTES);
-    });
+    this.eachBatch(bytes, sector, (parts, batch) => this.encryptBatch(parts, batch));
+  }
+
+  /**
+   * The same for one batch at most, whose bytes stay as they are.
+   * @returns encrypted bytes, good until this is used again
+   */
+  encrypted(bytes: Uint8Array, sector: number): Uint8Array {
+    assert(bytes.length <= BATCH_BYTES, 'more than one batch');
+    const { bounce, parts } = this;
+    const sectors = bytes.length / SECTOR_BYTES;
+    this.makeVectors(sector, sectors);
+    bounce.bytes.set(bytes);
+    this.encryptBatch(parts, { at: bounce.at, sectors });
+    return bounce.bytes.subarray(0, bytes.length);
+  }
+
+  private encryptBatch(parts: CipherParts, batch: Batch): void {
+    const { mode } = this.keys;
+    if (mode === 'xts') encryptXts(parts, batch);
+    else if (mode === 'cbc') encryptCbc(parts, batch);
+    else if (mode === 'ctr') cryptCtr(parts, batch);
+    else parts.blocks.encrypt(batch.at, batch.sectors * SECTOR_BYTES);
   }
 
   /**

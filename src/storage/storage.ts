@@ -30,7 +30,15 @@ export interface SectorKeys {
 /** What a worker needs to open the same storage: survives `postMessage`. */
 export type StorageHandle =
   | { readonly kind: 'fd'; readonly fd: number; readonly name: string }
-  | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string };
+  | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string }
+  | {
+      /** Encrypted sectors in another storage, from byte `start` of it on. */
+      readonly kind: 'cipher';
+      readonly inner: StorageHandle;
+      readonly keys: SectorKeys;
+      readonly start: number;
+      readonly name: string;
+    };
 
 /** A place that bytes live. Offsets and lengths are bytes; failures are Qcow2Error with code IO,
  * NO_SPACE or READ_ONLY. */

@@ -1,5 +1,5 @@
 // Encrypted images against QEMU's tools: theirs opened here, ours opened there, written by both.
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error } from '../../src/base/errors.ts';
 import { parseSize } from '../../src/cli/options.ts';
@@ -9,7 +9,7 @@ import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { openDisk, openNodeFile, type Secret } from '../../src/node.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
-import { difference, inScratch, must, oftenEnough, qemuImg } from '../tool.ts';
+import { difference, inScratch, must, oftenEnough, qemuImg, TOOL } from '../tool.ts';
 
 const PASSPHRASE = 'tête à tête';
 const OBJECT = ['--object', `secret,id=s,data=${PASSPHRASE}`];
@@ -216,6 +216,35 @@ test('a wrong passphrase and a missing one', async () => {
       }),
       'opened',
     );
+  });
+});
+
+test('converted into and out of, by workers and without', async () => {
+  await inScratch(async (folder) => {
+    const at = (name: string) => `${folder}/${name}`;
+    const plain = Buffer.alloc(40 * 2 ** 20);
+    const random = rng();
+    for (let from = 0; from < 33 * 2 ** 20; from += 4096) plain.writeUInt32LE(random.u32(), from);
+    writeFileSync(at('plain'), plain);
+    const ours = (...args: string[]) =>
+      must(process.execPath, [TOOL, 'convert', ...OBJECT, ...args]);
+    for (const [layout, threads] of [
+      ['encrypt.format=luks', '2'],
+      ['encrypt.format=luks,extended_l2=on,encrypt.cipher-mode=cbc', '1'],
+      ['encrypt.format=aes', '2'],
+    ] as const) {
+      const quick = layout.includes('luks') ? ',encrypt.iter-time=10' : '';
+      const options = `${layout},encrypt.key-secret=s${quick}`;
+      await ours('-m', threads, '-O', 'qcow2', '-o', options, at('plain'), at('image'));
+      const compare = ['compare', ...OBJECT, '--image-opts', optionsOf(at('image'))];
+      await qemuImg([...compare, `driver=raw,file.filename=${at('plain')}`]);
+      await qemuImg(['check', ...OBJECT, '--image-opts', optionsOf(at('image'))]);
+      const out = ['--image-opts', '-O', 'raw', optionsOf(at('image')), at('back')];
+      await ours('-m', threads, ...out);
+      assert.is(difference(readFileSync(at('back')), plain), '', layout);
+      await ours('-n', '--target-image-opts', at('plain'), optionsOf(at('image')));
+      await qemuImg([...compare, `driver=raw,file.filename=${at('plain')}`]);
+    }
   });
 });
 

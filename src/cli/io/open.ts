@@ -14,8 +14,8 @@ import { pathGate } from '../path-gate.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { checkFormatSettings, type DiskPlace, resolvePlace } from './place.ts';
-import type { Settings } from './settings.ts';
 import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
+import type { Settings } from './settings.ts';
 
 /** A disk, and what may be done to it. */
 export interface OpenedDisk {

@@ -14,6 +14,7 @@
 import { divCeil, HIGH } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
+import type { CryptoHeaderPointer } from '../../format/crypto-header-pointer.ts';
 import { type Geometry, geometryOf, l1EntriesFor } from '../../format/geometry.ts';
 import { serializeL2Entry } from '../../format/l2-entry.ts';
 import { serializeL2ExtendedEntry } from '../../format/l2-extended-entry.ts';
@@ -46,6 +47,8 @@ export interface BulkOptions {
   readonly clustersMax?: number;
   /** The second pass of a stream: what the first one found. */
   readonly front?: BulkFront | undefined;
+  /** Bytes of a LUKS header and its key slots, which stand behind the L1 table. */
+  readonly luksBytes?: number | undefined;
 }
 
 /** A table and its place. */
@@ -94,7 +97,7 @@ export class BulkImage {
   /** @throws Qcow2Error OUT_OF_RANGE for options that no image can have */
   constructor(
     private readonly create: Qcow2CreateOptions,
-    { order, clustersMax = 0, front }: BulkOptions,
+    { order, clustersMax = 0, front, luksBytes = 0 }: BulkOptions,
   ) {
     this.order = order;
     this.front = front;
@@ -107,12 +110,18 @@ export class BulkImage {
     this.reserve(1 + this.refcountTableClusters);
     this.refcountTableOffset = clusterSize;
     this.l1Offset = this.reserve(divCeil(l1Entries * 8, clusterSize)) * clusterSize;
+    if (luksBytes > 0) {
+      const offset = this.reserve(divCeil(luksBytes, clusterSize)) * clusterSize;
+      this.luks = { offset, length: luksBytes };
+    }
     this.frontEnd = this.next;
     this.placedTo = this.next * clusterSize;
     // Blocks that count nothing but the front are written with it.
     this.emitBlocks();
     this.frontTables = this.takeTables();
   }
+  /** Where the LUKS header goes. */
+  readonly luks: CryptoHeaderPointer | undefined;
   private readonly order: 'file' | 'stream';
   private readonly front: BulkFront | undefined;
   private readonly frontTables: readonly PlacedTable[];
@@ -199,6 +208,7 @@ export class BulkImage {
       l1Offset: this.l1Offset,
       refcountTableOffset: this.refcountTableOffset,
       refcountTableClusters: this.refcountTableClusters,
+      cryptoHeader: this.luks,
     });
     return {
       tables: [

@@ -14,6 +14,7 @@ import {
   VIRTUAL_BYTES_MAX,
 } from '../../base/limits.ts';
 import type { ClusterCodec } from '../../codec/codec.ts';
+import type { CryptoHeaderPointer } from '../../format/crypto-header-pointer.ts';
 import { Autoclear, Compatible, Incompatible } from '../../format/feature-bits.ts';
 import { CryptMethod, HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
 import {
@@ -187,7 +188,7 @@ export async function writeFreshImage(
 type FreshPlaces = Pick<
   Header,
   'size' | 'l1Entries' | 'l1Offset' | 'refcountTableOffset' | 'refcountTableClusters'
->;
+> & { readonly cryptoHeader?: CryptoHeaderPointer | undefined };
 
 /**
  * The first cluster of a new image.
@@ -195,7 +196,7 @@ type FreshPlaces = Pick<
  */
 export function freshHeader(
   checked: ReturnType<typeof checkCreateOptions>,
-  places: FreshPlaces,
+  { cryptoHeader, ...places }: FreshPlaces,
 ): Uint8Array<ArrayBuffer> {
   const { clusterBits, refcountOrder, version, backing, dataFile, compression } = checked;
   const incompatible =
@@ -208,7 +209,7 @@ export function freshHeader(
     backingNameLength: 0,
     clusterBits,
     sizeTail: 0,
-    cryptMethod: CryptMethod.none,
+    cryptMethod: cryptoHeader ? CryptMethod.luks : CryptMethod.none,
     snapshotCount: 0,
     snapshotsOffset: 0,
     incompatible: { high: 0, low: incompatible },
@@ -226,6 +227,7 @@ export function freshHeader(
     extensions: {
       ...(backing?.format === undefined ? {} : { backingFormat: backing.format }),
       ...(dataFile ? { dataFileName: dataFile.name } : {}),
+      ...(cryptoHeader ? { cryptoHeader } : {}),
       // As QEMU: the names would fill most of a small first cluster.
       featureNames: version === 2 || 2 ** clusterBits < FEATURE_NAMES_FROM ? [] : FEATURE_NAMES,
       bitmapsInconsistent: false,

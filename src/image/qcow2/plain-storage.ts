@@ -5,7 +5,6 @@
 import type { Awaitable } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { CipherStorage } from '../../crypto/cipher-storage.ts';
-import { SectorCipher } from '../../crypto/sector-cipher.ts';
 import { rangeCursor, type Storage } from '../../storage/storage.ts';
 import type { Encryption } from './encryption.ts';
 import type { GuestReader } from './read.ts';
@@ -21,9 +20,7 @@ export function plainStorage(
 ): Storage {
   const { dataStorage: inner, reader } = parts;
   if (encryption.format === 'luks') {
-    // A cipher of its own: it works in the memory of whoever copies.
-    const cipher = new SectorCipher(encryption.keys);
-    return new CipherStorage({ inner, cipher, start: 0, owns: false });
+    return new CipherStorage(inner, { keys: encryption.keys, start: 0, borrowed: true });
   }
   return new GuestStorage(inner.name, reader, diskSize);
 }
