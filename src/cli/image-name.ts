@@ -1,4 +1,4 @@
-/** What a name on the command line stands for: a path, a format, and where passphrases come from. */
+/** What a name on the command line stands for: a path, a format, who knows its passphrase. */
 import type { Secret, SecretRequest } from '../image/secret.ts';
 import { type Host, UsageError } from './command.ts';
 import { type ImageNode, parseImageOpts } from './image-opts.ts';

@@ -21,8 +21,12 @@ export interface ImageNode {
 }
 
 /** Settings of drivers in QEMU that change no byte that anybody sees here. */
-const TUNING =
-  /^(file\.)?(node-name|cache\.(direct|no-flush)|discard|detect-zeroes|read-only|auto-read-only|aio|locking|lazy-refcounts|overlap-check|cache-size|l2-cache-size|l2-cache-entry-size|refcount-cache-size|cache-clean-interval|pass-discard-(request|snapshot|other))$/;
+const TUNING = [
+  ...['node-name', 'cache.direct', 'cache.no-flush', 'discard', 'detect-zeroes', 'read-only'],
+  ...['auto-read-only', 'aio', 'locking', 'lazy-refcounts', 'overlap-check', 'cache-size'],
+  ...['l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size', 'cache-clean-interval'],
+  ...['pass-discard-request', 'pass-discard-snapshot', 'pass-discard-other'],
+];
 const FILE_DRIVERS = ['file', 'host_device'];
 
 /** @throws UsageError for what is no list of options, or one that is not known */
@@ -51,7 +55,7 @@ function nodeOf(
   let filename: string | undefined;
   let secretId: string | undefined;
   for (const [name, value] of values) {
-    if (name === 'driver' || TUNING.test(name)) continue;
+    if (name === 'driver' || TUNING.includes(name.replace(/^file\./, ''))) continue;
     if (name === 'file.filename' || name === 'filename') filename = value;
     else if (name === 'file.driver') {
       if (!FILE_DRIVERS.includes(value)) throw fail(`Unknown driver '${value}'`);

@@ -12,7 +12,7 @@ const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 /** Longer files are no passphrases. */
 const FILE_BYTES_MAX = 16 * 2 ** 20;
 
-/** `name=value` pairs, a comma in a value written twice; what has no `=` is the value of `first`. */
+/** `name=value` pairs, commas in values written twice; what has no `=` is the value of `first`. */
 export function parseKeyValues(text: string, first: string): Map<string, string> {
   const values = new Map<string, string>();
   let at = 0;

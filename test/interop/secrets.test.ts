@@ -81,7 +81,7 @@ test('what is wrong with an encryption, in the same words', async () => {
   });
 });
 
-test('the tools make, write, resize and read encrypted images, and QEMU reads the same', async () => {
+test('the tools make, write, resize and read encrypted images as QEMU does', async () => {
   await inScratch(async (folder) => {
     writeFileSync(`${folder}/key`, Buffer.from('abc').toString('base64'));
     const file = ['--object', 'secret,id=s,file=key,format=base64'];
@@ -114,7 +114,8 @@ test('each image of a chain has a secret of its own', async () => {
     const create = ['create', '-q', ...both, '-f', 'qcow2'];
     const must2 = (args: readonly string[]) => must(process.execPath, args, { cwd: folder });
     const luks = (id: string) =>
-      `encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.iter-time=10,encrypt.key-secret=${id}`;
+      'encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.iter-time=10,' +
+      `encrypt.key-secret=${id}`;
     await must2([TOOL, ...create, '-o', luks('t'), 'base', '1M']);
     await must2([IO, ...both, '--image-opts', opts('base', 't'), '-c', 'write -P 9 0 70000']);
     const backing = ['-u', '-b', 'base', '-F', 'qcow2'];

@@ -4,13 +4,16 @@ import { isFormat, openDisk, probeFormat } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
 import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
+import { openEncryption } from '../../image/qcow2/encryption.ts';
 import type { Metadata } from '../../image/qcow2/open.ts';
+import type { Secret } from '../../image/secret.ts';
 import { errnoText, type NodeFileStorage } from '../../storage/node-file.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { claimImageFile } from '../image-claims.ts';
+import { nameImage } from '../image-name.ts';
 import { formatJson } from '../json.ts';
 import { explainOpen } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
@@ -122,8 +125,9 @@ interface OpenedImage {
 
 /** Opens the image, and looks whether what it names is there. */
 function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
-  const { filename, format, repair, forceShare, untrusted } = request;
-  return explainOpen(filename, async () => {
+  const { repair, forceShare, untrusted } = request;
+  return explainOpen(request.filename, async () => {
+    const { path: filename, format, secret } = nameImage(host, request.filename, request.format);
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
@@ -138,6 +142,8 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
         return { storage, metadata: undefined, files };
       }
       const metadata = await readCheckMetadata(storage);
+      // A check needs no key, but QEMU's asks for one.
+      (await openEncryption(storage, metadata, { secret }))?.close();
       const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;
       const gate = pathGate(host, filename, { untrusted, claim: { use: 'read', forceShare } });
       const request = { from: filename, writable: false };
@@ -153,7 +159,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
       if (name) {
-        const options = { gate, format: backingFormat, cacheBytes: 2 ** 20 };
+        const options = { gate, secret, format: backingFormat, cacheBytes: 2 ** 20 };
         files.push(await openBacking({ ...request, kind: 'backing', name }, options));
       }
       return { storage, metadata, files };
@@ -164,21 +170,33 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
   });
 }
 
+/** The passphrases of a chain as its second image sees them. */
+function oneDown(secret: Secret): Secret {
+  if (typeof secret !== 'function') return secret;
+  return (request) => secret({ ...request, depth: request.depth + 1 });
+}
+
 /** Opens a backing file as QEMU does: only to see that it is there. */
 async function openBacking(
   request: Parameters<ReturnType<typeof pathGate>>[0],
   options: {
     readonly gate: ReturnType<typeof pathGate>;
     readonly format: string | undefined;
+    readonly secret: Secret;
     readonly cacheBytes: number;
   },
 ): Promise<{ close(): Promise<void> }> {
-  const { gate, format, cacheBytes } = options;
+  const { gate, format, secret, cacheBytes } = options;
   try {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Unknown driver '${format}'`);
     }
-    return await openDisk(await gate(request), { gate, format, cacheBytes });
+    return await openDisk(await gate(request), {
+      gate,
+      format,
+      secret: oneDown(secret),
+      cacheBytes,
+    });
   } catch (cause) {
     if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
     throw new UsageError(
