@@ -22,8 +22,9 @@
 //   0x180000 512 KiB  SHORT_HEADS the same of three bytes: see zstd-match-chain.ts
 //   0x200000 2 MiB    PLAIN       what is encoded, with slack on both sides
 //   0x410000 8 MiB    CHAIN       u32 per place: where its hash was seen before
-//   0xc10000 2 MiB    NODES       32 bytes per place of a block: see zstd-parse-optimal.ts
-//   0xe20000 258 KiB  FOUND       u32 per place of a block: where its matches begin
+//   0xc10000 1 MiB    NODES       32 bytes per place of a block: see zstd-parse-optimal.ts
+//   0xd20000 130 KiB  COSTS       u32 per place of a block
+//   0xe20000 130 KiB  FOUND       u32 per place of a block: where its matches begin
 //   0xe70000 1.5 MiB  MATCHES     u64 per match: length, offset above
 //
 // What a frame carries from block to block lies here because a kernel has no globals.
@@ -56,6 +57,7 @@ export const SHORT_HEADS: usize = SCRATCH + 0x180000;
 export const PLAIN: usize = SCRATCH + 0x200100;
 export const CHAIN: usize = SCRATCH + 0x410000;
 export const NODES: usize = SCRATCH + 0xc10000;
+export const COSTS: usize = SCRATCH + 0xd20000;
 export const FOUND: usize = SCRATCH + 0xe20000;
 export const MATCHES: usize = SCRATCH + 0xe70000;
 export const MATCHES_END: usize = SCRATCH + 0xfe8000;

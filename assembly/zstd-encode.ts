@@ -6,6 +6,7 @@
 
 import { mapped, MISUSE } from './bounds';
 import { LAST_LOG } from './zstd-encode-fse';
+import { countBytes } from './zstd-encode-huffman';
 import { writeLiterals } from './zstd-encode-literals';
 import {
   BLOCK, BLOCK_BYTES_MAX, HEADS, KEPT_MAX, LENGTH_FIELD, LITERAL_COUNT, MATCH_FIELD, OFFSET_FIELD,
@@ -14,6 +15,7 @@ import {
 import { writeSequences } from './zstd-encode-sequences';
 import { clearChains } from './zstd-match-chain';
 import { parseFast } from './zstd-match-fast';
+import { parseLazy } from './zstd-parse-lazy';
 import { parseOptimal } from './zstd-parse-optimal';
 import { clearCounts } from './zstd-sequence-store';
 
@@ -23,6 +25,9 @@ const CONTENT_BYTES_MAX: u32 = 0x200000;
 
 const LEVEL_MIN: i32 = 1;
 const LEVEL_MAX: i32 = 9;
+/** The first levels that search chains, and that price what they find. */
+const LAZY_LEVEL: i32 = 4;
+const OPTIMAL_LEVEL: i32 = 7;
 
 const RAW: u32 = 0;
 const REPEATED: u32 = 1;
@@ -68,6 +73,27 @@ function forgetTables(): void {
   store<u32>(MATCH_FIELD, 0, LAST_LOG);
 }
 
+// Whether all byte values are about as common: there may be copies, but little else to gain.
+function isNoise(start: usize, end: usize): bool {
+  const bytes = <u32>(end - start);
+  return countBytes(PLAIN + start, bytes) <= (bytes >> 7) + 4;
+}
+
+//   level   1 greedy · 2 – 3 looks one place ahead · 4 – 6 chains of 4, 8, 16 places
+//           7 – 9 near-optimal: chains of 16, 64, 128 places, priced twice, twice, three times
+function parse(start: usize, end: usize, mask: usize, level: i32, narrow: bool): void {
+  if (level >= OPTIMAL_LEVEL && !isNoise(start, end)) {
+    const depth: u32 = level == 7 ? 16 : level == 8 ? 64 : 128;
+    parseOptimal(start, end, mask, depth, level == 9 ? 3 : 2);
+  } else if (level >= LAZY_LEVEL) {
+    parseLazy(start, end, mask, 1 << (min(level, 6) - 2));
+  } else if (narrow) {
+    parseFast<u16>(start, end, mask, level > 1);
+  } else {
+    parseFast<u32>(start, end, mask, level > 1);
+  }
+}
+
 export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, level: i32): i32 {
   level = max(LEVEL_MIN, min(LEVEL_MAX, level));
   if (!mapped(src, srcBytes) || !mapped(dst, dstMax) || srcBytes > CONTENT_BYTES_MAX) return MISUSE;
@@ -86,12 +112,12 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
   v128.store(PLAIN + srcBytes, v128.splat<u64>(0));
   v128.store(PLAIN + srcBytes, v128.splat<u64>(0), 16);
   const narrow = srcBytes <= 0x10000;
-  const optimal = level > 6;
-  const slotsMax: u32 = narrow && !optimal ? 0x4000 : 0x10000;
+  const chained = level >= LAZY_LEVEL;
+  const slotsMax: u32 = narrow && !chained ? 0x4000 : 0x10000;
   const slots: u32 = min<u32>(slotsMax, 1 << (32 - clz(srcBytes >> 1 | 15)));
-  if (optimal) clearChains(slots - 1);
+  if (chained) clearChains(slots - 1);
   else memory.fill(HEADS, 0, slots << (narrow ? 1 : 2));
-  const blockMax: u32 = optimal ? BLOCK_BYTES_MAX >> 1 : BLOCK_BYTES_MAX;
+  const blockMax: u32 = chained ? BLOCK_BYTES_MAX >> 1 : BLOCK_BYTES_MAX;
 
   let at: usize = src;
   do {
@@ -110,9 +136,7 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
       const repeat2 = load<u32>(REPEAT_2);
       const from = at - src;
       clearCounts();
-      if (level > 6) parseOptimal(from, from + bytes, slots - 1, 1 << (level - 2), level - 6);
-      else if (narrow) parseFast<u16>(from, from + bytes, slots - 1, level > 1);
-      else parseFast<u32>(from, from + bytes, slots - 1, level > 1);
+      parse(from, from + bytes, slots - 1, level, narrow);
       const behind = writeLiterals(load<u32>(LITERAL_COUNT), BLOCK);
       const blockEnd = writeSequences(load<u32>(SEQUENCE_COUNT), behind, BLOCK + bytes);
       size = blockEnd ? <u32>(blockEnd - BLOCK) : bytes;

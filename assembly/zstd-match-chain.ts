@@ -10,7 +10,7 @@ import { matchLength } from './zstd-match-fast';
 
 const PRIME: u32 = 2654435761;
 /** A match this long is good enough: what begins inside of it is not looked for. */
-export const NICE_LENGTH: u32 = 256;
+export const NICE_LENGTH: u32 = 128;
 
 /** Forgets all places; `mask` is the number of slots less one. */
 export function clearChains(mask: u32): void {

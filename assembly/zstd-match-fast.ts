@@ -31,7 +31,7 @@ export function matchLength(a: usize, b: usize, end: usize): usize {
 /** How many bytes before `a` are as those before `b`, at most `room`. */
 // @ts-ignore: decorator
 @inline
-function matchBack(a: usize, b: usize, room: usize): usize {
+export function matchBack(a: usize, b: usize, room: usize): usize {
   let length: usize = <usize>(clz(load<u64>(a, PLAIN - 8) ^ load<u64>(b, PLAIN - 8)) >> 3);
   if (length < 8) return min(length, room);
   while (length < room && load<u8>(a - length, PLAIN - 1) == load<u8>(b - length, PLAIN - 1)) {
@@ -40,10 +40,10 @@ function matchBack(a: usize, b: usize, room: usize): usize {
   return min(length, room);
 }
 
-// Up to 15 bytes more than asked for are copied.
+/** Copies literals, and up to 15 bytes more than asked for. */
 // @ts-ignore: decorator
 @inline
-function copyLiterals(to: usize, from: usize, bytes: usize): void {
+export function copyLiterals(to: usize, from: usize, bytes: usize): void {
   v128.store(to, v128.load(from, PLAIN));
   for (let i: usize = 16; i < bytes; i += 16) v128.store(to + i, v128.load(from + i, PLAIN));
 }

@@ -1,8 +1,9 @@
 // The cheapest parse of a block by what everything is said to cost.
 //
-// A node for each place of the block has the cheapest way found so far to have the bytes before it:
+// COSTS has for each place of the block the price, in 1/256 bits, of the cheapest way found so far
+// to have the bytes before it; its node has that way's last step:
 //
-//   0   u32  price of all that, in 1/256 bits
+//   0   u32  on the way back: the next place
 //   4   u32  literals since the last match
 //   8   u32  length of the match that ends here; 0 if a literal does
 //   12  u32  offset value of that match, as the sequence has it
@@ -11,16 +12,17 @@
 // Places are settled from the first to the last: when one is reached nothing leads to it any more.
 
 import {
-  FOUND, LITERALS, LITERAL_COUNT, NODES, PLAIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCE_COUNT,
+  COSTS, FOUND, LITERALS, LITERAL_COUNT, NODES, PLAIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCE_COUNT,
 } from './zstd-encode-scratch';
 import { collectMatches, NICE_LENGTH } from './zstd-match-chain';
 import { matchLength } from './zstd-match-fast';
 import {
-  guessPrices, learnPrices, lengthPrice, literalPrice, matchPrice, offsetPrice,
+  guessPrices, learnPrices, lengthPrice, literalPrice, matchPrice, MATCH_PRICES, offsetPrice,
+  PRICED_MAX,
 } from './zstd-price';
 import { clearCounts, storeSequence } from './zstd-sequence-store';
 
-const UNREACHED: u32 = 0xffffffff;
+const UNREACHED: u32 = 0x7fffffff;
 const MATCH_MIN: usize = 3;
 
 // @ts-ignore: decorator
@@ -35,25 +37,42 @@ function node(i: usize): usize {
 function relax(
   from: usize, shortest: usize, longest: usize, price: u32, value: u32, r0: u32, r1: u32, r2: u32,
 ): void {
-  for (let length = shortest; length <= longest; length++) {
-    const to = from + (length << 5);
-    const sum = price + matchPrice(<u32>length);
-    if (sum >= load<u32>(to)) continue;
-    store<u32>(to, sum);
-    store<u32>(to, 0, 4);
-    store<u32>(to, <u32>length, 8);
-    store<u32>(to, value, 12);
-    store<u32>(to, r0, 16);
-    store<u32>(to, r1, 20);
-    store<u32>(to, r2, 24);
+  const prices = v128.splat<u32>(price);
+  for (let length = shortest; length <= longest; length += 4) {
+    const costs = COSTS + ((from + length) << 2);
+    const listed = length <= PRICED_MAX - 3
+      ? v128.load(length << 2, MATCH_PRICES)
+      : v128.splat<u32>(matchPrice(<u32>length));
+    const sums = v128.add<u32>(prices, listed);
+    let cheaper = v128.bitmask<i32>(v128.lt<i32>(sums, v128.load(costs)));
+    if (longest - length < 3) cheaper &= (2 << <i32>(longest - length)) - 1;
+    // Most of the time something else is cheaper.
+    for (; cheaper; cheaper &= cheaper - 1) {
+      const k: usize = ctz(cheaper);
+      const sum = price + (
+        length <= PRICED_MAX - 3
+          ? load<u32>((length + k) << 2, MATCH_PRICES)
+          : matchPrice(<u32>(length + k))
+      );
+      store<u32>(costs + (k << 2), sum);
+      const to = node(from + length + k);
+      store<u32>(to, 0, 4);
+      store<u32>(to, <u32>(length + k), 8);
+      store<u32>(to, value, 12);
+      store<u32>(to, r0, 16);
+      store<u32>(to, r1, 20);
+      store<u32>(to, r2, 24);
+    }
   }
 }
 
 function settle(start: usize, end: usize): void {
   const count = end - start;
-  for (let i: usize = 1; i <= count; i++) store<u32>(node(i), UNREACHED);
+  for (let i: usize = 0; i <= count; i += 4) {
+    v128.store(COSTS + (i << 2), v128.splat<u32>(UNREACHED));
+  }
   const first = node(0);
-  store<u32>(first, lengthPrice(0));
+  store<u32>(COSTS, lengthPrice(0));
   store<u32>(first, 0, 4);
   store<u32>(first, 0, 8);
   store<u32>(first, load<u32>(REPEAT_0), 16);
@@ -62,7 +81,7 @@ function settle(start: usize, end: usize): void {
   const free = lengthPrice(0);
   for (let i: usize = 0; i < count;) {
     const here = node(i);
-    const price = load<u32>(here);
+    const price = load<u32>(i << 2, COSTS);
     const literals = load<u32>(here, 4);
     const r0 = load<u32>(here, 16);
     const r1 = load<u32>(here, 20);
@@ -71,8 +90,8 @@ function settle(start: usize, end: usize): void {
     const more =
       price + literalPrice(start + i) + lengthPrice(literals + 1) - lengthPrice(literals);
     const next = here + 32;
-    if (more < load<u32>(next)) {
-      store<u32>(next, more);
+    if (more < load<u32>(i << 2, COSTS + 4)) {
+      store<u32>(i << 2, more, COSTS + 4);
       store<u32>(next, literals + 1, 4);
       store<u32>(next, 0, 8);
       v128.store(next, v128.load(here, 16), 16);
@@ -96,7 +115,7 @@ function settle(start: usize, end: usize): void {
       const second = n == 0 ? r1 : r0;
       const third = n < 2 ? r2 : r1;
       const shortest = length >= NICE_LENGTH ? length : MATCH_MIN;
-      relax(here, shortest, length, cost, k + 1, offset, second, third);
+      relax(i, shortest, length, cost, k + 1, offset, second, third);
       longest = max(longest, length);
     }
     let found: usize = load<u32>(FOUND + (i << 2));
@@ -107,7 +126,7 @@ function settle(start: usize, end: usize): void {
       const offset = load<u32>(found, 4);
       const cost = price + free + offsetPrice(offset + 3);
       if (length >= NICE_LENGTH) shortest = length;
-      relax(here, shortest, length, cost, offset + 3, offset, r0, r1);
+      relax(i, shortest, length, cost, offset + 3, offset, r0, r1);
       shortest = length + 1;
       longest = max(longest, length);
     }

@@ -5,6 +5,7 @@
 //   0x0400  512    LENGTH_PRICE   u32 per literal-length code, its extra bits included
 //   0x0600  512    OFFSET_PRICE   u32 per offset code, its extra bits included
 //   0x0800  512    MATCH_PRICE    u32 per match-length code, its extra bits included
+//   0x0a00  2 KiB  MATCH_PRICES   u32 per match length, up to PRICED_MAX; and slack
 
 import { log2 } from './log2';
 import { countBytes } from './zstd-encode-huffman';
@@ -20,6 +21,9 @@ const LITERAL_PRICE: usize = PRICES;
 const LENGTH_PRICE: usize = PRICES + 0x400;
 const OFFSET_PRICE: usize = PRICES + 0x600;
 const MATCH_PRICE: usize = PRICES + 0x800;
+/** Prices of match lengths one by one: element 0 is that of length 0, which there is not. */
+export const MATCH_PRICES: usize = PRICES + 0xa00;
+export const PRICED_MAX: usize = 500;
 
 /** Longest code of a literal, in 1/256 bits. */
 const LITERAL_PRICE_MAX: u32 = 11 << 8;
@@ -71,6 +75,12 @@ function priceCodes(field: usize, codes: u32, extraBits: usize, to: usize): void
   }
 }
 
+function listMatchPrices(): void {
+  for (let length: usize = 3; length <= PRICED_MAX; length++) {
+    store<u32>(length << 2, matchPrice(<u32>length), MATCH_PRICES);
+  }
+}
+
 /** Prices before anything is known but the bytes from `start` to `end`. */
 export function guessPrices(start: usize, end: usize): void {
   countBytes(PLAIN + start, <u32>(end - start));
@@ -86,6 +96,7 @@ export function guessPrices(start: usize, end: usize): void {
     const price: u32 = <u32>(3 << 8) + (<u32>s << 5) + (<u32>load<u8>(MATCH_EXTRA_BITS + s) << 8);
     store<u32>(s << 2, price, MATCH_PRICE);
   }
+  listMatchPrices();
 }
 
 /** Prices by what the last parse stored. */
@@ -95,4 +106,5 @@ export function learnPrices(): void {
   priceCodes(LENGTH_FIELD, LENGTH_CODES_MAX, EXTRA_BITS, LENGTH_PRICE);
   priceCodes(OFFSET_FIELD, OFFSET_CODES_MAX, 0, OFFSET_PRICE);
   priceCodes(MATCH_FIELD, MATCH_CODES_MAX, MATCH_EXTRA_BITS, MATCH_PRICE);
+  listMatchPrices();
 }
