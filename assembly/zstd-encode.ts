@@ -76,7 +76,7 @@ function forgetTables(): void {
 // Whether all byte values are about as common: there may be copies, but little else to gain.
 function isNoise(start: usize, end: usize): bool {
   const bytes = <u32>(end - start);
-  return countBytes(PLAIN + start, bytes) <= (bytes >> 7) + 4;
+  return countBytes(PLAIN + start, bytes) <= (bytes >> 8) + (bytes >> 9) + 6;
 }
 
 //   level   1 greedy · 2 – 3 looks one place ahead · 4 – 6 chains of 4, 8, 16 places

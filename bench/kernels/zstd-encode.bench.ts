@@ -132,7 +132,8 @@ export default async function bench(): Promise<void> {
     const speed = (TURN * CLUSTER) / 1e3 / own;
     console.log(
       `${name.padEnd(28)}${speed.toFixed(0).padStart(6)} MB/s   × ${(own / same).toFixed(2)}` +
-        `   ratio ${(size / CLUSTERS / CLUSTER).toFixed(4)}   size × ${(first.size / size).toFixed(4)}`,
+        `   ratio ${(size / CLUSTERS / CLUSTER).toFixed(4)}` +
+        `   size × ${(first.size / size).toFixed(4)}`,
     );
   }
 }
