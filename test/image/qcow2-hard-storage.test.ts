@@ -213,4 +213,20 @@ test('the cost of a small write does not grow with the image', async () => {
   assert.equal(large, small);
 });
 
+test('a refcount table that names one full block everywhere is an error, soon', async () => {
+  const storage = memoryStorage();
+  const made = await Qcow2Image.create(storage, { size: 2 ** 30, clusterSize: 65536 });
+  await made.close();
+  const bytes = new Uint8Array(4 * 65536);
+  await storage.read(0, bytes);
+  const view = new DataView(bytes.buffer);
+  // All of the table's one cluster, and all of its one block.
+  for (let at = 65536; at < 2 * 65536; at += 8) view.setUint32(at + 4, 2 * 65536);
+  bytes.fill(1, 2 * 65536, 3 * 65536);
+  const disk = await Qcow2Image.open(memoryStorage(bytes), { writable: true });
+  const error = await errorOf(disk.write(0, new Uint8Array(512).fill(1)));
+  assert.ok(isQcow2Error(error, 'CORRUPT'), String(error));
+  await disk.close().catch(() => {});
+});
+
 test.run();

@@ -24,7 +24,7 @@ import { type Random, rng, SEED } from '../random.ts';
 import { difference, inScratch, qemuImg, qemuIo } from '../tool.ts';
 
 const IMAGES = process.env.SLOW ? 60 : 4;
-const TURNS = process.env.SLOW ? 60 : 8;
+const TURNS = process.env.SLOW ? 60 : 10;
 const STEPS = 6;
 
 /** One image, its model, and what was done to it. */

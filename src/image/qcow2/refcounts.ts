@@ -16,6 +16,9 @@ import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
 
+/** Clusters that one search looks at before it asks whether the table can be believed. */
+const SEARCH_MAX = 2 ** 20;
+
 /** Bytes of refcount blocks and table that `clusters` clusters need, themselves included. */
 export function refcountMetadata(
   clusters: number,
@@ -188,10 +191,21 @@ export class Refcounts {
   async findFree(count: number): Promise<number> {
     const { store } = this;
     store.freeIndex = Math.min(store.freeIndex, store.order.takeReleased());
+    const start = store.freeIndex;
     for (let run = 0; run < count; ) {
       run = (await this.isFree(store.freeIndex++)) ? run + 1 : 0;
+      if ((store.freeIndex - start) % SEARCH_MAX === 0 && this.sharesBlocks()) {
+        const message = 'entries of the refcount table name the same block';
+        throw new Qcow2Error('CORRUPT', message, store.header.refcountTableOffset);
+      }
     }
     return store.freeIndex - count;
+  }
+
+  /** Then a few bytes can claim that any number of clusters is in use. */
+  private sharesBlocks(): boolean {
+    const blocks = this.store.refcountTable.filter((host) => host !== 0);
+    return new Set(blocks).size < blocks.length;
   }
 
   /** Whether a cluster may be handed out. */
