@@ -22,9 +22,14 @@ const SHARED_TABLES_MAX = 65536;
 /** How often a table is gone through before its further references are counted all at once. */
 const VISITS_MAX = 20;
 
-/** A table in which nothing is wrong. */
+/** How often a table is gone through that there is something to say about: each time in vain. */
+const ODD_VISITS_MAX = 65536;
+
+/** A table that was gone through. */
 interface SharedTable {
   visits: number;
+  /** There was something to say about it: all its references are gone through, or none. */
+  odd: boolean;
   /** References that are not counted yet. */
   waiting: number;
   /** What it adds to the tallies of the active disk. */
@@ -222,7 +227,7 @@ export class ReferenceWalk {
     const view = viewOf(walk.table);
     const first = l1Host(view, index * 8);
     const known = count === 1 ? this.shared.get(first) : undefined;
-    if (!known || known.visits < VISITS_MAX) {
+    if (!known || known.odd || known.visits < VISITS_MAX) {
       await this.readTables(first, counts.tables.subarray(0, count * clusterSize));
     }
     for (let i = 0; i < count; i++) {
@@ -241,7 +246,7 @@ export class ReferenceWalk {
         );
       }
       const shared = this.shared.get(host);
-      if (shared && shared.visits >= VISITS_MAX) {
+      if (shared && !shared.odd && shared.visits >= VISITS_MAX) {
         shared.waiting++;
         counts.addTallies(shared.tallies);
       } else await this.countL2(host, i * clusterSize, { active: walk.active, times: 1 });
@@ -285,10 +290,15 @@ export class ReferenceWalk {
       index++;
     }
     const shared = this.shared.get(host);
-    if (shared) shared.visits++;
-    else if (!odd && this.shared.size < SHARED_TABLES_MAX) {
+    if (shared) {
+      shared.visits++;
+      shared.odd ||= odd;
+      if (shared.odd && shared.visits > ODD_VISITS_MAX) {
+        throw stopped('Too many references to a broken L2 table');
+      }
+    } else if (this.shared.size < SHARED_TABLES_MAX) {
       const tallies = counts.tallies().map((tally, i) => tally - before[i]!);
-      this.shared.set(host, { visits: 1, waiting: 0, tallies });
+      this.shared.set(host, { visits: 1, odd, waiting: 0, tallies });
     }
   }
 
