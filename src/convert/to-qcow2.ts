@@ -15,6 +15,7 @@ import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { passphraseBytes } from '../image/secret.ts';
 import { borrowed } from '../storage/borrowed.ts';
+import { holdHead } from '../storage/held-head.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
 import { ImageRunner } from './image-runner.ts';
@@ -330,12 +331,14 @@ async function convertThroughEngine(
   options: ConvertOptions,
 ): Promise<ConvertResult> {
   const { file, data, backing, compress } = target;
-  const image = await Qcow2Image.create(borrowed(file), create, {
+  const held = holdHead(file);
+  const image = await Qcow2Image.create(borrowed(held.storage), create, {
     ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
     ...(data ? { dataFile: async () => borrowed(data) } : {}),
   });
+  let result: ConvertResult;
   try {
-    return await convertToDisk(disks, image, {
+    result = await convertToDisk(disks, image, {
       ...options,
       targetIsZero: backing === undefined,
       compress: compress !== undefined,
@@ -343,4 +346,6 @@ async function convertThroughEngine(
   } finally {
     await image.close();
   }
+  await held.release();
+  return result;
 }

@@ -2,12 +2,14 @@
  * Conversions into qcow2 images of every shape, judged by QEMU's tools: the image is without
  * faults and shows what the source shows. Replay with SEED=…, and try many more with SLOW=1.
  */
+import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { isQcow2 } from '../../src/format/header.ts';
 import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { difference, eachAtOnce, inScratch, qemuImg, tool } from '../tool.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, TOOL, tool } from '../tool.ts';
 import {
   describe,
   type ImageSetting,
@@ -201,6 +203,40 @@ test('front to back through a pipe', () =>
     assert.is(code, 0, what);
     writeFileSync(join(folder, 'target.qcow2'), stdout);
     await judge(folder, image, 'target.qcow2', what);
+  }));
+
+test('killed at any moment, the target is no image or a whole one', () =>
+  inScratch(async (folder) => {
+    const next = rng();
+    const noise = Buffer.alloc(48 * 2 ** 20);
+    for (let at = 0; at < noise.length; at += 4096) noise.writeUInt32LE(next.u32(), at);
+    writeFileSync(join(folder, 'disk.raw'), noise);
+    const target = join(folder, 'target.qcow2');
+    let killed = 0;
+    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+      for (const options of [[], ['-c'], ['-o', 'preallocation=metadata']]) {
+        for (const delay of [0, 20, 100]) {
+          rmSync(target, { force: true });
+          const line = ['convert', ...options, '-f', 'raw', '-O', 'qcow2', 'disk.raw', target];
+          const child = spawn(process.execPath, [TOOL, ...line], { cwd: folder, stdio: 'ignore' });
+          const ended = new Promise((done) => child.once('exit', done));
+          while (!existsSync(target) && child.exitCode === null) {
+            await new Promise((done) => setTimeout(done, 2));
+          }
+          await new Promise((done) => setTimeout(done, delay));
+          child.kill(signal);
+          await ended;
+          const isImage = existsSync(target) && isQcow2(readFileSync(target).subarray(0, 8));
+          if (!isImage) {
+            killed++;
+            continue;
+          }
+          const compare = ['compare', '-q', '-f', 'raw', '-F', 'qcow2', 'disk.raw', target];
+          await qemuImg(compare, { cwd: folder });
+        }
+      }
+    }
+    assert.ok(killed > 0, 'every conversion was done before it could be stopped');
   }));
 
 test('several sources, one after another', () =>
