@@ -6,6 +6,7 @@ export { compressedDescriptors } from './compressed-descriptor';
 export { l2ExtendedRuns } from './l2-extended';
 export { l2Runs } from './l2-run';
 export { bitmapBits } from './bitmap-offset';
+export { bitmapMerge } from './bitmap-merge';
 export { bitmapRuns } from './bitmap-scan';
 export { l2References } from './reference-count';
 export { l2CopiedMismatch } from './copied-flag';

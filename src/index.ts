@@ -10,12 +10,15 @@ export {
   type Qcow2Target,
 } from './convert/to-qcow2.ts';
 export { convertToRaw, convertToStream, type StreamTarget } from './convert/to-raw.ts';
-export type { BitmapDirectoryEntry } from './format/bitmap-directory.ts';
 export type { Header } from './format/header.ts';
 export type { Snapshot } from './format/snapshot-table.ts';
 export type { DataSource, Disk, Extent } from './image/disk.ts';
 export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
 export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
+export type { GuestRange } from './image/qcow2/bitmap-ranges.ts';
+export type { BitmapDescription } from './image/qcow2/bitmap-state.ts';
+export type { BitmapOptions } from './image/qcow2/bitmap-verbs.ts';
+export type { Bitmaps } from './image/qcow2/bitmaps.ts';
 export type { CheckOptions } from './image/qcow2/check.ts';
 export type { CheckListener, CheckResult, Repair } from './image/qcow2/check-findings.ts';
 export type { Qcow2CreateOptions } from './image/qcow2/create.ts';

@@ -33,6 +33,19 @@ export default async function bench(): Promise<void> {
     scan('every other bit', () => bytes.fill(0x55, IN, IN + SIZE)),
     scan('at random', () => fillBits(1)),
   ]);
+  const merge = (name: string, shift: number, patience: number): Race => ({
+    name,
+    count: shift < 0 ? (SIZE * 8) >> 4 : SIZE * 8,
+    unit: 'bit',
+    fill: () => fillBits(patience),
+    call: (kernels) =>
+      kernels.bitmapMerge(OUT, 0, IN, 0, shift < 0 ? (SIZE * 8) >> 4 : SIZE * 8, shift),
+  });
+  printRaces('bitmapMerge, 64 KiB', [
+    merge('a bit for a bit', 0, 50),
+    merge('sixteen bits to one', 4, 50),
+    merge('one bit to sixteen', -4, 50),
+  ]);
   printRaces('bitmapBits', [
     {
       name: '8192 ranges',

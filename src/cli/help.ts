@@ -59,6 +59,13 @@ Options of check:
   -q              say nothing of what was found but by the exit code
                   0: sound, 1: could not be checked, 2: corrupt, 3: leaks, 63: not qcow2
 
+Options of bitmap:
+  --add, --remove, --clear, --enable, --disable, --merge SOURCE
+                  done in the order they are given
+  -g SIZE         (with --add) guest bytes of one bit
+  -b FILE, -F FMT (with --merge) the image that has SOURCE
+  --list          list the bitmaps (--output=json: for programs)
+
 Options of info:
   --output=human|json
   --backing-chain the image and all that it is backed by

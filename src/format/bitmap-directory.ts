@@ -40,6 +40,8 @@ export interface BitmapDirectoryEntry {
   readonly granularityBits: number;
   readonly extraData: Uint8Array;
   readonly name: string;
+  /** The name as it is in the file, where the text above would not give the same bytes. */
+  readonly rawName?: Uint8Array;
 }
 
 /** What the entries are checked against. */
@@ -147,7 +149,8 @@ function parseEntry(
   const length = alignUp(ENTRY_BYTES + extraBytes + nameBytes, 8);
   if (pos + length > reader.length) fail('Broken bitmap directory', 18);
   if (extraBytes !== 0) fail('Bitmap extra data is not supported', 20);
-  const name = new TextDecoder().decode(reader.slice(pos + ENTRY_BYTES, nameBytes, what));
+  const rawName = reader.slice(pos + ENTRY_BYTES, nameBytes, what).slice();
+  const name = new TextDecoder().decode(rawName);
   const entry: BitmapDirectoryEntry = {
     tableOffset: reader.number(pos, what),
     tableEntries: reader.u32(pos + 8, what),
@@ -155,6 +158,7 @@ function parseEntry(
     granularityBits: reader.u8(pos + 17, what),
     extraData: new Uint8Array(),
     name,
+    ...(sameBytes(rawName, new TextEncoder().encode(name)) ? {} : { rawName }),
   };
   const wrong =
     reader.u8(pos + 16, what) !== TYPE_DIRTY_TRACKING ? 16 : wrongField(entry, nameBytes, limits);
@@ -163,6 +167,10 @@ function parseEntry(
     fail(`Could not read bitmap '${name}' from image: Invalid argument`, 8);
   }
   return { entry, length };
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 /** Offset, within the entry, of a field that breaks the format or QEMU's limits. */
@@ -191,7 +199,7 @@ function tableEntriesFor({ granularityBits }: BitmapDirectoryEntry, limits: Dire
 
 /** One directory entry as bytes, padding included. */
 export function serializeBitmapDirectoryEntry(entry: BitmapDirectoryEntry): Uint8Array {
-  const name = new TextEncoder().encode(entry.name);
+  const name = entry.rawName ?? new TextEncoder().encode(entry.name);
   const bytes = new Uint8Array(alignUp(ENTRY_BYTES + entry.extraData.length + name.length, 8));
   const view = new DataView(bytes.buffer);
   putU64(view, 0, entry.tableOffset);

@@ -340,6 +340,21 @@ export interface Kernels {
   bitmapBits(ranges: number, count: number, granularityBits: number, out: number): number;
 
   /**
+   * ORs bits `srcFirst` … `srcFirst + srcBits - 1` of a bitmap into another, from bit `dstFirst` on.
+   * @param shift log2 of how much more a target bit stands for than a source bit, −22–22: source
+   * bit i sets target bit i >> shift, or all those from i << −shift to before (i + 1) << −shift
+   * @returns 1 where any source bit is set, else 0
+   */
+  bitmapMerge(
+    dst: number,
+    dstFirst: number,
+    src: number,
+    srcFirst: number,
+    srcBits: number,
+    shift: number,
+  ): number;
+
+  /**
    * Lists the runs of set bits in bits `first` … `first + bits - 1` of a bitmap (bit 0 is the
    * lowest of byte 0).
    * @param out pairs of u32: first bit (counted as `first` is), length in bits

@@ -127,7 +127,7 @@ async function apply(
     warnOfGuess(host, filename);
     throw failed('Block driver does not support snapshots');
   }
-  if (image.bitmaps.length > 0) throw failed('Device has active dirty bitmaps');
+  if (image.bitmaps.list().length > 0) throw failed('Device has active dirty bitmaps');
   try {
     await image.snapshots.apply(name);
   } catch (cause) {

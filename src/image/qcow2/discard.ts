@@ -2,6 +2,7 @@
  * Discarding: whole clusters go, and read as zeros afterwards, also where a backing file would
  * show through.
  */
+import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { ALL, type Cell, EMPTY } from './l2-tables.ts';
 import { freeCell } from './write.ts';
@@ -23,6 +24,8 @@ export async function discardGuest(
   const clusters = { guest: start, length: stop - start };
   await withRange(parts, clusters, async () => {
     needInside(parts, range);
+    const marked = parts.bitmaps.mark(range.guest, range.length);
+    if (!settled(marked)) await marked;
     if (parts.rawDataFile) {
       await store.data.zero(start, Math.min(stop, range.diskSize) - start);
     }

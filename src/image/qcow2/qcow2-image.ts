@@ -5,11 +5,10 @@
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { assert, isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
-import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
-import { Workspace } from '../../kernels/arena.ts';
+import { type Region, Workspace } from '../../kernels/arena.ts';
 import { INPUT_SLACK, L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
 import type { Storage } from '../../storage/storage.ts';
 import {
@@ -24,6 +23,9 @@ import {
   type ZeroOptions,
 } from '../disk.ts';
 import type { Secret } from '../secret.ts';
+import { BitmapReader, bitmapReaderBytes } from './bitmap-ranges.ts';
+import { BitmapState, bitmapSliceBytes } from './bitmap-state.ts';
+import { Bitmaps } from './bitmaps.ts';
 import type { CheckOptions } from './check.ts';
 import type { CheckListener, CheckResult } from './check-findings.ts';
 import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
@@ -43,6 +45,9 @@ import { ImageWriter } from './writer.ts';
 
 /** Bytes of refcount blocks that a writer keeps in memory; four blocks at least. */
 const REFCOUNT_CACHE_BYTES = 1024 * 1024;
+
+/** Bytes of bitmaps' bits that a writer keeps in memory. */
+const BITMAP_CACHE_BYTES = 1024 * 1024;
 
 /** How an image is opened. The image owns its storage from here on, also when opening fails. */
 export interface Qcow2OpenOptions extends DiscardPolicy {
@@ -164,8 +169,17 @@ export class Qcow2Image implements WritableDisk {
   }
 
   /** Persistent dirty bitmaps; none are listed where the image says that they are out of date. */
-  get bitmaps(): readonly BitmapDirectoryEntry[] {
-    return this.parts.metadata.bitmaps;
+  get bitmaps(): Bitmaps {
+    const { writer, metadata, storage, bitmapReader } = this.parts;
+    const { clusterSize } = metadata.geometry;
+    const image = { clusterSize, size: this.size };
+    return new Bitmaps({
+      states: () =>
+        writer?.bitmaps.bitmaps ?? metadata.bitmaps.map((entry) => new BitmapState(entry)),
+      writer: () => this.needWriter(),
+      sync: async () => writer?.syncBitmaps(),
+      reader: (state) => new BitmapReader(storage, state, image, bitmapReader),
+    });
   }
 
   async read(guest: number, into: Uint8Array): Promise<void> {
@@ -338,6 +352,8 @@ interface OpenImage {
   readonly reader: GuestReader;
   readonly stateReader: SnapshotOwner['stateReader'];
   readonly writer: ImageWriter | undefined;
+  /** Memory for one who reads a bitmap. */
+  readonly bitmapReader: Region;
   readonly depth: number;
   readonly encryption: Encryption | undefined;
   /** Plain bytes of encrypted clusters. */
@@ -392,6 +408,7 @@ async function openImage(
         scratch: memory.scratch,
         encryption,
         overlapCheck: options.overlapCheck,
+        bitmapRegion: memory.bitmapBits,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);
@@ -438,6 +455,7 @@ async function openImage(
     reader,
     stateReader,
     writer,
+    bitmapReader: memory.bitmapReader,
     depth,
     encryption,
     plainData,
@@ -483,7 +501,7 @@ async function openBacking(
  */
 function reserveMemory(
   workspace: Workspace,
-  { header, geometry }: Metadata,
+  { header, geometry, bitmaps }: Metadata,
   { cacheBytes, writable }: { readonly cacheBytes: number; readonly writable: boolean },
 ) {
   const { clusterSize, l2Entries } = geometry;
@@ -504,5 +522,11 @@ function reserveMemory(
     stream: workspace.reserve(2 * clusterSize + 512 + INPUT_SLACK),
     cluster: workspace.reserve(clusterSize),
     stateCluster: workspace.reserve(clusterSize),
+    bitmapReader: workspace.reserve(
+      writable || bitmaps.length > 0 ? bitmapReaderBytes(clusterSize) : 0,
+    ),
+    bitmapBits: workspace.reserve(
+      writable ? Math.max(BITMAP_CACHE_BYTES, 2 * bitmapSliceBytes(clusterSize)) : 0,
+    ),
   };
 }

@@ -37,6 +37,10 @@ export async function applySnapshot(
   if (snapshot.virtualSize !== store.header.size && store.header.version === 2) {
     throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
   }
+  // They would have to say what differs from the snapshot, which nobody knows.
+  if (parts.bitmaps.bitmaps.length > 0) {
+    throw new Qcow2Error('UNSUPPORTED', 'Device has active dirty bitmaps');
+  }
   const { l1Offset: offset, l1Entries: entries } = snapshot;
   const own = await readL1(store.storage, { offset, entries });
   await changing(parts, () =>

@@ -30,6 +30,8 @@ export async function writeCompressedGuest(
   // The whole range at once: a request that overlaps it comes before all of it, or after.
   await withRange(parts, { guest: range.guest, length: bytes.length }, async () => {
     needInside(parts, { guest: range.guest, length: bytes.length });
+    const marked = parts.bitmaps.mark(range.guest, bytes.length);
+    if (!settled(marked)) await marked;
     for (let done = 0; done < bytes.length; done += clusterSize) {
       const part = bytes.subarray(done, Math.min(bytes.length, done + clusterSize));
       await writeOne(parts, range.guest + done, part);

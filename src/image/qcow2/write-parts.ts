@@ -5,6 +5,7 @@ import type { RangeLock } from '../../base/locks.ts';
 import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Disk } from '../disk.ts';
 import type { Allocator } from './allocate.ts';
+import type { BitmapStore } from './bitmap-store.ts';
 import type { ClusterCompressor } from './cluster-compressor.ts';
 import type { Encryption } from './encryption.ts';
 import type { L2Tables } from './l2-tables.ts';
@@ -20,6 +21,7 @@ export interface WriteParts {
   readonly tables: L2Tables;
   readonly reader: GuestReader;
   readonly backing: Disk | undefined;
+  readonly bitmaps: BitmapStore;
   readonly compressor: ClusterCompressor;
   /** What plain clusters are encrypted with. */
   encryption: Encryption | undefined;

@@ -38,9 +38,11 @@ export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array):
   const range = parts.encryption
     ? { guest: start, length: end - start }
     : { guest, length: bytes.length };
-  return withRange(parts, range, () => {
+  return withRange(parts, range, async () => {
     needInside(parts, { guest, length: bytes.length });
-    return writeRange(parts, guest, bytes);
+    const marked = parts.bitmaps.mark(guest, bytes.length);
+    if (!settled(marked)) await marked;
+    await writeRange(parts, guest, bytes);
   });
 }
 

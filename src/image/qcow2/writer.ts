@@ -2,17 +2,15 @@
  * The writing side of an open image: puts the parts together that the verbs work on, and does what
  * belongs to the first write and to the last.
  */
-import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { RangeLock } from '../../base/locks.ts';
-import { BitmapFlag } from '../../format/bitmap-directory.ts';
 import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Header } from '../../format/header.ts';
 import type { Region } from '../../kernels/arena.ts';
-import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
+import { BitmapStore } from './bitmap-store.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
 import { discardGuest } from './discard.ts';
 import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
@@ -21,7 +19,7 @@ import { type DiscardPolicy, giveBackClusters } from './give-back.ts';
 import { noteInactiveL2 } from './inactive-l2.ts';
 import { L2Tables } from './l2-tables.ts';
 import type { Mapping } from './mapping.ts';
-import { MetadataStore, u64Bytes, viewOf } from './metadata-store.ts';
+import { MetadataStore, u64Bytes } from './metadata-store.ts';
 import { type Metadata, readMetadata } from './open.ts';
 import type { MetadataRange } from './overlap.ts';
 import type { OverlapOptions } from './overlap-options.ts';
@@ -47,6 +45,8 @@ export interface WriterOptions {
   readonly scratch: Region;
   readonly encryption: Encryption | undefined;
   readonly overlapCheck?: OverlapOptions | undefined;
+  /** Where bits of bitmaps are kept while they change. */
+  readonly bitmapRegion: Region;
 }
 
 /** Autoclear bits that this library keeps true while it writes. */
@@ -57,15 +57,15 @@ export class ImageWriter {
   readonly store: MetadataStore;
   /** Guest ranges in use: reads share them, writes do not. */
   readonly ranges = new RangeLock();
+  /** Its persistent bitmaps. */
+  bitmaps!: BitmapStore;
   private parts!: WriteParts;
   private mapping!: Mapping;
-  private readonly metadata: Metadata;
   private started: Promise<void> | undefined;
 
   private constructor(private readonly options: WriterOptions) {
     const { storage, data, metadata, l1, l2Region, refcountRegion, discardPolicy, scratch } =
       options;
-    this.metadata = metadata;
     const { header, geometry } = metadata;
     this.store = new MetadataStore({
       storage,
@@ -108,6 +108,9 @@ export class ImageWriter {
     store.order.giveBack = (clusters) => giveBackClusters(store, refcounts, clusters);
     const allocator = new Allocator(store, refcounts);
     const tables = new L2Tables(store, allocator);
+    const { bitmapRegion } = this.options;
+    const { bitmaps } = metadata.extensions;
+    this.bitmaps = new BitmapStore(store, allocator, metadata.bitmaps, bitmaps, bitmapRegion);
     this.mapping = mapping;
     this.parts = {
       store,
@@ -116,6 +119,7 @@ export class ImageWriter {
       tables,
       reader,
       backing,
+      bitmaps: this.bitmaps,
       compressor: new ClusterCompressor(metadata.header.compression, metadata.geometry.clusterSize),
       encryption,
       ranges,
@@ -127,7 +131,7 @@ export class ImageWriter {
 
   /** Encrypts an image that is being made: nothing has been written for its guest yet. */
   async encryptFresh(choice: EncryptionChoice): Promise<Encryption> {
-    const encryption = await encryptFresh(this.parts, this.metadata, choice);
+    const encryption = await encryptFresh(this.parts, this.options.metadata, choice);
     this.parts.encryption = encryption;
     this.parts.reader.encryptWith(encryption);
     return encryption;
@@ -166,10 +170,11 @@ export class ImageWriter {
   }
 
   async resize(size: number, { preallocation = 'off' }: ResizeOptions): Promise<void> {
-    if (this.metadata.bitmaps.length > 0 && size !== this.size) {
-      throw new Qcow2Error('UNSUPPORTED', 'Cannot resize an image that has bitmaps');
-    }
-    await resizeDisk(this.parts, this.mapping, { to: size, preallocation });
+    const change = () => resizeDisk(this.parts, this.mapping, { to: size, preallocation });
+    if (this.bitmaps.bitmaps.length === 0 || size === this.size) return change();
+    const { resizeBitmaps } = await import('./bitmap-resize.ts');
+    await this.beforeFirstWrite();
+    await resizeBitmaps(this.bitmaps, size, change);
   }
 
   /**
@@ -184,6 +189,11 @@ export class ImageWriter {
     } finally {
       this.ranges.release(hold);
     }
+  }
+
+  /** Brings bits of bitmaps to where a reader of the file finds them. */
+  syncBitmaps(): Promise<void> {
+    return this.store.lock.run(() => this.bitmaps.data.writeDirty());
   }
 
   async flush(): Promise<void> {
@@ -225,6 +235,7 @@ export class ImageWriter {
     const { store } = this;
     if (store.overlap.caught || this.started === undefined) return;
     await store.lock.run(async () => {
+      await this.bitmaps.settle();
       await store.order.flush();
       if (!store.order.lazy) return;
       // The refcounts were let be until now.
@@ -263,30 +274,11 @@ export class ImageWriter {
         await store.writeHeader(88, u64Bytes(known));
         store.header = { ...store.header, autoclear: known };
       }
-      await this.markBitmapsInUse();
       if (store.lazyRefcounts) {
         await store.setIncompatible(Incompatible.dirty, true);
         store.order.lazy = true;
       }
     });
-  }
-
-  /** Enabled bitmaps that are not kept up to date are marked so, as a crash would leave them. */
-  private async markBitmapsInUse(): Promise<void> {
-    const extension = this.metadata.extensions.bitmaps;
-    if (!extension || !this.metadata.bitmaps.some(({ flags }) => flags & BitmapFlag.auto)) return;
-    const { storage } = this.store;
-    const bytes = new Uint8Array(extension.directoryBytes);
-    await readFully(storage, extension.directoryOffset, bytes);
-    const view = viewOf(bytes);
-    let at = 0;
-    for (const { flags, extraData } of this.metadata.bitmaps) {
-      if (flags & BitmapFlag.auto) view.setUint32(at + 12, flags | BitmapFlag.inUse);
-      at = alignUp(at + 24 + extraData.length + view.getUint16(at + 18), 8);
-    }
-    this.store.overlap.check(extension.directoryOffset, bytes.length, 'bitmap-directory');
-    await storage.write(extension.directoryOffset, bytes);
-    await this.store.order.flushStorage();
   }
 }
 

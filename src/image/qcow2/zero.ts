@@ -18,9 +18,11 @@ export function zeroGuest(
   range: { readonly guest: number; readonly length: number; readonly diskSize: number },
   options: { readonly unmap: boolean },
 ): Promise<void> {
-  return withRange(parts, range, () => {
+  return withRange(parts, range, async () => {
     needInside(parts, range);
-    return zeroRange(parts, range, options);
+    const marked = parts.bitmaps.mark(range.guest, range.length);
+    if (!settled(marked)) await marked;
+    await zeroRange(parts, range, options);
   });
 }
 

@@ -5,6 +5,7 @@
  */
 import type { Kernels } from '../../../src/kernels/kernels.ts';
 import { aesDecrypt, aesEncrypt, aesExpandKey } from './aes.ts';
+import { bitmapMerge } from './bitmap-merge.ts';
 import { bitmapBits } from './bitmap-offset.ts';
 import { bitmapRuns } from './bitmap-scan.ts';
 import { compressedDescriptors } from './compressed-descriptor.ts';
@@ -50,6 +51,7 @@ export function twinKernels(memory: WebAssembly.Memory): Twinned {
     l2CopiedFlags: l2CopiedFlags(memory),
     refcountFreeRuns: refcountFreeRuns(memory),
     bitmapBits: bitmapBits(memory),
+    bitmapMerge: bitmapMerge(memory),
     bitmapRuns: bitmapRuns(memory),
     aesExpandKey: aesExpandKey(memory),
     aesEncrypt: aesEncrypt(memory),

@@ -1,0 +1,220 @@
+/** `bitmap`: changes the persistent dirty bitmaps of an image, or lists them. */
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import type { WritableDisk } from '../../image/disk.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { formatJson } from '../json.ts';
+import { openImage } from '../open-image.ts';
+import { openWritable } from '../open-writable.ts';
+import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from '../options.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'add', value: false },
+  { name: 'remove', value: false },
+  { name: 'clear', value: false },
+  { name: 'enable', value: false },
+  { name: 'disable', value: false },
+  { name: 'merge', value: true },
+  { name: 'list', value: false },
+  { name: 'granularity', short: 'g', value: true },
+  { name: 'source-file', short: 'b', value: true },
+  { name: 'source-format', short: 'F', value: true },
+  { name: 'format', short: 'f', value: true },
+  { name: 'output', value: true },
+  { name: 'untrusted', value: false },
+];
+
+const ACTIONS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
+type Action = (typeof ACTIONS)[number];
+
+/** The name that QEMU gives the image's node is another in every run; ours is this one. */
+const NODE = '#block100';
+
+/** What was asked for, checked. */
+interface Request {
+  readonly filename: string;
+  readonly format: string | undefined;
+  readonly bitmap: string;
+  readonly actions: readonly { readonly action: Action; readonly value: string }[];
+  readonly granularity: number;
+  readonly source: { readonly filename: string; readonly format: string | undefined } | undefined;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const bitmap: Command = {
+  name: 'bitmap',
+  usage:
+    'bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... ' +
+    '[-b SRC_FILE [-F SRC_FMT]] [-g GRANULARITY] [-f FMT] FILENAME BITMAP\n' +
+    '  bitmap --list [--output=FMT] [-f FMT] FILENAME',
+
+  async run(args, host) {
+    const parsed = parseCommandLine(args, OPTIONS);
+    if (given(parsed, 'list')) return list(host, parsed);
+    return change(host, parseRequest(host, parsed));
+  },
+};
+
+function parseRequest(host: Host, parsed: ParsedOptions): Request {
+  const value = (name: string) => valueGiven(parsed, name);
+  const granularity = parseGranularity(host, value('granularity'));
+  const isAction = (name: string): name is Action => ACTIONS.some((action) => action === name);
+  const actions = parsed.options.flatMap((option) =>
+    isAction(option.name) ? [{ action: option.name, value: option.value }] : [],
+  );
+  if (actions.length === 0) {
+    throw new UsageError(
+      'Need at least one of --add, --remove, --clear, --enable, --disable, or --merge',
+    );
+  }
+  if (granularity !== 0 && !given(parsed, 'add')) {
+    throw new UsageError('granularity only supported with --add');
+  }
+  const source = value('source-file');
+  if (value('source-format') !== undefined && source === undefined) {
+    throw new UsageError('-F only supported with -b');
+  }
+  if (source !== undefined && !given(parsed, 'merge')) {
+    throw new UsageError('Merge bitmap source file only supported with --merge');
+  }
+  const [filename, name, ...rest] = parsed.operands;
+  if (filename === undefined || name === undefined || rest.length > 0) {
+    throw new UsageError('Expecting filename and bitmap name');
+  }
+  return {
+    filename,
+    format: value('format'),
+    bitmap: name,
+    actions,
+    granularity,
+    source: source === undefined ? undefined : { filename: source, format: value('source-format') },
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+/** 0: not given. */
+function parseGranularity(host: Host, text: string | undefined): number {
+  if (text === undefined) return 0;
+  const size = parseSize(text);
+  if (size !== undefined) return size;
+  host.error('Invalid granularity specified. You may use k, M, G, T, P or E suffixes for');
+  throw new UsageError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
+}
+
+async function change(host: Host, request: Request): Promise<number> {
+  const { filename, format, source, untrusted } = request;
+  const disk = await openWritable(host, filename, { format, untrusted });
+  try {
+    const from = source
+      ? await openImage(host, source.filename, { format: source.format, untrusted })
+      : disk;
+    try {
+      for (const { action, value } of request.actions) {
+        await act(disk, request, { action, source: from, value });
+      }
+    } finally {
+      if (from !== disk) await from.close();
+    }
+  } catch (cause) {
+    if (!(cause instanceof InconsistentBitmap)) throw cause;
+    host.error(cause.message);
+    host.note('Try block-dirty-bitmap-remove to delete this bitmap from disk\n');
+    return 1;
+  } finally {
+    await disk.close();
+  }
+  return 0;
+}
+
+/** A message that has a hint behind it. */
+class InconsistentBitmap extends Error {}
+
+/** One operation, with what QEMU says of one that fails. */
+async function act(
+  disk: WritableDisk,
+  { bitmap: name, granularity }: Request,
+  step: { readonly action: Action; readonly value: string; readonly source: unknown },
+): Promise<void> {
+  const { action } = step;
+  try {
+    const image = needQcow2(disk, action, name);
+    const { bitmaps } = image;
+    if (action === 'add') await bitmaps.add(name, { granularity });
+    else if (action === 'remove') await bitmaps.remove(name);
+    else if (action === 'clear') await bitmaps.clear(name);
+    else if (action === 'enable') await bitmaps.enable(name);
+    else if (action === 'disable') await bitmaps.disable(name);
+    else await merge(image, name, step);
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    const why =
+      action === 'add' && cause.code === 'UNSUPPORTED' && disk.format === 'qcow2'
+        ? `Can't make bitmap '${name}' persistent in '${NODE}': ${cause.message}`
+        : cause.message;
+    const message = `Operation ${action} on bitmap ${name} failed: ${why}`;
+    if (/is inconsistent and cannot be used$/.test(message)) throw new InconsistentBitmap(message);
+    throw new UsageError(message);
+  }
+}
+
+function needQcow2(disk: WritableDisk, action: Action, name: string): Qcow2Image {
+  if (disk instanceof Qcow2Image) return disk;
+  const message =
+    action === 'add'
+      ? `Can't store persistent bitmaps to ${NODE}: Operation not supported`
+      : `Dirty bitmap '${name}' not found`;
+  throw new Qcow2Error('UNSUPPORTED', message);
+}
+
+async function merge(
+  image: Qcow2Image,
+  name: string,
+  { value, source }: { readonly value: string; readonly source: unknown },
+): Promise<void> {
+  if (source instanceof Qcow2Image) {
+    await image.bitmaps.merge(name, value, source.bitmaps);
+    return;
+  }
+  // The target is looked for first.
+  if (image.bitmaps.list().some((one) => one.name === name)) {
+    throw new Qcow2Error('OUT_OF_RANGE', `Dirty bitmap '${value}' not found`);
+  }
+  throw new Qcow2Error('OUT_OF_RANGE', `Dirty bitmap '${name}' not found`);
+}
+
+async function list(host: Host, parsed: ParsedOptions): Promise<number> {
+  const [filename, ...rest] = parsed.operands;
+  if (filename === undefined || rest.length > 0) {
+    throw new UsageError('Expecting one image file name', true);
+  }
+  const output = valueGiven(parsed, 'output') ?? 'human';
+  if (output !== 'json' && output !== 'human') {
+    throw new UsageError('--output must be used with human or json as argument.');
+  }
+  const format = valueGiven(parsed, 'format');
+  const untrusted = given(parsed, 'untrusted');
+  const disk = await openImage(host, filename, { format, untrusted, use: 'inspect' });
+  try {
+    const bitmaps = disk instanceof Qcow2Image ? disk.bitmaps.list() : [];
+    if (output === 'json') {
+      const members = bitmaps.map(({ name, granularity, enabled, inconsistent }) => ({
+        name,
+        granularity,
+        enabled,
+        inconsistent,
+      }));
+      host.out(`${formatJson(members)}\n`);
+      return 0;
+    }
+    if (bitmaps.length > 0) host.out(`${'GRANULARITY'.padStart(11)}  STATE         NAME\n`);
+    for (const { name, granularity, enabled, inconsistent } of bitmaps) {
+      const state = inconsistent ? 'inconsistent' : enabled ? 'enabled' : 'disabled';
+      host.out(`${String(granularity).padStart(11)}  ${state.padEnd(12)}  ${name}\n`);
+    }
+    return 0;
+  } finally {
+    await disk.close();
+  }
+}
