@@ -340,7 +340,7 @@ export interface Kernels {
   bitmapBits(ranges: number, count: number, granularityBits: number, out: number): number;
 
   /**
-   * ORs bits `srcFirst` … `srcFirst + srcBits - 1` of a bitmap into another, from bit `dstFirst` on.
+   * ORs bits `srcFirst` … `srcFirst + srcBits - 1` of a bitmap into another, from bit `dstFirst`.
    * @param shift log2 of how much more a target bit stands for than a source bit, −22–22: source
    * bit i sets target bit i >> shift, or all those from i << −shift to before (i + 1) << −shift
    * @returns 1 where any source bit is set, else 0

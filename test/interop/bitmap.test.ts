@@ -1,6 +1,6 @@
 /**
- * Persistent bitmaps: `bitmap` of the tool and of qemu-img on equal copies, bits that follow what is
- * written, and bits as QEMU's block layer reads them. Replay with SEED=…, longer with SLOW=1.
+ * Persistent bitmaps: `bitmap` of the tool and of qemu-img on equal copies, bits that follow what
+ * is written, and bits as QEMU reads them. Replay with SEED=…, longer with SLOW=1.
  */
 import { spawn } from 'node:child_process';
 import { copyFileSync, existsSync, readFileSync } from 'node:fs';
