@@ -11,10 +11,9 @@ import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import { type Random, rng, SEED } from '../random.ts';
 import { checkQcow2 } from './qcow2-check.ts';
+import { SLOW } from './slow.ts';
 
-const ROUNDS = Number(
-  (globalThis as { process?: { env: { SLOW?: string } } }).process?.env.SLOW ? 5000 : 100,
-);
+const ROUNDS = SLOW ? 5000 : 100;
 
 /** Storage of bytes, which must not grow past what an image of this size has reason to. */
 function storageOf(bytes: Uint8Array) {
