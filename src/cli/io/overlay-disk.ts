@@ -2,7 +2,7 @@
  * A disk over another one that is only read: what is written stays in memory, cluster by cluster,
  * and is gone when the disk is closed. It looks like a new qcow2 image with a backing file.
  */
-import { alignDown, alignUp } from '../../base/bits.ts';
+import { alignDown } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import {
   type DataSource,
@@ -105,9 +105,8 @@ export class OverlayDisk implements WritableDisk {
     }
     const before = this.bytes;
     this.bytes = size;
-    // What was cut off does not come back from the backing disk.
-    const stale = Math.min(size, alignUp(this.backing.size, OVERLAY_CLUSTER_BYTES));
-    if (stale > before) await this.zero(before, stale - before);
+    // What was cut off does not come back from the backing disk; QEMU covers all that is new.
+    if (size > before && this.backing.size > before) await this.zero(before, size - before);
   }
 
   async flush(): Promise<void> {}

@@ -162,7 +162,8 @@ export class L2Tables {
     const host = await allocator.clusters(clusterSize);
     const table = new Uint8Array(clusterSize);
     if (old !== 0) await this.copyTable(old, table);
-    if (!store.order.lazy) await store.refcountBlocks.writeDirty();
+    // Also where refcounts lag behind otherwise: tables are few.
+    await store.refcountBlocks.writeDirty();
     await store.order.flushStorage();
     store.overlap.check(host, clusterSize, 'l2');
     await store.storage.write(host, table);
