@@ -53,12 +53,13 @@ async function carryOut(
   disks: readonly Disk[],
   progress: Progress,
 ): Promise<ConvertResult> {
-  const { threads, targetIsZero, bytesPerSecond, salvage } = request;
+  const { threads, targetIsZero, bytesPerSecond, salvage, copyRange } = request;
   const course: Course = {
     sparseBytes: request.sparseBytes,
     targetIsZero,
     bytesPerSecond,
     salvage,
+    copyRange,
     signal: host.interrupted,
     onProgress: progress.update,
     workers: Math.min(threads ?? host.threads, host.threads) - 1,

@@ -26,6 +26,8 @@ export interface ConvertOptions {
   readonly startWorkers?: StartWorkers | undefined;
   /** Target bytes a second, at most. */
   readonly bytesPerSecond?: number | undefined;
+  /** Raw targets: plain bytes are copied by the host where it can, without a look at them. */
+  readonly copyRange?: boolean | undefined;
   /** What cannot be read becomes zeros, rather than the end of the conversion. */
   readonly salvage?: boolean | undefined;
 }

@@ -33,8 +33,8 @@ export class RawRunner implements Runner {
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(
-    sources: readonly Storage[],
-    private readonly target: Pick<Storage, 'write' | 'zero'>,
+    private readonly sources: readonly Storage[],
+    private readonly target: Pick<Storage, 'write' | 'zero' | 'copyFrom'>,
     private readonly options: RawRunnerOptions,
   ) {
     const workspace = new Workspace();
@@ -79,7 +79,15 @@ export class RawRunner implements Runner {
     const host = ops[op + 2]!;
     const target = ops[op + 4]!;
     const length = ops[op + 5]!;
-    for (let done = 0; done < length; ) {
+    let done = 0;
+    if (this.options.copyRange && this.target.copyFrom) {
+      await this.flushWindow();
+      await this.takeTurn();
+      const source = this.sources[ops[op + 1]!] as Storage;
+      done = await this.target.copyFrom(source, host, target, length);
+      this.tally.bytesWritten += done;
+    }
+    while (done < length) {
       if (!this.follows(target + done, 1)) await this.flushWindow();
       const at = this.place(target + done);
       const take = Math.min(length - done, this.output.length - at);

@@ -96,6 +96,8 @@ export interface RawRunnerOptions extends ReadingOptions {
   readonly holeBytes: number;
   /** Zeros are written like data, so that the target has room for all of the disk. */
   readonly allocate: boolean;
+  /** Plain bytes are copied by the host where it can, zeros among them as they are. */
+  readonly copyRange?: boolean;
   /** What becomes a hole is said to be zeros, since the target may hold something there. */
   readonly zeroHoles?: boolean;
 }

@@ -45,7 +45,9 @@ export async function convertToRaw(
 }
 
 /** A target without positions: takes bytes front to back. */
-export type StreamTarget = Pick<Storage, 'write' | 'zero'> & { share?(): StorageHandle };
+export type StreamTarget = Pick<Storage, 'write' | 'zero' | 'copyFrom'> & {
+  share?(): StorageHandle;
+};
 
 /**
  * Writes the guest bytes of disks to a stream, front to back, holes as zeros.
@@ -88,6 +90,7 @@ async function convertBytes(
     // A stream has no holes; its own way to write zeros is the cheaper one.
     allocate: sparseBytes === 0 && !stream,
     salvage,
+    copyRange: (options.copyRange ?? false) && !stream,
   };
   const conversion = new Conversion({
     ...options,

@@ -94,6 +94,8 @@ export class NodeFileStorage implements Storage {
   readonly kind: FileKind;
   /** Cleared when the file system turns out to have no holes. */
   private mayPunch: boolean;
+  /** Cleared when the host turns out not to copy for us. */
+  private mayCopy = true;
 
   constructor(
     readonly fd: number,
@@ -258,6 +260,28 @@ export class NodeFileStorage implements Storage {
 
   close(): void {
     if (this.owned) closeSync(this.fd);
+  }
+
+  copyFrom(source: Storage, from: number, at: number, length: number): number {
+    this.needWritable();
+    const native = this.mayCopy && source instanceof NodeFileStorage ? libc() : undefined;
+    if (!native || !(source instanceof NodeFileStorage)) return 0;
+    let done = 0;
+    try {
+      while (done < length) {
+        const got = native.copyRange(source.fd, from + done, this.fd, at + done, length - done);
+        if (got === 0) break;
+        done += got;
+      }
+    } catch (cause) {
+      const { code } = cause as { code?: string };
+      if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO') {
+        throw ioError(cause, `error while writing '${this.name}'`, at + done);
+      }
+      // Other file systems, other kernels: the bytes are read and written, then.
+      this.mayCopy = false;
+    }
+    return done;
   }
 
   allocatedBytes(): number {

@@ -73,6 +73,12 @@ export interface Storage {
   /** Resolves when everything written before it would survive a power cut. */
   flush(): Awaitable<void>;
   close(): Awaitable<void>;
+  /**
+   * Has the host copy a range of other storage to `at`, without its bytes passing through here; it
+   * may share them, where the file system can.
+   * @returns how many bytes were copied: fewer than asked for where the host cannot
+   */
+  copyFrom?(source: Storage, from: number, at: number, length: number): Awaitable<number>;
   /** Bytes that the host has given the storage, where it knows: less than its size, with holes. */
   allocatedBytes?(): number;
   /** How a worker may open the same bytes; absent where only this thread can. */

@@ -70,6 +70,7 @@ const WAYS: ((next: Random, size: number, target: string) => string[])[] = [
   () => [],
   (next) => ['-m', String(1 + next.below(4))],
   () => ['-S', '0'],
+  () => ['-C'],
   (next) => ['-S', next.pick(['512', '4k', '64k', '1536'])],
   (_next, size, target) => {
     // Written into what is there: every byte has to be.
