@@ -178,7 +178,9 @@ async function places(folder: string, name: string): Promise<string> {
     const what = `depth ${depth} ${present ? 'present' : ''} ${data ? 'data' : zero} ${place}`;
     if (!lines.at(-1)?.endsWith(`: ${what}`)) lines.push(`${start}: ${what}`);
   }
-  return [...lines, `${statSync(join(folder, name)).size} bytes`].join('\n');
+  // The last stream ends where its encoder lets it end.
+  const sectors = Math.ceil(statSync(join(folder, name)).size / 512);
+  return [...lines, `${sectors} sectors`].join('\n');
 }
 
 async function compareOnce(next: Random, layout: Layout): Promise<void> {
