@@ -141,7 +141,7 @@ export function writeSequences(count: u32, to: usize, limit: usize): usize {
 // @ts-ignore: decorator
 @inline
 function mask(bits: u64): u64 {
-  return ((<u64>1) << bits) - 1;
+  return (<u64>1 << bits) - 1;
 }
 
 // The bit stream: from the last sequence to the first, so that it can be read backwards.
@@ -151,67 +151,60 @@ function writeBits(
   let out = to;
   let acc: u64 = 0;
   let bits: u64 = 0;
-  let lengthState: u64 = 0;
-  let offsetState: u64 = 0;
-  let matchState: u64 = 0;
-  for (let i: usize = count; i-- > 0;) {
+  const last = load<u32>(<usize>(count - 1) << 2, CODES);
+  let lengthState = firstState(LENGTH_FIELD, last & 0xff);
+  let offsetState = firstState(OFFSET_FIELD, last >> 16);
+  let matchState = firstState(MATCH_FIELD, (last >> 8) & 0xff);
+  for (let i: usize = count - 1; ; i--) {
     const codes = load<u32>(i << 2, CODES);
     const lengthAt: usize = codes & 0xff;
     const matchAt: usize = (codes >> 8) & 0xff;
     const offsetAt: usize = codes >> 16;
-    if (i == count - 1) {
-      lengthState = firstState(LENGTH_FIELD, <u32>lengthAt);
-      offsetState = firstState(OFFSET_FIELD, <u32>offsetAt);
-      matchState = firstState(MATCH_FIELD, <u32>matchAt);
-    } else {
-      const offsetStep = load<u64>(offsetAt << 3, OFFSET_FIELD + STEPS);
-      let taken: u64 = (offsetState + <u64><u32>offsetStep) >> 16;
-      acc |= (offsetState & mask(taken)) << bits;
-      bits += taken;
-      offsetState = load<u16>(<usize>(offsetStep >> 32) + (<usize>(offsetState >> taken) << 1));
-      const matchStep = load<u64>(matchAt << 3, MATCH_FIELD + STEPS);
-      taken = (matchState + <u64><u32>matchStep) >> 16;
-      acc |= (matchState & mask(taken)) << bits;
-      bits += taken;
-      matchState = load<u16>(<usize>(matchStep >> 32) + (<usize>(matchState >> taken) << 1));
-      const lengthStep = load<u64>(lengthAt << 3, LENGTH_FIELD + STEPS);
-      taken = (lengthState + <u64><u32>lengthStep) >> 16;
-      acc |= (lengthState & mask(taken)) << bits;
-      bits += taken;
-      lengthState = load<u16>(<usize>(lengthStep >> 32) + (<usize>(lengthState >> taken) << 1));
-    }
     const sequence = load<u64>(i << 3, SEQUENCES);
     const lengthBits: u64 = load<u8>(EXTRA_BITS + lengthAt);
     const matchBits: u64 = load<u8>(MATCH_EXTRA_BITS + matchAt);
     const offsetBits: u64 = offsetAt;
-    if (bits + lengthBits + matchBits + offsetBits > 63) {
-      // Two flushes: 33 bits of states and what was left, 31 of lengths; then the offset's.
+    // 7 bits at most are left from before, and the first two take 31 at most.
+    acc |= (sequence & mask(lengthBits)) << bits;
+    bits += lengthBits;
+    acc |= ((sequence >> 18) & mask(matchBits)) << bits;
+    bits += matchBits;
+    if (bits + offsetBits > 37) {
       store<u64>(out, acc);
       out += <usize>(bits >> 3);
       acc >>= bits & 0x38;
       bits &= 7;
-      acc |= (sequence & mask(lengthBits)) << bits;
-      bits += lengthBits;
-      acc |= ((sequence >> 18) & mask(matchBits)) << bits;
-      bits += matchBits;
-      store<u64>(out, acc);
-      out += <usize>(bits >> 3);
-      acc >>= bits & 0x38;
-      bits &= 7;
-    } else {
-      acc |= (sequence & mask(lengthBits)) << bits;
-      bits += lengthBits;
-      acc |= ((sequence >> 18) & mask(matchBits)) << bits;
-      bits += matchBits;
     }
     acc |= ((sequence >> 36) & mask(offsetBits)) << bits;
     bits += offsetBits;
+    if (i == 0) break;
+    // The step to the sequence before: 26 bits at most.
+    const before = load<u32>(i << 2, CODES - 4);
+    const offsetStep = load<u64>(<usize>(before >> 16) << 3, OFFSET_FIELD + STEPS);
+    let taken: u64 = (offsetState + <u64><u32>offsetStep) >> 16;
+    acc |= (offsetState & mask(taken)) << bits;
+    bits += taken;
+    offsetState = load<u16>(<usize>(offsetStep >> 32) + (<usize>(offsetState >> taken) << 1));
+    const matchStep = load<u64>(<usize>((before >> 8) & 0xff) << 3, MATCH_FIELD + STEPS);
+    taken = (matchState + <u64><u32>matchStep) >> 16;
+    acc |= (matchState & mask(taken)) << bits;
+    bits += taken;
+    matchState = load<u16>(<usize>(matchStep >> 32) + (<usize>(matchState >> taken) << 1));
+    const lengthStep = load<u64>(<usize>(before & 0xff) << 3, LENGTH_FIELD + STEPS);
+    taken = (lengthState + <u64><u32>lengthStep) >> 16;
+    acc |= (lengthState & mask(taken)) << bits;
+    bits += taken;
+    lengthState = load<u16>(<usize>(lengthStep >> 32) + (<usize>(lengthState >> taken) << 1));
     store<u64>(out, acc);
     out += <usize>(bits >> 3);
     acc >>= bits & 0x38;
     bits &= 7;
     if (out > limit) return 0;
   }
+  store<u64>(out, acc);
+  out += <usize>(bits >> 3);
+  acc >>= bits & 0x38;
+  bits &= 7;
   acc |= (matchState & mask(matchLog)) << bits;
   bits += matchLog;
   acc |= (offsetState & mask(offsetLog)) << bits;

@@ -79,18 +79,19 @@ function isNoise(start: usize, end: usize): bool {
   return countBytes(PLAIN + start, bytes) <= (bytes >> 8) + (bytes >> 9) + 6;
 }
 
-//   level   1 greedy · 2 – 3 looks one place ahead · 4 – 6 chains of 4, 8, 16 places
+//   level   1 – 2 greedy · 3 looks one place ahead · 4 – 6 chains of 4, 8, 16 places
 //           7 – 9 near-optimal: chains of 16, 64, 128 places, priced twice, twice, three times
 function parse(start: usize, end: usize, mask: usize, level: i32, narrow: bool): void {
+  const patience: usize = level == 1 ? 5 : 8;
   if (level >= OPTIMAL_LEVEL && !isNoise(start, end)) {
     const depth: u32 = level == 7 ? 16 : level == 8 ? 64 : 128;
     parseOptimal(start, end, mask, depth, level == 9 ? 3 : 2);
   } else if (level >= LAZY_LEVEL) {
     parseLazy(start, end, mask, 1 << (min(level, 6) - 2));
   } else if (narrow) {
-    parseFast<u16>(start, end, mask, level > 1);
+    parseFast<u16>(start, end, mask, patience, level == 3);
   } else {
-    parseFast<u32>(start, end, mask, level > 1);
+    parseFast<u32>(start, end, mask, patience, level == 3);
   }
 }
 

@@ -64,9 +64,12 @@ function remember<T>(at: usize, mask: usize): void {
 
 /**
  * Parses the block from `start` to `end` of PLAIN. T is wide enough for a place there; `mask` is
- * the number of slots less one.
+ * the number of slots less one. After 2^`patience` bytes without a match only every other place
+ * is tried, and so on; `lazy` tries the next place, too, before a match is taken.
  */
-export function parseFast<T>(start: usize, end: usize, mask: usize, lazy: bool): void {
+export function parseFast<T>(
+  start: usize, end: usize, mask: usize, patience: usize, lazy: bool,
+): void {
   let repeat0: usize = load<u32>(REPEAT_0);
   let repeat1: usize = load<u32>(REPEAT_1);
   let literals: usize = LITERALS;
@@ -83,7 +86,7 @@ export function parseFast<T>(start: usize, end: usize, mask: usize, lazy: bool):
       const found = load<u32>(from, PLAIN) == <u32>word;
       const again = load<u32>(at - repeat0, PLAIN + 1) == <u32>(word >> 8);
       if (!(<u32>found | <u32>again)) {
-        at += 1 + ((at - anchor) >> 8);
+        at += 1 + ((at - anchor) >> patience);
         continue;
       }
       let length: usize;
