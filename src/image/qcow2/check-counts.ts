@@ -160,10 +160,11 @@ export class ReferenceCounts {
 
   /** Whether the flags that were noted say of each cluster whether it is one of `ones`. */
   flagsFit(): boolean {
-    // Blocks have 64 entries at least, so that bitmaps are whole words.
+    // Blocks have 64 entries at least, so that bitmaps are whole words. Signed ones need no box
+    // before the loop is compiled.
     const words = this.seenBytes / 4;
-    const seen = new Uint32Array(this.seen.buffer, this.seenAt, 2 * words);
-    const ones = new Uint32Array(this.seen.buffer, this.onesAt, words);
+    const seen = new Int32Array(this.seen.buffer, this.seenAt, 2 * words);
+    const ones = new Int32Array(this.seen.buffer, this.onesAt, words);
     for (let i = 0; i < words; i++) {
       if (((seen[i]! & ~ones[i]!) | (seen[words + i]! & ones[i]!)) !== 0) return false;
     }
