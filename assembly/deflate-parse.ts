@@ -20,7 +20,7 @@ import { isWorth, startWeighing, weighMatches } from './deflate-worth';
 /** Stores a sequence and counts its match. */
 // @ts-ignore: decorator
 @inline
-function putMatch(to: usize, counts: usize, run: u32, length: u32, distance: u32): void {
+export function putMatch(to: usize, counts: usize, run: u32, length: u32, distance: u32): void {
   const symbol = distSymbol(distance);
   store<u32>(to, run | (length << 20));
   store<u32>(to, distance | (symbol << 16), 4);
@@ -31,11 +31,29 @@ function putMatch(to: usize, counts: usize, run: u32, length: u32, distance: u32
 /** Counts a literal. */
 // @ts-ignore: decorator
 @inline
-function putLiteral(counts: usize, at: usize): void {
+export function putLiteral(counts: usize, at: usize): void {
   countOne(counts + (<usize>load<u8>(at) << 2));
 }
 
-/** Bits of the distance, for comparing matches. */
+/**
+ * Says in a record what it is about, after its last match.
+ * @param run literals behind that
+ */
+export function storeRecord(
+  record: usize, from: u32, end: u32, sequences: usize, sequencesEnd: usize, run: u32,
+): void {
+  if (run > 0) {
+    store<u32>(sequencesEnd, run);
+    store<u32>(sequencesEnd, 0, 4);
+    sequencesEnd += 8;
+  }
+  store<u32>(record, from, FROM);
+  store<u32>(record, end - from, BYTES);
+  store<u32>(record, <u32>sequences, SEQUENCES_FROM);
+  store<u32>(record, <u32>sequencesEnd, SEQUENCES_END);
+}
+
+// Bits of the distance, for comparing matches.
 // @ts-ignore: decorator
 @inline
 function distBits(match: u32): u32 {
@@ -124,15 +142,7 @@ function parseWith(
     putLiteral(record, src + pos);
     run++;
   }
-  if (run > 0) {
-    store<u32>(to, run);
-    store<u32>(to, 0, 4);
-    to += 8;
-  }
-  store<u32>(record, from, FROM);
-  store<u32>(record, pos - from, BYTES);
-  store<u32>(record, <u32>sequences, SEQUENCES_FROM);
-  store<u32>(record, <u32>to, SEQUENCES_END);
+  storeRecord(record, from, pos, sequences, to, run);
   return pos;
 }
 

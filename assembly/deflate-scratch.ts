@@ -71,3 +71,20 @@ import { SCRATCH } from './layout';
 // A block whose last bytes have no room for whole words behind the output.
 // @ts-ignore: decorator
 @inline export const STAGE: usize = SCRATCH + 0x4c000;
+
+// Of the parser that looks for the cheapest way; all by position in the chunk.
+// @ts-ignore: decorator
+@inline export const COSTS: usize = SCRATCH + 0xf0000; // u32: bits * 256 from there to the end
+// @ts-ignore: decorator
+@inline export const CHOICES: usize = SCRATCH + 0x132000; // u32: length << 20 | distance, or 0
+// @ts-ignore: decorator
+@inline export const MATCH_STARTS: usize = SCRATCH + 0x174000; // u32: where its matches begin
+// @ts-ignore: decorator
+@inline export const LITERAL_COSTS: usize = SCRATCH + 0x1b6000; // u32 per byte
+// @ts-ignore: decorator
+@inline export const LENGTH_COSTS: usize = SCRATCH + 0x1b6400; // u32 per length
+// @ts-ignore: decorator
+@inline export const DIST_COSTS: usize = SCRATCH + 0x1b6900; // u32 per symbol
+// u32: length << 20 | symbol << 12 | distance, sixteen for a position at most
+// @ts-ignore: decorator
+@inline export const MATCHES: usize = SCRATCH + 0x1b7000;

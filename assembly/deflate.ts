@@ -8,13 +8,16 @@ import { mapped, MISUSE } from './bounds';
 import { bucketBits, clearBuckets } from './deflate-buckets';
 import { writeBlock } from './deflate-block';
 import { clearMatches, hashBits } from './deflate-matches';
+import { collectMatches, parseOptimal, refineBlock } from './deflate-optimal';
 import { parseChunk } from './deflate-parse';
+import { CHUNK } from './deflate-scratch';
 import { BYTES, clearCounts, FROM, segment, SEQUENCES_FROM } from './deflate-segments';
 import { blockAt, joinSegments } from './deflate-split';
 import { finishStream, startStream } from './deflate-writer';
 
 // How hard the levels try, four numbers each: candidates along a chain (0: those of a bucket), a
-// length that is good enough, and one at which no look is taken at the next position (0: never).
+// length that is good enough, one at which no look is taken at the next position (0: never), and
+// 0; or, for the cheapest way: candidates, 0, passes over a block, passes over a chunk before.
 const LEVELS = memory.data<u16>([
   0, 0, 0, 0,
   0, 0, 4, 0,
@@ -23,8 +26,8 @@ const LEVELS = memory.data<u16>([
   0, 0, 12, 0,
   0, 0, 20, 0,
   16, 30, 30, 0,
-  48, 100, 100, 0,
-  300, 258, 258, 0,
+  100, 0, 1, 1,
+  400, 0, 4, 2,
 ]);
 
 // Behind an input, bytes that may be read.
@@ -40,6 +43,7 @@ export function deflate(
   const depth: u32 = load<u16>(settings);
   const nice: u32 = load<u16>(settings, 2);
   const lazy: u32 = load<u16>(settings, 4);
+  const passes: u32 = load<u16>(settings, 6);
   startStream(dst, dstMax);
   if (srcBytes == 0) {
     const record = segment(0);
@@ -53,11 +57,20 @@ export function deflate(
   else clearMatches(bits);
   let pos: u32 = 0;
   while (pos < srcBytes) {
-    const segments = parseChunk(src, pos, srcBytes, 3, depth, nice, lazy, 32 - bits);
+    const chunk = pos;
+    let segments: u32 = 0;
+    if (passes > 0) {
+      const end = min(srcBytes, chunk + CHUNK);
+      collectMatches(src, chunk, end, depth, 32 - bits);
+      segments = parseOptimal(src, chunk, end, passes);
+    } else {
+      segments = parseChunk(src, chunk, srcBytes, 3, depth, nice, lazy, 32 - bits);
+    }
     const blocks = joinSegments(segments);
     for (let i: u32 = 0; i < blocks; i++) {
       const record = blockAt(i);
       pos = load<u32>(record, FROM) + load<u32>(record, BYTES);
+      if (passes > 0) refineBlock(record, src, chunk, lazy);
       if (!writeBlock(record, src, pos == srcBytes)) return 0;
     }
   }
