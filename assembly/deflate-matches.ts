@@ -6,7 +6,6 @@
 // compared where the match would lie.
 
 import { CHAIN, HEADS3, HEADS4 } from './deflate-scratch';
-import { distSymbol } from './deflate-symbols';
 
 /** QEMU's reader has a window of 4096 bytes. (zlib's encoder stays 262 below it.) */
 // @ts-ignore: decorator
@@ -114,57 +113,4 @@ export function findMatch(
     distance = (pos - load<u16>(chainOf(pos - distance))) & 0xffff;
   }
   return found;
-}
-
-// At most so many matches of a position are kept: what is longer takes the place of the last.
-// @ts-ignore: decorator
-@inline const KEPT_MAX: u32 = 16;
-
-// @ts-ignore: decorator
-@inline
-function entryOf(length: u32, distance: u32): u32 {
-  return (length << 20) | (distSymbol(distance) << 12) | distance;
-}
-
-/**
- * Makes a position known, and finds the nearest match of each length, ever longer ones.
- * @param to where they go: u32 each, length << 20 | distance's symbol << 12 | distance
- * @returns the address behind them
- */
-export function findMatches(
-  src: usize, pos: u32, depth: u32, limit: u32, shift: u32, to: usize,
-): usize {
-  const at = src + pos;
-  const word = load<u32>(at);
-  const head = head4(word, shift);
-  const near = head3(word, shift);
-  const first: u32 = load<u16>(head);
-  const reach = min(pos, DIST_MAX);
-  const full = to + KEPT_MAX * 4;
-  let best: u32 = 3;
-  let distance = (pos - load<u16>(near)) & 0xffff;
-  store<u16>(chainOf(pos), <u16>first);
-  store<u16>(head, <u16>pos);
-  store<u16>(near, <u16>pos);
-  if (distance - 1 < reach && (load<u32>(at - distance) ^ word) << 8 == 0) {
-    store<u32>(to, entryOf(3, distance));
-    to += 4;
-  }
-  distance = (pos - first) & 0xffff;
-  while (distance - 1 < reach) {
-    const from = at - distance;
-    if (load<u32>(from + best - 3) == load<u32>(at + best - 3) && load<u32>(from) == word) {
-      const length = matchLength(at, from, 4, limit);
-      if (length > best) {
-        best = length;
-        if (to == full) to -= 4;
-        store<u32>(to, entryOf(length, distance));
-        to += 4;
-        if (length == limit) break;
-      }
-    }
-    if (--depth == 0) break;
-    distance = (pos - load<u16>(chainOf(pos - distance))) & 0xffff;
-  }
-  return to;
 }

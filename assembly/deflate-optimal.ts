@@ -4,7 +4,6 @@
 // again, with its own costs.
 
 import { costsFrom, guessCounts } from './deflate-costs';
-import { findMatches, insertPosition } from './deflate-matches';
 import {
   CHOICES, COSTS, DIST_COSTS, LENGTH_COSTS, LITERAL_COSTS, MATCHES, MATCH_STARTS, SEQUENCES,
 } from './deflate-scratch';
@@ -13,6 +12,7 @@ import {
   BYTES, clearCounts, FROM, SEGMENT, segment, SEQUENCES_END,
 } from './deflate-segments';
 import { MATCH_MAX } from './deflate-symbols';
+import { findAll } from './deflate-tree';
 
 // At positions that a match this long covers no matches are looked for.
 // @ts-ignore: decorator
@@ -31,18 +31,17 @@ function costAt(index: u32): usize {
 }
 
 /** Collects the matches at all positions of a chunk. */
-export function collectMatches(src: usize, from: u32, end: u32, depth: u32, shift: u32): void {
+export function collectMatches(
+  src: usize, from: u32, end: u32, srcBytes: u32, depth: u32,
+): void {
   let to = MATCHES;
   let covered = from;
   for (let pos = from; pos < end; pos++) {
     store<u32>(startOf(pos - from), <u32>to);
-    const limit = min(MATCH_MAX, end - pos);
+    const limit = min(MATCH_MAX, srcBytes - pos);
     if (limit < 4) continue;
-    if (pos < covered) {
-      insertPosition(src, pos, shift);
-      continue;
-    }
-    const next = findMatches(src, pos, depth, limit, shift, to);
+    const next = findAll(src, pos, depth, limit, to);
+    if (pos < covered) continue;
     if (next > to) {
       const length = load<u32>(next - 4) >> 20;
       if (length >= LONG_MATCH) covered = pos + length;
@@ -71,10 +70,8 @@ function choose(chunk: usize, a: u32, b: u32): void {
       for (; length <= longest; length++) {
         const cost =
           dist + load<u32>(LENGTH_COSTS + (<usize>length << 2)) + load<u32>(costAt(i + length));
-        if (cost < best) {
-          best = cost;
-          choice = (length << 20) | (entry & 0xfff);
-        }
+        choice = select<u32>((length << 20) | (entry & 0xfff), choice, cost < best);
+        best = min(best, cost);
       }
     }
     store<u32>(costAt(i), best);

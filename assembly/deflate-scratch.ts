@@ -20,6 +20,14 @@ import { SCRATCH } from './layout';
 // @ts-ignore: decorator
 @inline export const NEAR: usize = SCRATCH + 0x8000; // u16: last position of three bytes
 
+// The same for slow levels.
+// @ts-ignore: decorator
+@inline export const ROOTS: usize = SCRATCH; // u16: the tree of a hash
+// @ts-ignore: decorator
+@inline export const NEAR3: usize = SCRATCH + 0x8000; // u16: last position of three bytes
+// @ts-ignore: decorator
+@inline export const TREE: usize = SCRATCH + 0xa000; // two u16 for each position of a window
+
 // u16 per match length, 16 for longer ones: distances below this are worth it.
 // @ts-ignore: decorator
 @inline export const REACHES: usize = SCRATCH + 0xff00;

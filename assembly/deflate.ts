@@ -13,6 +13,7 @@ import { parseChunk } from './deflate-parse';
 import { CHUNK } from './deflate-scratch';
 import { BYTES, clearCounts, FROM, segment, SEQUENCES_FROM } from './deflate-segments';
 import { blockAt, joinSegments } from './deflate-split';
+import { clearTrees } from './deflate-tree';
 import { finishStream, startStream } from './deflate-writer';
 
 // How hard the levels try, four numbers each: candidates along a chain (0: those of a bucket), a
@@ -26,8 +27,8 @@ const LEVELS = memory.data<u16>([
   0, 0, 12, 0,
   0, 0, 20, 0,
   16, 30, 30, 0,
-  100, 0, 1, 1,
-  400, 0, 4, 2,
+  50, 0, 1, 1,
+  200, 0, 4, 2,
 ]);
 
 // Behind an input, bytes that may be read.
@@ -53,7 +54,8 @@ export function deflate(
     return writeBlock(record, src, true) ? finishStream() : 0;
   }
   const bits = depth == 0 ? bucketBits(srcBytes) : hashBits(srcBytes);
-  if (depth == 0) clearBuckets(bits);
+  if (passes > 0) clearTrees();
+  else if (depth == 0) clearBuckets(bits);
   else clearMatches(bits);
   let pos: u32 = 0;
   while (pos < srcBytes) {
@@ -61,7 +63,7 @@ export function deflate(
     let segments: u32 = 0;
     if (passes > 0) {
       const end = min(srcBytes, chunk + CHUNK);
-      collectMatches(src, chunk, end, depth, 32 - bits);
+      collectMatches(src, chunk, end, srcBytes, depth);
       segments = parseOptimal(src, chunk, end, passes);
     } else {
       segments = parseChunk(src, chunk, srcBytes, 3, depth, nice, lazy, 32 - bits);
