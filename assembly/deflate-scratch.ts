@@ -22,7 +22,7 @@ import { SCRATCH } from './layout';
 
 // The same for slow levels.
 // @ts-ignore: decorator
-@inline export const ROOTS: usize = SCRATCH; // u16: the tree of a hash
+@inline export const ROOTS: usize = SCRATCH; // u32: the tree of a hash
 // @ts-ignore: decorator
 @inline export const NEAR3: usize = SCRATCH + 0x8000; // u16: last position of three bytes
 // @ts-ignore: decorator

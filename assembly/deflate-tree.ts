@@ -2,9 +2,13 @@
 //
 // Positions with the same hash of four bytes form a binary tree, sorted by what stands there, the
 // latest at the root. On the way from the root to the place of a new position lie its longest
-// matches, and on that way the tree is taken apart into the two below it. Positions are their low
-// 16 bits, a place for them is kept for as long as the window is. Three bytes alone have one
-// place, the latest.
+// matches, and on that way the tree is taken apart into the two below it. A position has its place
+// for as long as the window is. Inside of trees its low 16 bits tell it; a root has all, because a
+// wrong one would tie two trees together. Three bytes alone have one position, the latest.
+//
+// The order of a tree says how many bytes two positions share at least. They are compared from the
+// first one all the same: it costs nothing, because eight bytes are compared at once, and no flaw
+// of a tree can make a match of what is none.
 
 import { DIST_MAX, matchLength } from './deflate-matches';
 import { NEAR3, ROOTS, TREE } from './deflate-scratch';
@@ -24,7 +28,7 @@ import { distSymbol } from './deflate-symbols';
 
 /** Makes the tables empty. */
 export function clearTrees(): void {
-  memory.fill(ROOTS, 0x80, 2 << HASH_BITS);
+  memory.fill(ROOTS, 0x80, 4 << HASH_BITS);
   memory.fill(NEAR3, 0x80, 2 << NEAR_BITS);
 }
 
@@ -41,6 +45,20 @@ function below(pos: u32): usize {
   return TREE + <usize>((pos & 4095) << 2);
 }
 
+// Stands for no tree: as long as the position that says so is in the window, this one is ahead.
+// @ts-ignore: decorator
+@inline
+function nobody(pos: u32): u16 {
+  return <u16>(pos + 4096);
+}
+
+// What another position has below it, for a position that takes its place and will stay longer.
+// @ts-ignore: decorator
+@inline
+function inherited(other: u32, pos: u32, reach: u32): u16 {
+  return ((pos - other) & 0xffff) - 1 < reach ? <u16>other : nobody(pos);
+}
+
 /**
  * Makes a position known, and finds its matches, ever longer ones.
  * @param depth how far down the tree, at most
@@ -51,7 +69,7 @@ function below(pos: u32): usize {
 export function findAll(src: usize, pos: u32, depth: u32, limit: u32, to: usize): usize {
   const at = src + pos;
   const word = load<u32>(at);
-  const root = ROOTS + <usize>(((word * FACTOR4) >> (32 - HASH_BITS)) << 1);
+  const root = ROOTS + <usize>(((word * FACTOR4) >> (32 - HASH_BITS)) << 2);
   const near = NEAR3 + <usize>((((word << 8) * FACTOR3) >> (32 - NEAR_BITS)) << 1);
   const reach = min(pos, DIST_MAX);
   const full = to + KEPT_MAX * 4;
@@ -62,24 +80,20 @@ export function findAll(src: usize, pos: u32, depth: u32, limit: u32, to: usize)
     store<u32>(to, entryOf(3, distance));
     to += 4;
   }
-  let other: u32 = load<u16>(root);
-  store<u16>(root, <u16>pos);
+  distance = pos - load<u32>(root);
+  store<u32>(root, pos);
   // The ends of the two trees that are made: what is found next of them goes there.
   let before = below(pos);
   let behind = below(pos) + 2;
-  let sameBefore: u32 = 0;
-  let sameBehind: u32 = 0;
   while (true) {
-    distance = (pos - other) & 0xffff;
     if (distance - 1 >= reach || depth-- == 0) {
-      // Nobody: as long as this position is in the window, that one is in front of it.
-      store<u16>(before, <u16>(pos + 4096));
-      store<u16>(behind, <u16>(pos + 4096));
+      store<u16>(before, nobody(pos));
+      store<u16>(behind, nobody(pos));
       return to;
     }
     const from = at - distance;
     const trees = below(pos - distance);
-    const length = matchLength(at, from, min(sameBefore, sameBehind), limit);
+    const length = matchLength(at, from, 0, limit);
     if (length > best) {
       best = length;
       if (to == full) to -= 4;
@@ -88,20 +102,18 @@ export function findAll(src: usize, pos: u32, depth: u32, limit: u32, to: usize)
     }
     if (length == limit) {
       // The same, as far as one looks: the new one takes its place.
-      store<u16>(before, load<u16>(trees));
-      store<u16>(behind, load<u16>(trees, 2));
+      store<u16>(before, inherited(load<u16>(trees), pos, reach));
+      store<u16>(behind, inherited(load<u16>(trees, 2), pos, reach));
       return to;
     }
     if (load<u8>(from + length) < load<u8>(at + length)) {
-      store<u16>(before, <u16>other);
+      store<u16>(before, <u16>(pos - distance));
       before = trees + 2;
-      other = load<u16>(before);
-      sameBefore = length;
+      distance = (pos - load<u16>(before)) & 0xffff;
     } else {
-      store<u16>(behind, <u16>other);
+      store<u16>(behind, <u16>(pos - distance));
       behind = trees;
-      other = load<u16>(behind);
-      sameBehind = length;
+      distance = (pos - load<u16>(behind)) & 0xffff;
     }
   }
 }
