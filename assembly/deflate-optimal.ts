@@ -57,7 +57,8 @@ function choose(chunk: usize, a: u32, b: u32): void {
   let matchesEnd: usize = load<u32>(startOf(b));
   for (let i = b; i > a;) {
     i--;
-    let best = load<u32>(LITERAL_COSTS + (<usize>load<u8>(chunk + i) << 2)) + load<u32>(costAt(i + 1));
+    const literal = load<u32>(LITERAL_COSTS + (<usize>load<u8>(chunk + i) << 2));
+    let best = literal + load<u32>(costAt(i + 1));
     let choice: u32 = 0;
     let match: usize = load<u32>(startOf(i));
     const end = matchesEnd;

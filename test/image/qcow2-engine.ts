@@ -5,9 +5,6 @@ import { RawImage } from '../../src/image/raw/raw-image.ts';
 import type { FileOpener } from './paged-bytes.ts';
 import { BACKING, DATA, IMAGE, type WriteEngine, type WriteSetting } from './write-engine.ts';
 
-/** Whether clusters can be compressed with zstd here: its encoder does not load in test pages. */
-export const CAN_ZSTD = 'process' in globalThis;
-
 /** @param cacheBytes for tables: little, so that they have to go and come back */
 export function qcow2Engine(cacheBytes = 65536): WriteEngine {
   const opening = (files: FileOpener): Qcow2OpenOptions => ({
