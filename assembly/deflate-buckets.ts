@@ -16,15 +16,15 @@ import { BUCKETS, NEAR } from './deflate-scratch';
 // @ts-ignore: decorator
 @inline const SHORTEST: u32 = (0xf << 12) - 0xfff;
 
-/** Bits of the four-byte hash. */
+/** Bits of the four-byte hash; that of three bytes has one more. */
 export function bucketBits(srcBytes: u32): u32 {
-  return min<u32>(11, max<u32>(6, 29 - clz(srcBytes)));
+  return min<u32>(12, max<u32>(6, 30 - clz(srcBytes)));
 }
 
 /** Makes the tables empty. */
 export function clearBuckets(bits: u32): void {
   memory.fill(BUCKETS, 0x80, 8 << bits);
-  memory.fill(NEAR, 0x80, 2 << bits);
+  memory.fill(NEAR, 0x80, 4 << bits);
 }
 
 // @ts-ignore: decorator
@@ -36,7 +36,7 @@ function bucketOf(word: u32, shift: u32): usize {
 // @ts-ignore: decorator
 @inline
 function nearOf(word: u32, shift: u32): usize {
-  return NEAR + <usize>((((word << 8) * FACTOR3) >> shift) << 1);
+  return NEAR + <usize>((((word << 8) * FACTOR3) >> (shift - 1)) << 1);
 }
 
 /** Makes a position known. Four bytes of it are input. */

@@ -14,7 +14,7 @@ import { SEGMENTS } from './deflate-scratch';
 
 /** A segment is at least this long, but for the last. A chunk has 33 of them at most. */
 // @ts-ignore: decorator
-@inline export const SEGMENT: u32 = 4096;
+@inline export const SEGMENT: u32 = 2048;
 /** Bytes of a record. */
 // @ts-ignore: decorator
 @inline export const RECORD: usize = 0x580;

@@ -7,7 +7,7 @@ import { distBase, DIST_SYMBOLS } from './deflate-symbols';
 
 // Bits of the code words of a length and of a distance, about.
 // @ts-ignore: decorator
-@inline const MATCH_BITS: f32 = 11;
+@inline const MATCH_BITS: f32 = 9;
 // Lengths that are worth it at any distance, from here on.
 // @ts-ignore: decorator
 @inline const LONG: u32 = 16;
