@@ -14,6 +14,7 @@ export type { Header } from './format/header.ts';
 export type { Snapshot } from './format/snapshot-table.ts';
 export type { DataSource, Disk, Extent } from './image/disk.ts';
 export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
+export { LuksImage, type LuksOpenOptions } from './image/luks/luks-image.ts';
 export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
 export type { GuestRange } from './image/qcow2/bitmap-ranges.ts';
 export type { BitmapDescription } from './image/qcow2/bitmap-state.ts';

@@ -8,6 +8,7 @@ import { dieBySignal, nodeHost } from './host-node.ts';
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
   check: async () => (await import('./commands/check.ts')).check,
+  amend: async () => (await import('./commands/amend.ts')).amend,
   bitmap: async () => (await import('./commands/bitmap.ts')).bitmap,
   convert: async () => (await import('./commands/convert.ts')).convert,
   create: async () => (await import('./commands/create.ts')).create,

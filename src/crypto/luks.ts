@@ -78,6 +78,24 @@ export async function unlockLuks(
   throw new Qcow2Error('WRONG_KEY', 'Invalid password, cannot unlock any keyslot');
 }
 
+/** True where a passphrase opens a certain slot. @throws Qcow2Error as `unlockLuks` does */
+export async function opensSlot(
+  volume: LuksVolume,
+  slot: number,
+  passphrase: Uint8Array,
+  options: UnlockOptions = {},
+): Promise<boolean> {
+  const { iterationsMax = LUKS_ITERATIONS_MAX, platform = hostPlatform() } = options;
+  const { header } = volume;
+  const { active = false, iterations = 0 } = header.slots[slot] ?? {};
+  if (!active) return false;
+  refuseIterations(iterations, iterationsMax);
+  const work = { header, algorithms: supportedAlgorithms(header), platform };
+  const key = await openSlot(work, volume, slot, passphrase);
+  key?.fill(0);
+  return key !== undefined;
+}
+
 function refuseIterations(iterations: number, max: number): void {
   if (iterations <= max) return;
   const message = `the LUKS header asks for ${iterations} PBKDF2 iterations, more than ${max}`;

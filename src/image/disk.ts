@@ -169,7 +169,7 @@ export class ExtentList {
 
 /** An open disk image. Offsets and lengths are guest bytes. */
 export interface Disk {
-  readonly format: 'raw' | 'qcow2';
+  readonly format: 'raw' | 'qcow2' | 'luks';
   /** Virtual bytes, a multiple of 512. */
   readonly size: number;
   /** The image's own files first, then those of its backing chain. */

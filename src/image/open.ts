@@ -5,10 +5,12 @@
 import { Qcow2Error } from '../base/errors.ts';
 import { CHAIN_DEPTH_MAX, L2_CACHE_BYTES_DEFAULT } from '../base/limits.ts';
 import { isQcow2 } from '../format/header.ts';
+import { isLuks } from '../format/luks-header.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
 import { closedGate, type Gate } from './gate.ts';
+import { LuksImage } from './luks/luks-image.ts';
 import type { CheckListener } from './qcow2/check-findings.ts';
 import type { DiscardPolicy } from './qcow2/give-back.ts';
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
@@ -18,7 +20,7 @@ import { RawImage } from './raw/raw-image.ts';
 import type { Secret } from './secret.ts';
 
 /** Formats by the names that people and images give them. */
-export const FORMATS = ['raw', 'qcow2'] as const;
+export const FORMATS = ['raw', 'qcow2', 'luks'] as const;
 export type Format = (typeof FORMATS)[number];
 
 /** True for a format name that this library reads. */
@@ -60,7 +62,9 @@ export interface OpenDiskOptions extends DiscardPolicy {
 export async function probeFormat(storage: Storage): Promise<Format> {
   const head = new Uint8Array(8);
   const got = await storage.read(0, head);
-  return isQcow2(head.subarray(0, got)) ? 'qcow2' : 'raw';
+  const bytes = head.subarray(0, got);
+  if (isLuks(bytes)) return 'luks';
+  return isQcow2(bytes) ? 'qcow2' : 'raw';
 }
 
 /**
@@ -96,8 +100,8 @@ async function openAt(
       throw new Qcow2Error('OUT_OF_RANGE', `backing chain of more than ${CHAIN_DEPTH_MAX} images`);
     }
     format = options.format ?? (await probeFormat(storage));
-    if (format === 'raw' && snapshot !== undefined) {
-      const what = "Block format 'raw' used by device ''";
+    if (format !== 'qcow2' && snapshot !== undefined) {
+      const what = `Block format '${format}' used by device ''`;
       const message = `${what} does not support temporarily loading internal snapshots`;
       throw new Qcow2Error('UNSUPPORTED', message);
     }
@@ -105,6 +109,7 @@ async function openAt(
     await storage.close();
     throw cause;
   }
+  if (format === 'luks') return LuksImage.open(storage, { secret, iterationsMax, depth, writable });
   if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
   const openBacking = async (ownName: string, ownFormat: string | undefined) => {
     const { backing } = options;

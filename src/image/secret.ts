@@ -10,6 +10,8 @@ export interface SecretRequest {
   readonly depth: number;
   /** How the image is encrypted. */
   readonly format: 'luks' | 'aes';
+  /** What QEMU calls the option that names the secret. Default `encrypt.key-secret`. */
+  readonly parameter?: 'encrypt.key-secret' | 'key-secret';
 }
 
 /** A passphrase: text counts as UTF-8. */
@@ -37,7 +39,8 @@ export async function askSecret(
 ): Promise<Uint8Array> {
   const given = typeof secret === 'function' ? await secret(request) : secret;
   if (given === undefined) {
-    const message = "Parameter 'encrypt.key-secret' is required for cipher";
+    const { parameter = 'encrypt.key-secret' } = request;
+    const message = `Parameter '${parameter}' is required for cipher`;
     throw new Qcow2Error('UNSUPPORTED', message, at);
   }
   return passphraseBytes(given);

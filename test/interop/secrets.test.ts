@@ -1,6 +1,6 @@
 // Secrets and images named by options: the built tools against QEMU's, messages and all.
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -130,6 +130,68 @@ test('each image of a chain has a secret of its own', async () => {
       assert.equal([plain[999], plain[1000], plain[2000], plain[70000]], [9, 5, 9, 0]);
     }
     await same(folder, ['convert', ...both, '--image-opts', '-O', 'raw', opts('top'), 'plain']);
+  });
+});
+
+test('key slots change as qemu-img changes them, and for the same reasons do not', async () => {
+  await inScratch(async (folder) => {
+    const all = [
+      ...SECRET,
+      '--object',
+      'secret,id=n,data=new',
+      '--object',
+      'secret,id=w,data=wrong',
+    ];
+    const create = ['create', '-q', ...SECRET, '-f', 'qcow2', '-o'];
+    const layout = 'encrypt.format=luks,encrypt.cipher-alg=aes-128,encrypt.key-secret=s';
+    const line = [...create, `${layout},encrypt.iter-time=10`, 'image', '1M'];
+    for (const tool of ['ours', 'theirs']) {
+      mkdirSync(`${folder}/${tool}`);
+      await must(process.execPath, [TOOL, ...line], { cwd: `${folder}/${tool}` });
+    }
+    const steps: readonly (readonly [string, (string | undefined)?, string?])[] = [
+      ['state=active'],
+      ['state=active,encrypt.new-secret=n,encrypt.old-secret=s'],
+      ['state=active,encrypt.new-secret=n,encrypt.keyslot=9'],
+      ['state=active,encrypt.new-secret=n,encrypt.keyslot=0'],
+      ['state=active,encrypt.new-secret=n,encrypt.iter-time=10'],
+      ['state=active,encrypt.new-secret=n,encrypt.keyslot=5,encrypt.iter-time=10'],
+      ['state=inactive'],
+      ['state=inactive,encrypt.new-secret=n'],
+      ['state=inactive,encrypt.iter-time=10,encrypt.keyslot=1'],
+      ['state=inactive,encrypt.keyslot=3'],
+      ['state=inactive,encrypt.keyslot=9'],
+      ['state=inactive,encrypt.keyslot=1,encrypt.old-secret=w'],
+      ['state=inactive,encrypt.old-secret=w'],
+      ['state=inactive,encrypt.old-secret=n'],
+      ['state=inactive,encrypt.old-secret=s'],
+      ['state=inactive,encrypt.keyslot=0'],
+      ['new-secret=n'],
+      ['state=foo'],
+      ['state=active,encrypt.new-secret=n,encrypt.keyslot=0,encrypt.iter-time=10', '--force'],
+      ['state=inactive,encrypt.keyslot=0', '--force', 'n'],
+      ['state=active,encrypt.new-secret=s', undefined, 'n'],
+    ];
+    for (const [change, force, id] of steps) {
+      const args = ['amend', ...all, ...(force ? [force] : []), '--image-opts'];
+      const whole = [...args, '-o', `encrypt.${change}`, opts('image', id)];
+      const ours = await run(process.execPath, [TOOL, ...whole], { cwd: `${folder}/ours` });
+      let theirs = await run(requireQemu().img, whole, { cwd: `${folder}/theirs` });
+      for (let attempt = 0; attempt < 20 && /CPU usage/.test(theirs.stderr); attempt++) {
+        theirs = await run(requireQemu().img, whole, { cwd: `${folder}/theirs` });
+      }
+      assert.is(strip(ours.stderr), strip(theirs.stderr), change);
+      assert.is(ours.code, theirs.code, change);
+      const slots = await Promise.all(
+        ['ours', 'theirs'].map(async (tool) => {
+          const info = ['info', '--output=json', 'image'];
+          const text = (await qemuImg(info, { cwd: `${folder}/${tool}` })).toString();
+          const { encrypt } = JSON.parse(text)['format-specific'].data;
+          return encrypt.slots.map((slot: { active: boolean }) => slot.active);
+        }),
+      );
+      assert.equal(slots[0], slots[1], change);
+    }
   });
 });
 

@@ -33,8 +33,10 @@ export async function encryptFresh(
       return new Encryption('aes', legacyKeys(passphrase));
     }
     const { area, header, masterKey } = await formatLuks(passphrase, choice);
-    await declareEncryption(parts, metadata, CryptMethod.luks, await placeArea(parts, area));
-    return new Encryption('luks', await payloadKeys(header, masterKey));
+    const place = await placeArea(parts, area);
+    await declareEncryption(parts, metadata, CryptMethod.luks, place);
+    const volume = { storage: parts.store.storage, at: place.offset, header };
+    return new Encryption('luks', await payloadKeys(header, masterKey), volume);
   } finally {
     passphrase.fill(0);
   }

@@ -5,7 +5,8 @@
 import type { Awaitable } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { legacyKeys } from '../../crypto/legacy-aes.ts';
-import { payloadKeys, type UnlockOptions, unlockLuks } from '../../crypto/luks.ts';
+import { type LuksVolume, payloadKeys, type UnlockOptions, unlockLuks } from '../../crypto/luks.ts';
+import { changeKeySlots, type KeySlotChange } from '../../crypto/luks-slots.ts';
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import { SectorCipher } from '../../crypto/sector-cipher.ts';
 import { CryptMethod } from '../../format/header.ts';
@@ -27,6 +28,8 @@ export class Encryption {
   constructor(
     readonly format: 'luks' | 'aes',
     readonly keys: SectorKeys,
+    /** LUKS: the header that the keys came from. */
+    private volume?: LuksVolume,
   ) {
     this.cipher = new SectorCipher(keys);
   }
@@ -39,6 +42,18 @@ export class Encryption {
   /** Decrypts whole sectors in place. */
   decrypt(bytes: Uint8Array, place: SectorPlace): Awaitable<void> {
     return this.cipher.decrypt(bytes, this.sectorOf(place));
+  }
+
+  /**
+   * Adds or erases key slots.
+   * @throws Qcow2Error OUT_OF_RANGE for what is not to be done; UNSUPPORTED where there are none
+   */
+  async changeKeySlots(change: KeySlotChange): Promise<void> {
+    const { volume, keys } = this;
+    if (!volume) {
+      throw new Qcow2Error('UNSUPPORTED', 'Only LUKS encryption options can be amended');
+    }
+    this.volume = { ...volume, header: await changeKeySlots(volume, keys.key, change) };
   }
 
   /** Overwrites the keys. */
@@ -77,7 +92,7 @@ export async function openEncryption(
     const volume = { storage, at, header: luks as LuksHeader };
     const limits: UnlockOptions = iterationsMax === undefined ? {} : { iterationsMax };
     const { masterKey } = await unlockLuks(volume, passphrase, limits);
-    return new Encryption(format, await payloadKeys(volume.header, masterKey));
+    return new Encryption(format, await payloadKeys(volume.header, masterKey), volume);
   } finally {
     passphrase.fill(0);
   }

@@ -5,6 +5,7 @@
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { assert, isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
+import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
@@ -229,6 +230,17 @@ export class Qcow2Image implements WritableDisk {
     const { checkStorage } = await import('./check.ts');
     const check = () => checkStorage(storage, options);
     return writer ? writer.whileQuiet(check) : check();
+  }
+
+  /**
+   * Adds or erases key slots of an image that is encrypted with LUKS and open for writing.
+   * @throws Qcow2Error OUT_OF_RANGE for what would leave no way in, or makes no sense
+   */
+  async changeKeySlots(change: KeySlotChange): Promise<void> {
+    this.needWriter();
+    const { encryption } = this.parts;
+    if (!encryption) throw new Qcow2Error('UNSUPPORTED', 'No encryption in the image to amend');
+    await encryption.changeKeySlots(change);
   }
 
   async flush(): Promise<void> {

@@ -1,0 +1,104 @@
+/** `amend`: changes options of an image. For now those of its key slots (`encrypt.…`). */
+import { isQcow2Error } from '../../base/errors.ts';
+import type { KeySlotChange } from '../../crypto/luks-slots.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { creationOptions } from '../creation-options.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { openWritableImage } from '../open-image.ts';
+import { isOptionList, type ListOption, type ListValues, parseOptionList } from '../option-list.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'options', short: 'o', value: true },
+  { name: 'cache', short: 't', value: true },
+  { name: 'progress', short: 'p', value: false },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'force', value: false },
+  { name: 'untrusted', value: false },
+];
+
+const text = (name: string, help: string): ListOption => ({ name, type: 'str', help });
+
+const AMENDABLE: readonly ListOption[] = [
+  text('encrypt.state', 'Select new state of affected keyslots (active/inactive)'),
+  text('encrypt.new-secret', 'New secret to set in the matching keyslots. Empty string to erase'),
+  text('encrypt.old-secret', 'Select all keyslots that match this password'),
+  { name: 'encrypt.keyslot', type: 'num', help: 'Select a single keyslot to modify explicitly' },
+  { name: 'encrypt.iter-time', type: 'num', help: 'Time to spend in PBKDF in milliseconds' },
+];
+
+/** The subcommand. */
+export const amend: Command = {
+  name: 'amend',
+  usage: 'amend [-p] [-q] [-f FMT] [-t CACHE] [--force] -o OPTIONS FILENAME',
+
+  async run(args, host) {
+    const parsed = parseCommandLine(args, OPTIONS);
+    const lists = parsed.options.filter(({ name }) => name === 'options').map(({ value }) => value);
+    const wrong = lists.find((list) => !isOptionList(list));
+    if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
+    if (lists.length === 0) throw new UsageError('Must specify options (-o)', true);
+    const [filename, ...rest] = parsed.operands;
+    if (filename === undefined || rest.length > 0) {
+      throw new UsageError('Expecting one image file name', true);
+    }
+    const image = await openWritableImage(host, filename, {
+      format: valueGiven(parsed, 'format'),
+      untrusted: given(parsed, 'untrusted'),
+    });
+    try {
+      if (!(image instanceof Qcow2Image)) {
+        const what = `Format driver '${image.format}' does not support option amendment`;
+        throw new UsageError(what);
+      }
+      const values = parseAmendments(host, lists.join(','));
+      await image.changeKeySlots(slotChange(host, values, given(parsed, 'force')));
+    } catch (cause) {
+      if (!isQcow2Error(cause)) throw cause;
+      throw new UsageError(cause.message);
+    } finally {
+      await image.close();
+    }
+    return 0;
+  },
+};
+
+/** @throws UsageError for what cannot be changed afterwards */
+function parseAmendments(host: Host, list: string): ListValues {
+  const names = creationOptions('qcow2').filter(({ name }) => {
+    return !AMENDABLE.some((one) => one.name === name);
+  });
+  const values = parseOptionList(list, [...AMENDABLE, ...names]);
+  for (const name of values.keys()) {
+    if (AMENDABLE.some((one) => one.name === name)) continue;
+    host.error(`Invalid parameter '${name}'`);
+    throw new UsageError('This option is only supported for image creation');
+  }
+  return values;
+}
+
+function slotChange(host: Host, values: ListValues, force: boolean): KeySlotChange {
+  const state = values.get('encrypt.state')?.text;
+  if (state === undefined) throw new UsageError("Parameter 'state' is missing");
+  if (state !== 'active' && state !== 'inactive') {
+    throw new UsageError(`Parameter 'state' does not accept value '${state}'`);
+  }
+  const secret = (name: string) => {
+    const id = values.get(name)?.text;
+    return id === undefined ? undefined : host.secrets.passphrase(id);
+  };
+  const number = (name: string) => {
+    const value = values.get(name)?.number;
+    return value === undefined ? undefined : Number(BigInt.asIntN(64, value));
+  };
+  return {
+    state,
+    newPassphrase: secret('encrypt.new-secret'),
+    oldPassphrase: secret('encrypt.old-secret'),
+    slot: number('encrypt.keyslot'),
+    iterTime: number('encrypt.iter-time'),
+    force,
+  };
+}
