@@ -44,7 +44,7 @@ const inCi = process.env.CI === 'true';
 const total = { passed: 0, failed: 0, skipped: 0 };
 const out = join(root, '.cache', 'test', String(process.pid));
 
-const debian = ['qemu-utils', 'chromium', 'zstd'];
+const debian = ['qemu-utils', 'chromium', 'zstd', 'cryptsetup-bin'];
 if (!(await ensureSetup({ debian, buildMayFail: true }))) total.failed++;
 const esbuild = await import('esbuild');
 const { bundleOptions, workerEntry } = await import('./build.js');

@@ -1,5 +1,5 @@
 /** What `convert` is asked for: its options, checked in the order and words of qemu-img. */
-import { isFormat } from '../image/open.ts';
+import { type Format, isFormat } from '../image/open.ts';
 import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
 import { UsageError } from './command.ts';
 import { creationHelp, creationOptions } from './creation-options.ts';
@@ -58,7 +58,7 @@ export interface ConvertRequest {
   readonly sources: readonly string[];
   readonly target: string;
   readonly format: string | undefined;
-  readonly outputFormat: 'raw' | 'qcow2';
+  readonly outputFormat: Format;
   readonly snapshot: SnapshotSelector | undefined;
   /** As given with -S; undefined: not at all. */
   readonly sparseBytes: number;
@@ -157,7 +157,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
 }
 
 /** The options of `-o`, and the backing file's, which have a letter of their own. */
-function parseValues(parsed: ParsedOptions, format: 'raw' | 'qcow2', list: string): ListValues {
+function parseValues(parsed: ParsedOptions, format: Format, list: string): ListValues {
   const known = [...creationOptions(format), ...(format === 'qcow2' ? [LEVEL_OPTION] : [])];
   const values = parseOptionList(list, known);
   const set = (name: string, text: string | undefined, what: string) => {
@@ -188,8 +188,8 @@ function checkBacking(parsed: ParsedOptions, values: ListValues, sources: number
   }
 }
 
-function checkCompression(format: 'raw' | 'qcow2', values: ListValues, create: boolean): void {
-  if (format === 'raw') {
+function checkCompression(format: Format, values: ListValues, create: boolean): void {
+  if (format !== 'qcow2') {
     throw new UsageError('Compression not supported for this file format');
   }
   if (!create) return;

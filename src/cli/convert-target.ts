@@ -4,11 +4,12 @@ import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize } from '../convert/options.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
+import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ConvertRequest } from './convert-request.ts';
-import { encryptionChoice } from './encryption-options.ts';
+import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
@@ -32,10 +33,11 @@ export async function convertInto(
 ): Promise<ConvertResult> {
   if (isStream(request)) return intoStream(host, request, disks, course);
   refuseSourceAsTarget(host, nameImage(host, request.target, undefined, 'target').path, disks);
-  if (!request.create && (host.targetImageOpts || request.outputFormat === 'qcow2')) {
+  if (!request.create && (host.targetImageOpts || request.outputFormat !== 'raw')) {
     return intoExisting(host, request, disks, course);
   }
   if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);
+  if (request.outputFormat === 'luks') return intoLuks(host, request, disks, course);
   return intoQcow2(host, request, disks, course);
 }
 
@@ -45,6 +47,9 @@ async function intoStream(
   disks: readonly Disk[],
   course: Course,
 ): Promise<ConvertResult> {
+  if (request.outputFormat === 'luks') {
+    throw new UsageError('A LUKS container cannot be written to standard output');
+  }
   const output = host.openOutput();
   if (request.outputFormat === 'raw') {
     return convertToStream(disks, output, course);
@@ -154,6 +159,30 @@ function openTarget(
       : `Could not open '${path}': ${cause.message}`;
     throw new UsageError(message);
   }
+}
+
+/** A LUKS container: a raw target behind a header, all of it written, since holes are no zeros. */
+async function intoLuks(
+  host: Host,
+  request: ConvertRequest,
+  disks: readonly Disk[],
+  course: Course,
+): Promise<ConvertResult> {
+  const { LuksImage } = await import('../image/luks/luks-image.ts');
+  const { target, values, flush } = request;
+  const choice = await explainCreation(request, async () => ({
+    ...luksFormat(values, ''),
+    passphrase: await givenPassphrase(host, values, { name: 'key-secret', path: target }),
+    size: 0,
+  }));
+  return withNewFile(host, request, async (file) => {
+    claimImageFile(file, 'luks', { use: 'write' });
+    const image = await LuksImage.create(borrowed(file), choice);
+    const { storage } = image.sources[0] as (typeof image.sources)[number];
+    const result = await convertToRaw(disks, storage, { ...course, sparseBytes: 0 });
+    if (flush) file.flush();
+    return result;
+  });
 }
 
 // ---- qcow2 -----------------------------------------------------------------------------------
@@ -275,7 +304,7 @@ async function intoExisting(
   const { convertToDisk } = await import('../convert/to-disk.ts');
   const { target, untrusted, compress, sparseBytes, targetIsZero, flush } = request;
   const disk = await openWritableImage(host, target, {
-    format: host.targetImageOpts ? undefined : 'qcow2',
+    format: host.targetImageOpts ? undefined : request.outputFormat,
     untrusted,
     role: 'target',
   });

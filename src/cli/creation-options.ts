@@ -70,12 +70,25 @@ const FILE: readonly ListOption[] = [
 
 const RAW_FILE = text('preallocation', 'Preallocation mode (allowed values: off, falloc, full)');
 
-const OWN: Record<Format, readonly ListOption[]> = { qcow2: QCOW2, raw: RAW };
+/** Options of a LUKS container. */
+const LUKS: readonly ListOption[] = [
+  { name: 'size', type: 'size', help: 'Virtual disk size' },
+  text('key-secret', 'ID of the secret that provides the keyslot passphrase'),
+  text('cipher-alg', 'Name of encryption cipher algorithm'),
+  text('cipher-mode', 'Name of encryption cipher mode'),
+  text('ivgen-alg', 'Name of IV generator algorithm'),
+  text('ivgen-hash-alg', 'Name of IV generator hash algorithm'),
+  text('hash-alg', 'Name of encryption hash algorithm'),
+  { name: 'iter-time', type: 'num', help: 'Time to spend in PBKDF in milliseconds' },
+];
+
+const OWN: Record<Format, readonly ListOption[]> = { qcow2: QCOW2, raw: RAW, luks: LUKS };
 
 /** The options of a format over a file, in the order in which they are printed. */
 export function creationOptions(format: Format): readonly ListOption[] {
   // Where both levels have an option, it is the format's.
-  return format === 'raw' ? [...RAW, RAW_FILE, ...FILE] : [...QCOW2, ...FILE];
+  if (format === 'qcow2') return [...QCOW2, ...FILE];
+  return [...OWN[format], RAW_FILE, ...FILE];
 }
 
 /** What `-o help` prints: the format's options, with those of the file where one is named. */

@@ -12,6 +12,7 @@
  */
 import { Qcow2Error } from '../base/errors.ts';
 import { isQcow2 } from '../format/header.ts';
+import { isLuks } from '../format/luks-header.ts';
 import { type Claim, claimFile } from '../storage/native-lock.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 
@@ -48,7 +49,7 @@ const CLAIMS: Record<ImageUse, Record<ImagePart, Claim>> = {
 export interface ClaimOptions {
   readonly use: ImageUse;
   /** What the image itself is, and not a data file of it; undefined: its first bytes say. */
-  readonly part?: Exclude<ImagePart, 'data-file'> | undefined;
+  readonly part?: Exclude<ImagePart, 'data-file'> | 'luks' | undefined;
   /** `-U`: others may write what we read. */
   readonly forceShare?: boolean | undefined;
 }
@@ -60,9 +61,11 @@ export interface ClaimOptions {
  */
 export function claimImageFile(
   file: NodeFileStorage,
-  part: ImagePart | undefined,
+  given: ImagePart | 'luks' | undefined,
   { use, forceShare = false }: ClaimOptions,
 ): void {
+  // A container is claimed as any image with a format.
+  const part = given === 'luks' ? 'qcow2' : given;
   if (forceShare && use === 'write') {
     const message = 'force-share=on can only be used with read-only images';
     throw new Qcow2Error('UNSUPPORTED', message);
@@ -79,5 +82,6 @@ export function claimImageFile(
 
 function probePart(file: NodeFileStorage): ImagePart {
   const head = new Uint8Array(8);
-  return isQcow2(head.subarray(0, file.read(0, head))) ? 'qcow2' : 'raw';
+  const bytes = head.subarray(0, file.read(0, head));
+  return isQcow2(bytes) || isLuks(bytes) ? 'qcow2' : 'raw';
 }

@@ -3,7 +3,9 @@ import { alignUp } from '../base/bits.ts';
 import { type BitmapDirectoryEntry, BitmapFlag } from '../format/bitmap-directory.ts';
 import { Autoclear, Compatible, hasFeature } from '../format/feature-bits.ts';
 import { CryptMethod } from '../format/header.ts';
+import type { LuksHeader } from '../format/luks-header.ts';
 import type { Snapshot } from '../format/snapshot-table.ts';
+import { readLuksContainer } from '../image/luks/luks-image.ts';
 import { probeFormat } from '../image/open.ts';
 import { type Metadata, readMetadata } from '../image/qcow2/open.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -55,19 +57,27 @@ export async function reportImage(storage: Storage, context: ReportContext): Pro
   const format = context.format ?? (await probeFormat(storage));
   if (format === 'qcow2') return reportQcow2(await readMetadata(storage), context);
   const { filename, allocatedBytes } = context;
+  const luks = format === 'luks' ? await readLuksContainer(storage) : undefined;
+  const size = (await storage.size()) - (luks?.payloadOffset ?? 0);
   return {
     filename,
     format,
-    virtualSize: alignUp(await storage.size(), 512),
+    virtualSize: alignUp(Math.max(0, size), 512),
     allocatedBytes,
-    encrypted: false,
+    encrypted: luks !== undefined,
     clusterSize: undefined,
     dirty: false,
     backing: undefined,
     snapshots: [],
-    specific: undefined,
+    specific: luks && { type: 'luks', data: containerMembers(luks) },
     bitmapsInconsistent: undefined,
   };
+}
+
+/** What a container says of itself: all but that it is one. */
+function containerMembers(header: LuksHeader): JsonObject {
+  const { format: _, ...members } = luksReport(header);
+  return members as JsonObject;
 }
 
 function reportQcow2(metadata: Metadata, context: ReportContext): ImageReport {

@@ -3,7 +3,6 @@
  * no guest byte is looked at here.
  */
 import { settled } from '../base/awaitable.ts';
-import { Qcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
@@ -51,18 +50,9 @@ export interface PlanOptions {
 /** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
 const WINDOW_FIRST = 64 * 2 ** 20;
 
-/**
- * The files of several disks, one list.
- * @throws Qcow2Error UNSUPPORTED where their bytes are not the guest's
- */
+/** The files of several disks, one list. */
 export function allSources(disks: readonly Disk[]): DataSource[] {
-  const sources = disks.flatMap((disk) => disk.sources);
-  const encrypted = sources.find((source) => source.encrypted);
-  if (encrypted) {
-    const message = `${encrypted.storage.name} is encrypted, and cannot be converted yet`;
-    throw new Qcow2Error('UNSUPPORTED', message);
-  }
-  return sources;
+  return disks.flatMap((disk) => disk.sources);
 }
 
 /** Makes the jobs of several disks, concatenated, in target order. */

@@ -1,5 +1,5 @@
 // Encrypted images against QEMU's tools: theirs opened here, ours opened there, written by both.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error } from '../../src/base/errors.ts';
 import { parseSize } from '../../src/cli/options.ts';
@@ -14,6 +14,7 @@ import { difference, inScratch, must, oftenEnough, qemuImg, TOOL } from '../tool
 const PASSPHRASE = 'tête à tête';
 const OBJECT = ['--object', `secret,id=s,data=${PASSPHRASE}`];
 const SIZE = 3 * 2 ** 20;
+const cryptsetup = ['/usr/sbin/cryptsetup', '/sbin/cryptsetup'].find(existsSync);
 
 const optionsOf = (path: string, format = 'qcow2') => {
   const name = format === 'qcow2' ? 'encrypt.key-secret' : 'key-secret';
@@ -244,6 +245,55 @@ test('converted into and out of, by workers and without', async () => {
       assert.is(difference(readFileSync(at('back')), plain), '', layout);
       await ours('-n', '--target-image-opts', at('plain'), optionsOf(at('image')));
       await qemuImg([...compare, `driver=raw,file.filename=${at('plain')}`]);
+    }
+  });
+});
+
+test('LUKS containers, made and opened by QEMU, by cryptsetup where it is, and here', async () => {
+  await inScratch(async (folder) => {
+    const at = (name: string) => `${folder}/${name}`;
+    writeFileSync(at('key'), PASSPHRASE);
+    const plain = Buffer.alloc(3 * 2 ** 20, 'what stands in a container ');
+    writeFileSync(at('plain'), plain);
+    const ours = (...args: string[]) => must(process.execPath, [TOOL, ...args]);
+    const options = ['-o', 'key-secret=s,iter-time=10'];
+    await ours('create', '-q', ...OBJECT, '-f', 'luks', ...options, at('a'), '3M');
+    await ours('convert', '-O', 'luks', ...OBJECT, ...options, at('plain'), at('b'));
+    const makers = ['a', 'b'];
+    if (cryptsetup !== undefined) {
+      const size = ['create', '-q', '-f', 'raw', at('c'), '5M'];
+      await qemuImg(size);
+      const quick = [
+        '--pbkdf-force-iterations',
+        '1000',
+        '--type',
+        'luks1',
+        '-c',
+        'aes-xts-plain64',
+      ];
+      const cipher = [...quick, '-s', '256', '--batch-mode', '--key-file', at('key')];
+      await must(cryptsetup, ['luksFormat', ...cipher, at('c')]);
+      makers.push('c');
+      for (const name of makers) {
+        const test = ['open', '--test-passphrase', '--key-file', at('key'), at(name), 'x'];
+        await must(cryptsetup, test);
+        await must(cryptsetup, ['luksDump', at(name)]);
+      }
+    }
+    for (const name of makers) {
+      const image = optionsOf(at(name), 'luks');
+      await ours('convert', '-n', ...OBJECT, '--target-image-opts', at('plain'), image);
+      const theirs = await qemuRead(at(name), folder, 'luks');
+      assert.is(difference(theirs.subarray(0, plain.length), plain), '', name);
+      await qemuWrite(at(name), ['write -P 0x21 1M 4k', 'write -P 0x22 100 600'], 'luks');
+      const written = await qemuRead(at(name), folder, 'luks');
+      await ours('convert', ...OBJECT, '--image-opts', '-O', 'raw', image, at('back'));
+      assert.is(difference(readFileSync(at('back')), written), '', name);
+      const [mine, reference] = await Promise.all([
+        ours('info', at(name)),
+        qemuImg(['info', at(name)]),
+      ]);
+      assert.is(mine.toString(), reference.toString());
     }
   });
 });

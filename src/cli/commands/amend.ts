@@ -1,6 +1,8 @@
 /** `amend`: changes options of an image. For now those of its key slots (`encrypt.…`). */
 import { isQcow2Error } from '../../base/errors.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
+import { LuksImage } from '../../image/luks/luks-image.ts';
+import type { Format } from '../../image/open.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions } from '../creation-options.ts';
@@ -22,11 +24,11 @@ const OPTIONS: readonly OptionSpec[] = [
 const text = (name: string, help: string): ListOption => ({ name, type: 'str', help });
 
 const AMENDABLE: readonly ListOption[] = [
-  text('encrypt.state', 'Select new state of affected keyslots (active/inactive)'),
-  text('encrypt.new-secret', 'New secret to set in the matching keyslots. Empty string to erase'),
-  text('encrypt.old-secret', 'Select all keyslots that match this password'),
-  { name: 'encrypt.keyslot', type: 'num', help: 'Select a single keyslot to modify explicitly' },
-  { name: 'encrypt.iter-time', type: 'num', help: 'Time to spend in PBKDF in milliseconds' },
+  text('state', 'Select new state of affected keyslots (active/inactive)'),
+  text('new-secret', 'New secret to set in the matching keyslots. Empty string to erase'),
+  text('old-secret', 'Select all keyslots that match this password'),
+  { name: 'keyslot', type: 'num', help: 'Select a single keyslot to modify explicitly' },
+  { name: 'iter-time', type: 'num', help: 'Time to spend in PBKDF in milliseconds' },
 ];
 
 /** The subcommand. */
@@ -49,12 +51,14 @@ export const amend: Command = {
       untrusted: given(parsed, 'untrusted'),
     });
     try {
-      if (!(image instanceof Qcow2Image)) {
+      if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
         const what = `Format driver '${image.format}' does not support option amendment`;
         throw new UsageError(what);
       }
-      const values = parseAmendments(host, lists.join(','));
-      await image.changeKeySlots(slotChange(host, values, given(parsed, 'force')));
+      const prefix = image instanceof LuksImage ? '' : 'encrypt.';
+      const values = parseAmendments(host, lists.join(','), { format: image.format, prefix });
+      const force = given(parsed, 'force');
+      await image.changeKeySlots(slotChange(host, values, { prefix, force }));
     } catch (cause) {
       if (!isQcow2Error(cause)) throw cause;
       throw new UsageError(cause.message);
@@ -66,39 +70,47 @@ export const amend: Command = {
 };
 
 /** @throws UsageError for what cannot be changed afterwards */
-function parseAmendments(host: Host, list: string): ListValues {
-  const names = creationOptions('qcow2').filter(({ name }) => {
-    return !AMENDABLE.some((one) => one.name === name);
-  });
-  const values = parseOptionList(list, [...AMENDABLE, ...names]);
+function parseAmendments(
+  host: Host,
+  list: string,
+  { format, prefix }: { readonly format: Format; readonly prefix: string },
+): ListValues {
+  const amendable = AMENDABLE.map((one) => ({ ...one, name: `${prefix}${one.name}` }));
+  const isAmendable = (name: string) => amendable.some((one) => one.name === name);
+  const others = creationOptions(format).filter(({ name }) => !isAmendable(name));
+  const values = parseOptionList(list, [...amendable, ...others]);
   for (const name of values.keys()) {
-    if (AMENDABLE.some((one) => one.name === name)) continue;
+    if (isAmendable(name)) continue;
     host.error(`Invalid parameter '${name}'`);
     throw new UsageError('This option is only supported for image creation');
   }
   return values;
 }
 
-function slotChange(host: Host, values: ListValues, force: boolean): KeySlotChange {
-  const state = values.get('encrypt.state')?.text;
+function slotChange(
+  host: Host,
+  values: ListValues,
+  { prefix, force }: { readonly prefix: string; readonly force: boolean },
+): KeySlotChange {
+  const state = values.get(`${prefix}state`)?.text;
   if (state === undefined) throw new UsageError("Parameter 'state' is missing");
   if (state !== 'active' && state !== 'inactive') {
     throw new UsageError(`Parameter 'state' does not accept value '${state}'`);
   }
   const secret = (name: string) => {
-    const id = values.get(name)?.text;
+    const id = values.get(`${prefix}${name}`)?.text;
     return id === undefined ? undefined : host.secrets.passphrase(id);
   };
   const number = (name: string) => {
-    const value = values.get(name)?.number;
+    const value = values.get(`${prefix}${name}`)?.number;
     return value === undefined ? undefined : Number(BigInt.asIntN(64, value));
   };
   return {
     state,
-    newPassphrase: secret('encrypt.new-secret'),
-    oldPassphrase: secret('encrypt.old-secret'),
-    slot: number('encrypt.keyslot'),
-    iterTime: number('encrypt.iter-time'),
+    newPassphrase: secret('new-secret'),
+    oldPassphrase: secret('old-secret'),
+    slot: number('keyslot'),
+    iterTime: number('iter-time'),
     force,
   };
 }

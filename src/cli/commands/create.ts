@@ -8,7 +8,7 @@ import type { NodeFileStorage } from '../../storage/node-file.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
-import { encryptionChoice } from '../encryption-options.ts';
+import { encryptionChoice, givenPassphrase, luksFormat } from '../encryption-options.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { claimImageFile, RAW_WRITE } from '../image-claims.ts';
 import {
@@ -130,6 +130,7 @@ async function createImage(host: Host, request: Request): Promise<void> {
   if (!request.quiet) host.out(formattingLine(filename, format, values));
   const plan = { format, values, path };
   if (format === 'raw') await createRaw(host, plan);
+  else if (format === 'luks') await createLuks(host, plan);
   else await createQcow2(host, plan);
 }
 
@@ -268,6 +269,34 @@ function isTooLarge(cause: unknown): boolean {
 function tooLarge(format: Format): UsageError {
   const hint = format === 'qcow2' ? ' (try using a larger cluster size)' : '';
   return new UsageError(`The image size is too large for file format '${format}'${hint}`);
+}
+
+async function createLuks(host: Host, { values, path }: Plan): Promise<void> {
+  const { LuksImage } = await import('../../image/luks/luks-image.ts');
+  const choice = luksFormat(values, '');
+  const preallocation = (['off', 'falloc', 'full'] as const).find(
+    (mode) => mode === textOf(values, 'preallocation', 'off'),
+  );
+  if (!preallocation) {
+    throw new UsageError(`invalid parameter value: ${textOf(values, 'preallocation', '')}`);
+  }
+  const size = Number(values.get('size')?.number);
+  if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
+  const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
+  const target = claimTarget(host, path);
+  try {
+    const file = openTarget(host, path, true);
+    claimImageFile(file, 'luks', { use: 'write' });
+    const image = await LuksImage.create(file, { ...choice, passphrase, size: 0 });
+    try {
+      await image.resize(alignUp(size, 512), { preallocation });
+    } finally {
+      await image.close();
+    }
+  } catch (cause) {
+    dropNew(host, [target]);
+    throw isTooLarge(cause) ? tooLarge('luks') : cause;
+  }
 }
 
 async function createQcow2(host: Host, { values, path }: Plan): Promise<void> {

@@ -1,5 +1,6 @@
 /** `info`: what the open image says about itself. */
 import { alignUp } from '../../base/bits.ts';
+import { LuksImage } from '../../image/luks/luks-image.ts';
 import { readMetadata } from '../../image/qcow2/open.ts';
 import { reportImage } from '../image-report.ts';
 import type { JsonObject } from '../json.ts';
@@ -43,13 +44,17 @@ async function description({ disk, place }: OpenedDisk): Promise<Description> {
     return { format: name, clusterSize: 0, vmState: 0, specific: undefined };
   }
   if (disk instanceof OverlayDisk) return overlayDescription(disk);
-  const { storage } = disk.sources[0]!;
+  const storage = disk instanceof LuksImage ? disk.container : disk.sources[0]!.storage;
   const report = await reportImage(storage, {
     filename: place.path,
     format,
     allocatedBytes: 0,
     resolve: (name) => name,
   });
+  if (format === 'luks') {
+    const specific = report.specific?.data as JsonObject;
+    return { format, clusterSize: 0, vmState: 0, specific };
+  }
   const { l2Span } = (await readMetadata(storage)).geometry;
   return {
     format,

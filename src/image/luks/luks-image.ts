@@ -112,6 +112,11 @@ export class LuksImage implements WritableDisk {
     return new LuksImage(volume, keys, raw, options.writable);
   }
 
+  /** The file, header and all. */
+  get container(): Storage {
+    return this.volume.storage;
+  }
+
   /** The header and key slots. */
   get header(): LuksHeader {
     return this.volume.header;
