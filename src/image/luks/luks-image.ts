@@ -76,7 +76,7 @@ export class LuksImage implements WritableDisk {
     }
   }
 
-  /** Makes a container in empty storage. The payload's bytes are whatever decrypting zeros gives. */
+  /** Makes a container in empty storage. What its payload reads as is not to be relied on. */
   static async create(
     storage: Storage,
     options: LuksFormatOptions & { readonly size: number; readonly passphrase: Passphrase },
