@@ -256,4 +256,40 @@ test('on equal copies both keep the same bits, operation by operation', async ()
   }
 });
 
+test('a disk of another size has the bits that QEMU gives it', async () => {
+  for (const clusterSize of [512, 4096, 65536]) {
+    const next = rng(SEED ^ clusterSize);
+    await inScratch(async (folder) => {
+      const cwd = { cwd: folder };
+      const options = `cluster_size=${clusterSize}`;
+      await qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, 'a.qcow2', '6M'], cwd);
+      for (const [name, size] of [
+        ['fine', '512'],
+        ['coarse', '1M'],
+      ] as const) {
+        await qemuImg(['bitmap', '--add', '-g', size, 'a.qcow2', name], cwd);
+      }
+      copyFileSync(join(folder, 'a.qcow2'), join(folder, 'b.qcow2'));
+      for (let turn = 0; turn < 4; turn++) {
+        const size = 512 * (1 + next.below(24 * 2048));
+        const image = await open(folder, 'a.qcow2', true);
+        const at = 512 * next.below(image.size / 512);
+        const length = image.size - at;
+        await image.zero(at, length);
+        await image.resize(size);
+        await image.close();
+        await qemuIo('b.qcow2', [`write -z ${at} ${length}`], cwd);
+        await qemuImg(['resize', '-q', '--shrink', '-f', 'qcow2', 'b.qcow2', String(size)], cwd);
+        await sameBitmaps(folder, 'after resize');
+        const what = `SEED=${SEED} ${clusterSize} turn ${turn}`;
+        assert.equal(
+          [...(await bitsOf(folder, 'a.qcow2'))],
+          [...(await bitsOf(folder, 'b.qcow2'))],
+          what,
+        );
+      }
+    });
+  }
+});
+
 test.run();

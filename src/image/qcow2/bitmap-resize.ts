@@ -25,21 +25,39 @@ export async function resizeBitmaps(
       await guarded(state, () => settleEnd(bitmaps, state, Math.min(from, to)));
     }
   });
-  await change();
-  await store.lock.run(async () => {
-    const moved: { at: number; length: number }[] = [];
-    for (const state of states) {
-      await guarded(state, async () => {
-        moved.push(...(await moveTable(bitmaps, state, to)));
-      });
+  const before = new Map(states.map((state) => [state, state.entry]));
+  try {
+    await change();
+    await store.lock.run(() => moveTables(bitmaps, states, to));
+  } catch (cause) {
+    // The disk may have either size: bitmaps of the other one stay in use, where they were.
+    for (const [state, entry] of before) {
+      if (entry === state.entry && store.header.size === from) continue;
+      state.entry = entry;
+      state.inconsistent = true;
     }
-    if (moved.length === 0) return;
-    await bitmaps.replaceDirectory(bitmaps.bitmaps.slice());
-    for (const { at, length } of moved) {
-      bitmaps.data.drop(at, length);
-      await bitmaps.allocator.free(at, length, { reusable: true });
-    }
-  });
+    throw cause;
+  }
+}
+
+async function moveTables(
+  bitmaps: BitmapStore,
+  states: readonly BitmapState[],
+  to: number,
+): Promise<void> {
+  const moved: { at: number; length: number }[] = [];
+  for (const state of states) {
+    await guarded(state, async () => {
+      moved.push(...(await moveTable(bitmaps, state, to)));
+    });
+  }
+  if (moved.length === 0) return;
+  await bitmaps.replaceDirectory(bitmaps.bitmaps.slice());
+  for (const { at, length } of moved) {
+    bitmaps.data.drop(at, length);
+    // The new directory is in force: what cannot be counted down is leaked.
+    await bitmaps.allocator.free(at, length, { reusable: true }).catch(() => {});
+  }
 }
 
 /** A bitmap that is damaged is given up; the disk's size changes all the same. */

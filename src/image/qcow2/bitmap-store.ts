@@ -8,7 +8,7 @@
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp, divCeil } from '../../base/bits.ts';
-import { Qcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import {
   type BitmapDirectoryEntry,
   type BitmapExtension,
@@ -91,14 +91,13 @@ export class BitmapStore {
     for (const bitmap of this.tracked) {
       const from = Math.floor(guest / bitmap.granularity);
       const to = divCeil(guest + length, bitmap.granularity);
-      if (this.isSet(bitmap, from, to)) continue;
-      await this.store.lock.run(async () => {
-        try {
-          await this.setBits(bitmap, from, to);
-        } catch {
-          bitmap.inconsistent = true;
-        }
-      });
+      try {
+        if (this.isSet(bitmap, from, to)) continue;
+        await this.store.lock.run(() => this.setBits(bitmap, from, to));
+      } catch (cause) {
+        if (!isQcow2Error(cause)) throw cause;
+        bitmap.inconsistent = true;
+      }
     }
   }
 
@@ -138,7 +137,7 @@ export class BitmapStore {
   private isSet(bitmap: BitmapState, from: number, to: number): boolean {
     const { clusterSize } = this.store.geometry;
     for (const part of clustersOfBits(from, to, clusterSize)) {
-      if (!bitmap.table) return false;
+      if (!bitmap.table || part.index >= bitmap.entry.tableEntries) return false;
       const entry = bitmap.tableEntry(part.index, clusterSize);
       if (entry.kind === 'ones') continue;
       if (entry.kind === 'zeros') return false;
@@ -169,6 +168,10 @@ export class BitmapStore {
     const { clusterSize } = this.store.geometry;
     const same = range.value ? 'ones' : 'zeros';
     for (const part of clustersOfBits(range.from, range.to, clusterSize)) {
+      if (part.index >= bitmap.entry.tableEntries) {
+        const message = `Bitmap '${bitmap.name}' is too short for the disk`;
+        throw new Qcow2Error('CORRUPT', message, bitmap.entry.tableOffset);
+      }
       if (bitmap.tableEntry(part.index, clusterSize).kind === same) continue;
       const host = await this.place(bitmap, part.index);
       for (let bit = part.from; bit < part.to; ) {
