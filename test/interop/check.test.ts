@@ -86,7 +86,9 @@ async function compareRepaired(folder: string, mine: Outcome, pardoned: boolean)
     const again = await run(img, ['check', 'ours/image'], { cwd: folder });
     assert.is(again.code, 0, `${again.stdout}${again.stderr}`);
   }
-  if (pardoned) return;
+  // As it closes an image QEMU writes bitmaps anew, to clusters that broken entries may still name.
+  const hasBitmaps = readFileSync(`${folder}/image`).includes(Buffer.from('23852875', 'hex'));
+  if (pardoned || (mine.code !== 0 && hasBitmaps)) return;
   const read = (name: string) =>
     run(img, ['convert', '-O', 'raw', 'image', '../raw'], { cwd: `${folder}/${name}` });
   const bytes: (Buffer | string)[] = [];
