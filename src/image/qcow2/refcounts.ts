@@ -15,9 +15,13 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { numberBytes, viewOf } from './metadata-store.ts';
+import { scratchPairs } from './references.ts';
 
 /** Clusters that one search looks at before it asks whether the table can be believed. */
 const SEARCH_MAX = 2 ** 20;
+
+/** Full blocks that a search passes before it looks whether they are all different. */
+const BLOCKS_AT_ONCE = 256;
 
 /** Bytes of refcount blocks and table that `clusters` clusters need, themselves included. */
 export function refcountMetadata(
@@ -193,11 +197,9 @@ export class Refcounts {
     store.freeIndex = Math.min(store.freeIndex, store.order.takeReleased());
     const start = store.freeIndex;
     for (let run = 0; run < count; ) {
+      if (run === 0) store.freeIndex = await this.skipUsed(store.freeIndex);
       run = (await this.isFree(store.freeIndex++)) ? run + 1 : 0;
-      if ((store.freeIndex - start) % SEARCH_MAX === 0 && this.sharesBlocks()) {
-        const message = 'entries of the refcount table name the same block';
-        throw new Qcow2Error('CORRUPT', message, store.header.refcountTableOffset);
-      }
+      if ((store.freeIndex - start) % SEARCH_MAX === 0) this.refuseSharedBlocks();
     }
     return store.freeIndex - count;
   }
@@ -206,6 +208,33 @@ export class Refcounts {
   private sharesBlocks(): boolean {
     const blocks = this.store.refcountTable.filter((host) => host !== 0);
     return new Set(blocks).size < blocks.length;
+  }
+
+  /** A table that names one block again and again has no end that a search would reach in time. */
+  private refuseSharedBlocks(): void {
+    if (!this.sharesBlocks()) return;
+    const message = 'entries of the refcount table name the same block';
+    throw new Qcow2Error('CORRUPT', message, this.store.header.refcountTableOffset);
+  }
+
+  /** The first cluster from `cluster` on whose count is 0: whole blocks are looked at by a kernel. */
+  private async skipUsed(cluster: number): Promise<number> {
+    const { store } = this;
+    const { refcountBlockEntries, refcountOrder } = store.geometry;
+    const { at: out } = scratchPairs(store);
+    let looked = 0;
+    for (let from = cluster; ; from += refcountBlockEntries - (from % refcountBlockEntries)) {
+      if (++looked % BLOCKS_AT_ONCE === 0) this.refuseSharedBlocks();
+      const block = await this.loadBlock(from);
+      if (block === 0) return from;
+      const { view, at } = store.refcountBlocks.bytesAt(block);
+      const index = from % refcountBlockEntries;
+      const left = refcountBlockEntries - index;
+      const address = view.byteOffset + at;
+      const { kernels, bytes } = store.scratch;
+      if (kernels.refcountFreeRuns(address, index, left, refcountOrder, out, 1) === 0) continue;
+      return from - index + new DataView(bytes.buffer).getUint32(out, true);
+    }
   }
 
   /** Whether a cluster may be handed out. */
