@@ -210,14 +210,14 @@ export class Refcounts {
     return new Set(blocks).size < blocks.length;
   }
 
-  /** A table that names one block again and again has no end that a search would reach in time. */
+  /** A table that names one block again and again has no end that a search would reach. */
   private refuseSharedBlocks(): void {
     if (!this.sharesBlocks()) return;
     const message = 'entries of the refcount table name the same block';
     throw new Qcow2Error('CORRUPT', message, this.store.header.refcountTableOffset);
   }
 
-  /** The first cluster from `cluster` on whose count is 0: whole blocks are looked at by a kernel. */
+  /** The first cluster from `cluster` on that counts 0: a kernel looks at whole blocks. */
   private async skipUsed(cluster: number): Promise<number> {
     const { store } = this;
     const { refcountBlockEntries, refcountOrder } = store.geometry;
