@@ -13,8 +13,8 @@ import type { Qcow2CreateOptions } from '../../src/image/qcow2/create.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import type { Storage } from '../../src/storage/storage.ts';
-import { checkQcow2 } from '../image/qcow2-check.ts';
 import { wrapStorage } from '../image/slow-storage.ts';
+import { assertSound } from '../image/sound.ts';
 import { someBytes } from '../image/tiny-qcow2.ts';
 import { type Random, rng, SEED } from '../random.ts';
 
@@ -91,20 +91,6 @@ async function readAll(file: Uint8Array): Promise<Uint8Array> {
   await disk.read(0, bytes);
   await disk.close();
   return bytes;
-}
-
-function assertSound(file: Uint8Array, about: string): void {
-  const verdict = checkQcow2({
-    size: file.length,
-    read: (at, into) => {
-      const there = file.subarray(at, at + into.length);
-      into.set(there);
-      into.fill(0, there.length);
-      return there.length;
-    },
-  });
-  assert.equal(verdict.corruptions, [], about);
-  assert.is(verdict.leaks + verdict.leaksPastEnd, 0, about);
 }
 
 function assertSame(found: Uint8Array, wanted: Uint8Array, about: string): void {

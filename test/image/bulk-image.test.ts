@@ -5,7 +5,7 @@ import { BulkImage, type PlacedTable } from '../../src/image/qcow2/bulk-image.ts
 import type { Qcow2CreateOptions } from '../../src/image/qcow2/create.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { checkQcow2 } from './qcow2-check.ts';
+import { assertSound } from './sound.ts';
 
 const test = suite('bulk image');
 
@@ -63,21 +63,6 @@ function piecesOf(bulk: BulkImage, job: Float64Array) {
   return { ...placement, pieces: pieces.sort((a, b) => a.host - b.host) };
 }
 
-function judge(file: Uint8Array, about: string): void {
-  const verdict = checkQcow2({
-    size: file.length,
-    read: (at, into) => {
-      const there = file.subarray(at, at + into.length);
-      into.set(there);
-      into.fill(0, there.length);
-      return there.length;
-    },
-  });
-  assert.equal(verdict.corruptions, [], about);
-  assert.is(verdict.leaks + verdict.leaksPastEnd, 0, `${about}: leaks`);
-  assert.not(verdict.dirty, about);
-}
-
 test('a file', () => {
   for (let round = 0; round < 60; round++) {
     const next = rng(SEED + round);
@@ -98,7 +83,7 @@ test('a file', () => {
     const { tables, header } = bulk.frontParts();
     for (const table of tables) write(table);
     write(header);
-    judge(file.snapshot(), about);
+    assertSound(file.snapshot(), about);
   }
 });
 
@@ -141,7 +126,7 @@ test('a stream, each byte once and in order', () => {
     assert.is(second.fileBytes, first.fileBytes);
     const bytes = new Uint8Array(second.fileBytes);
     bytes.set(file.snapshot());
-    judge(bytes, about);
+    assertSound(bytes, about);
   }
 });
 
