@@ -23,7 +23,7 @@ import { type Batch, type CipherParts, SECTOR_BYTES } from './sector-batch.ts';
 import { decryptXts, encryptXts } from './xts.ts';
 
 /** Bytes that go to the host's cipher in one call: they stay in a core's cache. */
-export const BATCH_BYTES = 256 * 1024;
+export const BATCH_BYTES = 128 * 1024;
 const BATCH_SECTORS = BATCH_BYTES / SECTOR_BYTES;
 /** Below this, what is asynchronous costs more than it gains. */
 const CHAINED_FROM_BYTES = 16 * 1024;
