@@ -1,5 +1,6 @@
 /** The library, as browsers and Node both have it. */
 export { type ErrorCode, isQcow2Error, Qcow2Error } from './base/errors.ts';
+export { type CompareOptions, type Comparison, compareDisks } from './convert/compare.ts';
 export { type ConvertTarget, convert } from './convert/convert.ts';
 export type { ConvertOptions, ConvertResult } from './convert/options.ts';
 export { type ConvertToDiskOptions, convertToDisk } from './convert/to-disk.ts';

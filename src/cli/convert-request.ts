@@ -1,6 +1,7 @@
 /** What `convert` is asked for: its options, checked in the order and words of qemu-img. */
 import { type Format, isFormat } from '../image/open.ts';
 import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
+import { checkCacheMode } from './cache-mode.ts';
 import { UsageError } from './command.ts';
 import { creationHelp, creationOptions } from './creation-options.ts';
 import { parseCommandLine } from './getopt.ts';
@@ -42,9 +43,6 @@ const SPARSE_MAX = 16 * 2 ** 20;
 const SPARSE_UNIT = 512;
 const THREADS_MAX = 16;
 const LEVEL_MAX = 9;
-
-/** Ways to go through the host's cache, as QEMU names them. */
-const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
 
 /** Options of a target beyond those of an image: how well compressed clusters are. */
 const LEVEL_OPTION: ListOption = {
@@ -210,12 +208,6 @@ function parseLevel(values: ListValues): number | undefined {
     throw new UsageError(`compression_level must be between 1 and ${LEVEL_MAX}`);
   }
   return level;
-}
-
-function checkCacheMode(mode: string | undefined, what: string): void {
-  if (mode !== undefined && !CACHE_MODES.includes(mode)) {
-    throw new UsageError(`Invalid ${what} option: ${mode}`);
-  }
 }
 
 function parseSparse(text: string | undefined): number {

@@ -15,6 +15,7 @@ import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
 import { resolveName } from './path-gate.ts';
 import { qcow2Options, textOf } from './qcow2-options.ts';
+import { sameFileBy } from './same-file.ts';
 
 /** How a conversion goes, apart from its target. */
 export type Course = ConvertOptions & { readonly onLength?: (bytes: number) => void };
@@ -279,19 +280,6 @@ async function openBacking(host: Host, request: ConvertRequest): Promise<Disk | 
       `Could not open '${target}': Could not open backing file: ${cause.message}`,
     );
   }
-}
-
-/** Whether two storages are one file, by their real paths. */
-function sameFileBy(host: Host) {
-  const paths = new Map<string, string>();
-  const real = (name: string) => {
-    const known = paths.get(name) ?? host.realPath(name);
-    paths.set(name, known);
-    return known;
-  };
-  return (a: { readonly name: string }, b: { readonly name: string }) => {
-    return real(a.name) === real(b.name);
-  };
 }
 
 /** Into an image that is there already, which keeps what it is. */

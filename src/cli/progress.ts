@@ -20,6 +20,8 @@ export interface ProgressOptions {
   readonly total: number;
   /** Standard output carries the disk: the display goes to standard error. */
   readonly stream: boolean;
+  /** Percent between two lines, of a command that tells of every step. */
+  readonly stepPercent?: number;
 }
 
 /** Between two updates of a bar, milliseconds. */
@@ -31,11 +33,16 @@ export function startProgress(host: Host, options: ProgressOptions): Progress {
   const { enabled, stream } = options;
   if (!enabled) return { update() {}, end() {}, stop() {} };
   const print = (text: string) => (stream ? host.note(text) : host.out(text));
-  return host.terminal && !stream ? barProgress(print, options.total) : percentProgress(print);
+  return host.terminal && !stream
+    ? barProgress(print, options.total)
+    : percentProgress(print, options);
 }
 
 /** qemu-img's: a line that is written over, a step for each percent. */
-function percentProgress(print: (text: string) => void): Progress {
+function percentProgress(
+  print: (text: string) => void,
+  { stepPercent }: ProgressOptions,
+): Progress {
   let shown = Number.NEGATIVE_INFINITY;
   let updates = 0;
   const show = (percent: number) => {
@@ -47,8 +54,8 @@ function percentProgress(print: (text: string) => void): Progress {
     update(done, total) {
       const percent = total > 0 ? (done / total) * 100 : 100;
       // All at once, with nothing before it: nothing to do, of which qemu-img tells no step.
-      if (updates++ === 0 && percent === 100) return;
-      if (percent >= shown + 1 || (percent === 100 && shown < 100)) show(percent);
+      if (updates++ === 0 && percent === 100 && stepPercent === undefined) return;
+      if (percent >= shown + (stepPercent ?? 1) || (percent === 100 && shown < 100)) show(percent);
     },
     end() {
       // After the last step once more: qemu-img says it twice unless there is nothing to do.

@@ -223,13 +223,18 @@ export class NodeFileStorage implements Storage {
     }
   }
 
-  dataRanges(from: number, to: number): Iterable<readonly [number, number]> | undefined {
+  dataRanges(
+    from: number,
+    to: number,
+    exact = false,
+  ): Iterable<readonly [number, number]> | undefined {
     if (this.kind !== 'regular') return undefined;
     const { size, blocks } = fstatSync(this.fd);
     const holes = size - blocks * 512;
-    if (holes < (isLibcLoaded() ? HOLES_BYTES_MIN : LOAD_BYTES)) return undefined;
+    if (!exact && holes < (isLibcLoaded() ? HOLES_BYTES_MIN : LOAD_BYTES)) return undefined;
     const native = libc();
-    return native && walkData(native, this.fd, from, Math.min(to, size));
+    if (!native) return undefined;
+    return walkData(native, this.fd, { from, to: Math.min(to, size), exact });
   }
 
   /**
@@ -309,16 +314,18 @@ export class NodeFileStorage implements Storage {
   }
 }
 
-/** The ranges that a file has data for; short holes count as data. */
+/** The ranges that a file has data for; short holes count as data where it need not be exact. */
 function* walkData(
   native: Libc,
   fd: number,
-  from: number,
-  to: number,
+  range: { readonly from: number; readonly to: number; readonly exact: boolean },
 ): Generator<readonly [number, number], void, undefined> {
+  const { from, to, exact } = range;
+  const rangesMax = exact ? Number.POSITIVE_INFINITY : RANGES_MAX;
+  const holeMin = exact ? 1 : HOLE_BYTES_MIN;
   let start = -1;
   let end = from;
-  for (let count = 0; count < RANGES_MAX; ) {
+  for (let count = 0; count < rangesMax; ) {
     let next: number | undefined;
     let hole = to;
     try {
@@ -332,7 +339,7 @@ function* walkData(
       if (start >= 0) yield [start, end];
       return;
     }
-    if (start >= 0 && next - end >= HOLE_BYTES_MIN) {
+    if (start >= 0 && next - end >= holeMin) {
       yield [start, end];
       count++;
       start = next;

@@ -66,8 +66,13 @@ export interface Storage {
   /**
    * The ranges within [from, to) that may hold something else than zeros, as [start, end), in
    * order; undefined where that is not known, or asking costs more than reading.
+   * @param exact asks whatever it costs: what the host calls a hole is wanted, not speed
    */
-  dataRanges?(from: number, to: number): Iterable<readonly [number, number]> | undefined;
+  dataRanges?(
+    from: number,
+    to: number,
+    exact?: boolean,
+  ): Iterable<readonly [number, number]> | undefined;
   /** Cuts or grows the storage; what is new reads as zeros. */
   truncate(size: number): Awaitable<void>;
   /** Resolves when everything written before it would survive a power cut. */

@@ -158,6 +158,22 @@ export class Qcow2Image implements WritableDisk {
     return this.parts.backing;
   }
 
+  /** Guest bytes that one slice of an L2 table maps: QEMU looks no further at a time. */
+  get sliceSpan(): number {
+    const { clusterSize, l2EntryBytes } = this.parts.metadata.geometry;
+    return (Math.min(clusterSize, L2_SLICE_BYTES_MAX) / l2EntryBytes) * clusterSize;
+  }
+
+  /**
+   * More clusters are in use than the host has given the file room for: data may lie in its holes.
+   * @throws Qcow2Error CORRUPT or IO
+   */
+  async isPreallocated(): Promise<boolean> {
+    const { storage, metadata } = this.parts;
+    const { isPreallocated } = await import('./preallocated.ts');
+    return isPreallocated(storage, this.header, metadata.geometry);
+  }
+
   /** Internal snapshots, and what can be done with them. */
   get snapshots(): Snapshots {
     const { writer, metadata, stateReader } = this.parts;

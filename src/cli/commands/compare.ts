@@ -1,0 +1,185 @@
+/** `compare`: whether two disks hold the same bytes. */
+import { isQcow2Error, type Qcow2Error } from '../../base/errors.ts';
+import { type Comparison, DiskComparison } from '../../convert/compare.ts';
+import type { Disk } from '../../image/disk.ts';
+import { checkCacheMode } from '../cache-mode.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { errnoOf } from '../errno.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { formatJson } from '../json.ts';
+import { openImage } from '../open-image.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { startProgress } from '../progress.ts';
+import { sameFileBy } from '../same-file.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'second-format', short: 'F', value: true },
+  { name: 'source-cache', short: 'T', value: true },
+  { name: 'progress', short: 'p', value: false },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'strict', short: 's', value: false },
+  { name: 'force-share', short: 'U', value: false },
+  { name: 'output', value: true },
+  { name: 'untrusted', value: false },
+];
+
+/** Exit codes. */
+const DIFFERENT = 1;
+const NOT_OPENED = 2;
+const NOT_MAPPED = 3;
+const NOT_READ = 4;
+
+/** What was asked for, checked. */
+interface Request {
+  readonly filenames: readonly [string, string];
+  readonly formats: readonly [string | undefined, string | undefined];
+  readonly strict: boolean;
+  readonly progress: boolean;
+  readonly quiet: boolean;
+  readonly json: boolean;
+  readonly forceShare: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const compare: Command = {
+  name: 'compare',
+  usage:
+    'compare [-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] [--output=human|json] FILE1 FILE2',
+
+  async run(args, host) {
+    const parsed = parseCommandLine(args, OPTIONS);
+    const [first, second, ...rest] = parsed.operands;
+    if (first === undefined || second === undefined || rest.length > 0) {
+      throw new UsageError('Expecting two image file names', true);
+    }
+    const output = valueGiven(parsed, 'output') ?? 'human';
+    if (output !== 'human' && output !== 'json') {
+      throw new UsageError('--output must be used with human or json as argument.');
+    }
+    const json = output === 'json';
+    const quiet = given(parsed, 'quiet');
+    const request: Request = {
+      filenames: [first, second],
+      formats: [valueGiven(parsed, 'format'), valueGiven(parsed, 'second-format')],
+      strict: given(parsed, 'strict'),
+      progress: given(parsed, 'progress') && !quiet && !json,
+      quiet,
+      json,
+      forceShare: given(parsed, 'force-share'),
+      untrusted: given(parsed, 'untrusted'),
+    };
+    const disks: Disk[] = [];
+    try {
+      try {
+        checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
+        for (const side of [0, 1] as const) disks.push(await open(host, request, side));
+      } catch (cause) {
+        if (!(cause instanceof UsageError)) throw cause;
+        host.error(cause.message);
+        return NOT_OPENED;
+      }
+      return await compareOpen(host, request, disks as [Disk, Disk]);
+    } finally {
+      for (const disk of disks.reverse()) await disk.close();
+    }
+  },
+};
+
+function open(host: Host, request: Request, side: 0 | 1): Promise<Disk> {
+  const { forceShare, untrusted } = request;
+  const format = request.formats[side];
+  return openImage(host, request.filenames[side], { format, forceShare, untrusted });
+}
+
+async function compareOpen(
+  host: Host,
+  request: Request,
+  disks: readonly [Disk, Disk],
+): Promise<number> {
+  const [a, b] = disks;
+  const { strict, quiet, json } = request;
+  const progress = startProgress(host, {
+    enabled: request.progress,
+    total: Math.max(a.size, b.size),
+    stream: false,
+    stepPercent: 2,
+  });
+  const comparison = new DiskComparison(a, b, {
+    strict,
+    sameFile: sameFileBy(host),
+    signal: host.interrupted,
+    onProgress: progress.update,
+  });
+  const say = (text: string) => {
+    if (!quiet) host.out(text);
+  };
+  try {
+    const result = await comparison.run();
+    if (json) say(`${formatJson(members(result, disks))}\n`);
+    else sayResult(result, disks, say);
+    return result.identical ? 0 : DIFFERENT;
+  } catch (cause) {
+    if (!isQcow2Error(cause) || isQcow2Error(cause, 'ABORTED')) throw cause;
+    return reportFailure(host, cause, { request, disks, comparison, say });
+  } finally {
+    progress.stop();
+  }
+}
+
+/** The bytes that both disks have; behind them one is compared with zeros. */
+function commonBytes(disks: readonly [Disk, Disk]): number {
+  return Math.min(disks[0].size, disks[1].size);
+}
+
+const LONGER = 'Warning: Image size mismatch!\n';
+
+function sayResult(
+  result: Comparison,
+  disks: readonly [Disk, Disk],
+  say: (text: string) => void,
+): void {
+  if (result.identical) {
+    say(`${result.sameSize ? '' : LONGER}Images are identical.\n`);
+    return;
+  }
+  const { what, guest } = result;
+  if (what === 'size') say('Strict mode: Image size mismatch!\n');
+  else if (what === 'status') say(`Strict mode: Offset ${guest} block status mismatch!\n`);
+  else {
+    if (guest >= commonBytes(disks)) say(LONGER);
+    say(`Content mismatch at offset ${guest}!\n`);
+  }
+}
+
+function members(result: Comparison, disks: readonly [Disk, Disk]) {
+  return {
+    identical: result.identical,
+    'virtual-sizes': disks.map(({ size }) => size),
+    difference: result.identical ? undefined : result.what,
+    offset: result.identical || result.what === 'size' ? undefined : result.guest,
+  };
+}
+
+function reportFailure(
+  host: Host,
+  cause: Qcow2Error,
+  parts: {
+    readonly request: Request;
+    readonly disks: readonly [Disk, Disk];
+    readonly comparison: DiskComparison;
+    readonly say: (text: string) => void;
+  },
+): number {
+  const { request, disks, comparison, say } = parts;
+  const { step, side, guest } = comparison.place;
+  const filename = request.filenames[side];
+  if (!request.json && guest >= commonBytes(disks)) say(LONGER);
+  if (step === 'extents') {
+    host.error(`Sector allocation test failed for ${filename}`);
+    return NOT_MAPPED;
+  }
+  host.error(`Error while reading offset ${guest} of ${filename}: ${errnoOf(cause).text}`);
+  return NOT_READ;
+}
