@@ -13,6 +13,7 @@ import {
   parseOptionList,
 } from './option-list.ts';
 import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from './options.ts';
+import { parseRate } from './rate.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
@@ -224,18 +225,6 @@ function parseSparse(text: string | undefined): number {
       'Invalid buffer size for sparse output specified. Valid sizes are multiples of ' +
         `${SPARSE_UNIT} up to ${SPARSE_MAX}. Select 0 to disable sparse detection ` +
         '(fully allocates output).',
-    );
-  }
-  return bytes;
-}
-
-function parseRate(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const bytes = parseSize(text);
-  if (bytes === undefined) {
-    throw new UsageError(
-      'Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n' +
-        'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
     );
   }
   return bytes;

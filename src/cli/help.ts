@@ -35,6 +35,12 @@ Options of convert:
   -W              accepted; writes are out of order anyway
   DST             a file, a block device with -n, or - for standard output
 
+Options of commit:
+  -b BASE         write into that image of the chain, not into the first backing file
+  -d              leave the image as it is, rather than emptied
+  -r RATE         bytes a second, at most
+  -p, -q          show progress, say nothing
+
 Options of create:
   -b FILE, -F FMT the backing file and its format
   -u              do not look whether the backing file is there

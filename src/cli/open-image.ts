@@ -1,6 +1,7 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
 import { isQcow2Error } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
+import type { Gate } from '../image/gate.ts';
 import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import { type Host, UsageError } from './command.ts';
@@ -74,11 +75,14 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
 export function openWritableImage(
   host: Host,
   filename: string,
-  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role'>,
+  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role'> & {
+    /** The image so many steps down its chain is to be written, too. */
+    readonly writableDepth?: number;
+  },
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
     const { path, format, secret } = nameImage(host, filename, options.format, options.role);
-    const { untrusted } = options;
+    const { untrusted, writableDepth } = options;
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
@@ -89,12 +93,23 @@ export function openWritableImage(
       file.close();
       throw cause;
     }
-    const gate = pathGate(host, path, { untrusted, claim: { use: 'read' } });
+    const outer = pathGate(host, path, { untrusted, claim: { use: 'read' } });
+    // As QEMU has it, the other image that is written is one to be read at first.
+    const gate: Gate = async (request) => {
+      try {
+        return await outer(request);
+      } catch (cause) {
+        if (!isQcow2Error(cause) || !request.writable || request.kind !== 'backing') throw cause;
+        await (await outer({ ...request, writable: false })).close();
+        throw new UsageError(cause.message);
+      }
+    };
     return openDisk(file, {
       format,
       gate,
       secret,
       writable: true,
+      writableDepth,
       cacheBytes: WRITE_CACHE_BYTES,
       onRepair: sayRepairs(host),
     });

@@ -10,6 +10,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   check: async () => (await import('./commands/check.ts')).check,
   amend: async () => (await import('./commands/amend.ts')).amend,
   bitmap: async () => (await import('./commands/bitmap.ts')).bitmap,
+  commit: async () => (await import('./commands/commit.ts')).commit,
   compare: async () => (await import('./commands/compare.ts')).compare,
   convert: async () => (await import('./commands/convert.ts')).convert,
   create: async () => (await import('./commands/create.ts')).create,

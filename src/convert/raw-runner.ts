@@ -102,7 +102,8 @@ export class RawRunner implements Runner {
   private async zero(ops: Float64Array, op: number): Promise<void> {
     const target = ops[op + 4]!;
     const length = ops[op + 5]!;
-    if (length <= ZERO_INLINE || this.options.allocate) {
+    const { zeroInline = ZERO_INLINE } = this.options;
+    if (length <= zeroInline || this.options.allocate) {
       for (let done = 0; done < length; ) {
         if (!this.follows(target + done, 1)) await this.flushWindow();
         const at = this.place(target + done);

@@ -100,6 +100,8 @@ export interface RawRunnerOptions extends ReadingOptions {
   readonly copyRange?: boolean;
   /** What becomes a hole is said to be zeros, since the target may hold something there. */
   readonly zeroHoles?: boolean;
+  /** Zeros up to this many bytes are written along with their neighbours. Default 64 KiB. */
+  readonly zeroInline?: number;
 }
 
 /** How clusters of a target image are made. */

@@ -52,6 +52,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly backing?: 'none' | { readonly path: string; readonly format: Format | undefined };
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
+  /** The image so many steps down the chain is opened for writing, too. */
+  readonly writableDepth?: number | undefined;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
   readonly onRepair?: CheckListener | undefined;
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
@@ -92,7 +94,8 @@ async function openAt(
   options: OpenDiskOptions,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
-  const { gate = closedGate, snapshot, writable = false, discard = 'unmap' } = options;
+  const { gate = closedGate, snapshot, discard = 'unmap', writableDepth } = options;
+  const writable = (options.writable ?? false) || depth === writableDepth;
   const { cacheBytes = L2_CACHE_BYTES_DEFAULT, secret, iterationsMax } = options;
   let format: Format;
   try {
@@ -119,13 +122,16 @@ async function openAt(
     if (formatName !== undefined && !isFormat(formatName)) {
       throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
     }
-    const request = { kind: 'backing', name, from: storage.name, writable: false } as const;
+    const isWritten = depth + 1 === writableDepth;
+    const request = { kind: 'backing', name, from: storage.name, writable: isWritten } as const;
     const file = await gate(request);
     // All the chain's tables share one memory, which a long chain must not outgrow.
     const chained = {
       gate,
       secret,
       iterationsMax,
+      writableDepth,
+      onRepair: options.onRepair,
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
     };
     return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });

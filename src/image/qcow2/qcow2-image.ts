@@ -235,6 +235,14 @@ export class Qcow2Image implements WritableDisk {
   }
 
   /**
+   * Lets go of all that the image itself holds: it shows what its backing file does. Snapshots
+   * keep what they have.
+   */
+  async makeEmpty(): Promise<void> {
+    await this.needWriter().makeEmpty();
+  }
+
+  /**
    * Checks the image's metadata, and repairs it where told to; an image that is open for writing
    * is quiet meanwhile. Its snapshots are checked with it, its backing file is not.
    * @throws Qcow2Error READ_ONLY for a repair of an image that is open for reading; others where

@@ -77,6 +77,16 @@ async function shrink(parts: WriteParts, from: number, to: number): Promise<void
   const stop = alignUp(to, clusterSize);
   await clearTail(parts, to, Math.min(stop, from));
   await setSize(parts, to);
+  await letGoBehind(parts, to, from);
+}
+
+/**
+ * Lets go of whole clusters behind an end, of the tables that they had, and of what of the file
+ * nothing lies in any more. The caller holds the range.
+ */
+export async function letGoBehind(parts: WriteParts, to: number, from: number): Promise<void> {
+  const { store } = parts;
+  const { clusterSize } = store.geometry;
   await dropBehind(parts, to, from);
   await store.lock.run(async () => {
     await shrinkL1(parts, to);

@@ -25,11 +25,11 @@ import type { MetadataRange } from './overlap.ts';
 import type { OverlapOptions } from './overlap-options.ts';
 import type { GuestReader } from './read.ts';
 import { Refcounts } from './refcounts.ts';
-import { resizeDisk } from './resize.ts';
+import { letGoBehind, resizeDisk } from './resize.ts';
 import { snapshotRanges } from './snapshot-store.ts';
 import { writeGuest } from './write.ts';
 import { writeCompressedGuest } from './write-compressed.ts';
-import { refuseCorrupt, type WriteParts } from './write-parts.ts';
+import { changing, refuseCorrupt, type WriteParts } from './write-parts.ts';
 import { zeroGuest } from './zero.ts';
 
 /** What a writer is made of. */
@@ -175,6 +175,13 @@ export class ImageWriter {
     const { resizeBitmaps } = await import('./bitmap-resize.ts');
     await this.beforeFirstWrite();
     await resizeBitmaps(this.bitmaps, size, change);
+  }
+
+  /** Leaves every cluster of the disk unallocated. */
+  async makeEmpty(): Promise<void> {
+    await this.alone(async (parts) => {
+      await changing(parts, () => letGoBehind(parts, 0, this.size));
+    });
   }
 
   /**

@@ -1,0 +1,119 @@
+/** `commit`: writes what an image holds into its backing file. */
+import { commitDisk } from '../../convert/commit.ts';
+import type { Disk, WritableDisk } from '../../image/disk.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { checkCacheMode } from '../cache-mode.ts';
+import { chainOf, depthOfBacking } from '../chain.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { openImage, openWritableImage } from '../open-image.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { startProgress } from '../progress.ts';
+import { parseRate } from '../rate.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'cache', short: 't', value: true },
+  { name: 'base', short: 'b', value: true },
+  { name: 'rate', short: 'r', value: true },
+  { name: 'drop', short: 'd', value: false },
+  { name: 'progress', short: 'p', value: false },
+  { name: 'quiet', short: 'q', value: false },
+  { name: 'untrusted', value: false },
+];
+
+/** What was asked for, checked. */
+interface Request {
+  readonly filename: string;
+  readonly format: string | undefined;
+  readonly base: string | undefined;
+  readonly bytesPerSecond: number | undefined;
+  /** The image is not needed any more: it stays as it is. */
+  readonly drop: boolean;
+  readonly progress: boolean;
+  readonly quiet: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const commit: Command = {
+  name: 'commit',
+  usage: 'commit [-q] [-f FMT] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] FILENAME',
+
+  async run(args, host) {
+    const request = parseRequest(args);
+    const { filename, quiet } = request;
+    const depth = await findBase(host, request);
+    const disk = await openWritableImage(host, filename, { ...request, writableDepth: depth });
+    try {
+      await commitInto(host, disk, depth, request);
+    } finally {
+      await disk.close();
+    }
+    if (!quiet) host.out('Image committed.\n');
+    return 0;
+  },
+};
+
+function parseRequest(args: readonly string[]): Request {
+  const parsed = parseCommandLine(args, OPTIONS);
+  const bytesPerSecond = parseRate(valueGiven(parsed, 'rate'));
+  const [filename, ...rest] = parsed.operands;
+  if (filename === undefined || rest.length > 0) {
+    throw new UsageError('Expecting one image file name', true);
+  }
+  checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
+  const quiet = given(parsed, 'quiet');
+  const base = valueGiven(parsed, 'base');
+  return {
+    filename,
+    format: valueGiven(parsed, 'format'),
+    base,
+    bytesPerSecond,
+    // What lies between the image and the base would be out of date.
+    drop: given(parsed, 'drop') || base !== undefined,
+    progress: given(parsed, 'progress') && !quiet,
+    quiet,
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+/** How many steps down the chain the base is. */
+async function findBase(host: Host, { filename, format, untrusted, base }: Request) {
+  if (base === undefined) return 1;
+  const disk = await openImage(host, filename, { format, untrusted });
+  try {
+    const depth = depthOfBacking(host, chainOf(disk), base);
+    if (depth !== undefined) return depth;
+    throw new UsageError(`Did not find '${base}' in the backing chain of '${filename}'`);
+  } finally {
+    await disk.close();
+  }
+}
+
+async function commitInto(
+  host: Host,
+  disk: WritableDisk,
+  depth: number,
+  request: Request,
+): Promise<void> {
+  const base: Disk | undefined = chainOf(disk)[depth];
+  if (!base) throw new UsageError('Image does not have a backing file');
+  const progress = startProgress(host, {
+    enabled: request.progress,
+    total: disk.size,
+    stream: false,
+  });
+  try {
+    await commitDisk(disk, base as WritableDisk, {
+      signal: host.interrupted,
+      onProgress: progress.update,
+      bytesPerSecond: request.bytesPerSecond,
+    });
+    if (!request.drop && disk instanceof Qcow2Image) await disk.makeEmpty();
+  } catch (cause) {
+    progress.stop();
+    throw cause;
+  }
+  progress.end();
+}
