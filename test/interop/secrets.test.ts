@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
-import { inScratch, must, oftenEnough, qemuImg, run, TOOL } from '../tool.ts';
+import { difference, inScratch, must, oftenEnough, qemuImg, run, TOOL } from '../tool.ts';
 
 const IO = resolve('dist/qcow2-io.js');
 const SECRET = ['--object', 'secret,id=s,data=abc'];
@@ -191,6 +191,71 @@ test('key slots change as qemu-img changes them, and for the same reasons do not
         }),
       );
       assert.equal(slots[0], slots[1], change);
+    }
+  });
+});
+
+/** An image without what is random in it: salts, digest, UUID, key material of the first slot. */
+function withoutChance(path: string): Buffer {
+  const bytes = readFileSync(path);
+  const luks = bytes.indexOf(Buffer.from('4c554b53babe', 'hex'));
+  if (luks < 0) return bytes;
+  bytes.fill(0, luks + 112, luks + 208);
+  bytes.fill(0, luks + 212, luks + 248);
+  return bytes.fill(0, luks + 4096, luks + 4096 + bytes.readUInt32BE(luks + 108) * 4000);
+}
+
+test('a new image is that of qemu-img but for what is random', async () => {
+  await inScratch(async (folder) => {
+    for (const layout of [
+      'encrypt.format=luks,encrypt.iter-time=10',
+      'encrypt.format=luks,encrypt.iter-time=10,encrypt.cipher-alg=aes-128,cluster_size=4k',
+      'encrypt.format=aes',
+      'encrypt.format=aes,preallocation=full,compat=0.10',
+    ]) {
+      const line = [
+        'create',
+        '-q',
+        ...SECRET,
+        '-f',
+        'qcow2',
+        '-o',
+        `${layout},encrypt.key-secret=s`,
+      ];
+      await must(process.execPath, [TOOL, ...line, 'ours', '3M'], { cwd: folder });
+      await oftenEnough(() => qemuImg([...line, 'theirs', '3M'], { cwd: folder }));
+      const [ours, theirs] = ['ours', 'theirs'].map((name) => withoutChance(`${folder}/${name}`));
+      assert.is(difference(ours as Buffer, theirs as Buffer), '', layout);
+    }
+  });
+});
+
+test('snapshots and data files of encrypted images', async () => {
+  await inScratch(async (folder) => {
+    const here = { cwd: folder };
+    const ours = (script: string, ...args: string[]) => {
+      return must(process.execPath, [script, ...args], here);
+    };
+    const luks = 'encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s';
+    for (const more of ['', ',data_file=data']) {
+      const options = ['-o', `${luks}${more}`];
+      await ours(TOOL, 'create', '-q', ...SECRET, '-f', 'qcow2', ...options, 'image', '1M');
+      const write = (command: string) => {
+        return ours(IO, ...SECRET, '--image-opts', opts('image'), '-c', command);
+      };
+      await write('write -P 1 0 100k');
+      if (more === '') {
+        await ours(TOOL, 'snapshot', ...SECRET, '--image-opts', '-c', 'first', opts('image'));
+        await write('write -P 2 50k 100k');
+        await ours(TOOL, 'snapshot', ...SECRET, '--image-opts', '-a', 'first', opts('image'));
+      }
+      await write('write -P 3 90000 1000');
+      const reads = ['read -P 1 0 90000', 'read -P 3 90000 1000', 'read -P 1 91000 11400'];
+      const commands = [...reads, 'read -P 0 110k 100k'].flatMap((line) => ['-c', line]);
+      const line = [...SECRET, '--image-opts', ...commands, opts('image')];
+      const output = await must(requireQemu().io, line, here);
+      assert.not.match(output.toString(), /failed|error/i);
+      await qemuImg(['check', ...SECRET, '--image-opts', opts('image')], here);
     }
   });
 });
