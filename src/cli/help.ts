@@ -65,6 +65,18 @@ Options of check:
   -q              say nothing of what was found but by the exit code
                   0: sound, 1: could not be checked, 2: corrupt, 3: leaks, 63: not qcow2
 
+Options of compare:
+  -f FMT, -F FMT  formats of the first and the second image
+  -s              what is allocated must be the same, and the sizes
+  -p, -q          show progress; say nothing
+                  0: identical, 1: different, 2: not opened, 3, 4: not read
+
+Options of map:
+  -s, --start-offset=SIZE  from there on
+  -l, --max-length=SIZE    so many bytes
+  --bitmap=NAME   the ranges that a bitmap says have changed
+  --output=human|json
+
 Options of bitmap:
   --add, --remove, --clear, --enable, --disable, --merge SOURCE
                   done in the order they are given

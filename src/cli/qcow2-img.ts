@@ -15,6 +15,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   convert: async () => (await import('./commands/convert.ts')).convert,
   create: async () => (await import('./commands/create.ts')).create,
   info: async () => (await import('./commands/info.ts')).info,
+  map: async () => (await import('./commands/map.ts')).map,
   resize: async () => (await import('./commands/resize.ts')).resize,
   snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
 };

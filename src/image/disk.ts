@@ -44,7 +44,7 @@ export interface Extent {
   readonly kind: (typeof EXTENT_KINDS)[number];
   /** How many images down the chain the answer was found. */
   readonly depth: number;
-  /** Where plain bytes start in `storage`, or a zero extent's kept cluster does. */
+  /** Where plain bytes start in `storage`, or the kept cluster of a zero extent or a hole does. */
   readonly host: number | undefined;
   /** The file that `host` counts in. */
   readonly storage: Storage | undefined;

@@ -10,7 +10,6 @@
  * What QEMU tells beyond that is left out of the comparison:
  * - holes of the host's files: `zero` of data that lies in one (QEMU looks for them where it takes
  *   an image for preallocated), and ranges without data in raw images;
- * - `offset` of a subcluster that is not allocated, in a cluster that is;
  * - `offset` of zeros where a data file has subclusters: ours know of none in the cluster at 0.
  */
 import type { Extent } from '../../src/image/disk.ts';
@@ -64,7 +63,7 @@ export function parseMap(json: string, rules: MapRules): MapEntry[] {
     const data = entry.data || (present && rules.rawDepths.includes(depth));
     const shown: MapEntry = { start, length, depth, present, zero: !data, data };
     const placeless = !data && rules.placelessDepths.includes(depth);
-    if (present && offset !== undefined && !placeless) shown.offset = offset;
+    if (offset !== undefined && !placeless) shown.offset = offset;
     add(entries, shown);
   }
   return entries;

@@ -6,7 +6,7 @@
  * empty disk costs what its L1 table costs. L2 slices are decoded by the kernels where they lie.
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
-import { alignDown } from '../../base/bits.ts';
+import { alignDown, HIGH } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
@@ -157,10 +157,46 @@ export class Mapping {
       const take = Math.min(guest + length, end) - guest - skip;
       const hasPlace = kind === RunKind.data || (kind === RunKind.zero && host !== 0);
       const stored = view.getUint32(record + 16, true);
-      visitor(kind, guest + skip, take, hasPlace ? host + skip : host, stored);
+      if (kind === RunKind.unallocated && extendedL2) {
+        this.visitHoles(table, { from: guest + skip, length: take, start }, visitor);
+      } else visitor(kind, guest + skip, take, hasPlace ? host + skip : host, stored);
       guest += length;
     }
     return Math.min(guest, end);
+  }
+
+  /**
+   * Visits subclusters that are not there, cut where their clusters are: `host` is the place that
+   * is kept for them.
+   * @param table address of the entry of the cluster that `start` lies in
+   */
+  private visitHoles(
+    table: number,
+    hole: { readonly from: number; readonly length: number; readonly start: number },
+    visitor: RunVisitor,
+  ): void {
+    const { geometry, records } = this.parts;
+    const { clusterSize } = geometry;
+    const view = new DataView(records.kernels.memory.buffer);
+    const end = hole.from + hole.length;
+    const base = alignDown(hole.start, clusterSize);
+    let runStart = hole.from;
+    let runHost = 0;
+    for (let at = hole.from; at < end; ) {
+      const cluster = alignDown(at, clusterSize);
+      const entry = table + ((cluster - base) / clusterSize) * 16;
+      const high = view.getUint32(entry) & 0x00ff_ffff;
+      const place = high * HIGH + view.getUint32(entry + 4);
+      const host = place === 0 ? 0 : place + at - cluster;
+      const follows = runHost === 0 ? host === 0 : host === runHost + at - runStart;
+      if (at > runStart && !follows) {
+        visitor(RunKind.unallocated, runStart, at - runStart, runHost, 0);
+        runStart = at;
+      }
+      if (at === runStart) runHost = host;
+      at = cluster + clusterSize;
+    }
+    visitor(RunKind.unallocated, runStart, end - runStart, runHost, 0);
   }
 
   private corrupt(guest: number, { slice, inSlice }: SlicePlace): Qcow2Error {

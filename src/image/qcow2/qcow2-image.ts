@@ -310,8 +310,8 @@ export class Qcow2Image implements WritableDisk {
             return;
           default:
             return backing
-              ? this.collectBacking(backing, guest, length, list, sourceBase)
-              : list.push(ExtentKind.hole, guest, length, sourceBase);
+              ? this.collectBacking(backing, { guest, length, host: keep(host) }, list, sourceBase)
+              : this.pushHole({ guest, length, host: keep(host) }, list, sourceBase);
         }
       });
     };
@@ -356,11 +356,17 @@ export class Qcow2Image implements WritableDisk {
     await storage.close();
   }
 
+  private pushHole({ guest, length, host }: Hole, list: ExtentList, sourceBase: number): void {
+    const { storage, dataStorage, plainData } = this.parts;
+    const hasOther = dataStorage !== storage || plainData !== undefined;
+    const source = hasOther && host >= 0 ? sourceBase + 1 : sourceBase;
+    list.push(ExtentKind.hole, guest, length, source, host);
+  }
+
   /** What a backing disk shorter than this one does not have is this image's zeros. */
   private collectBacking(
     backing: Disk,
-    guest: number,
-    length: number,
+    { guest, length, host }: Hole,
     list: ExtentList,
     sourceBase: number,
   ): Awaitable<void> {
@@ -368,13 +374,21 @@ export class Qcow2Image implements WritableDisk {
     const inBacking = Math.max(0, Math.min(length, backing.size - guest));
     const tail = () => {
       if (length > inBacking) {
-        list.push(ExtentKind.hole, guest + inBacking, length - inBacking, sourceBase);
+        const rest = { guest: guest + inBacking, length: length - inBacking };
+        this.pushHole({ ...rest, host: host < 0 ? host : host + inBacking }, list, sourceBase);
       }
     };
     if (inBacking === 0) return tail();
     const done = backing.collectExtents(guest, guest + inBacking, list, base);
     return settled(done) ? tail() : done.then(tail);
   }
+}
+
+/** A range that no cluster or subcluster is for; `host` −1 unless its cluster is there. */
+interface Hole {
+  readonly guest: number;
+  readonly length: number;
+  readonly host: number;
 }
 
 /** What an open image consists of. */
