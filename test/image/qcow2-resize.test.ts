@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import type { Preallocation } from '../../src/image/disk.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
+import { memoryStorage } from '../../src/storage/memory.ts';
 import { rng, SEED } from '../random.ts';
 import { CrashFiles } from './crash-storage.ts';
 import { runFaults } from './faults.ts';
@@ -142,6 +143,35 @@ test('an image that was cut off while it was made is none, or a whole one', asyn
         await disk.close();
       }
     }
+  }
+});
+
+test('L1 entries behind the end that name one table are refused, and nothing changes', async () => {
+  const MIB = 2 ** 20;
+  const storage = memoryStorage();
+  const made = await Qcow2Image.create(storage, { size: 16 * MIB, clusterSize: 512 });
+  await made.write(8 * MIB, fill(512, 1));
+  const { l1Offset, l1Entries } = made.header;
+  await made.close();
+  const bytes = storage.snapshot();
+  const view = new DataView(bytes.buffer);
+  const named = view.getBigUint64(l1Offset + l1Entries * 4);
+  assert.is.not(named, 0n);
+  for (let slot = l1Entries / 2; slot < l1Entries; slot++) {
+    view.setBigUint64(l1Offset + slot * 8, named);
+  }
+  for (const size of [16 * MIB, MIB]) {
+    // What the header says the size is; the L1 table keeps its length when a disk shrinks.
+    view.setBigUint64(24, BigInt(size));
+    const hostile = memoryStorage(bytes.slice());
+    const disk = await Qcow2Image.open(hostile, { writable: true });
+    const error = await disk.resize(size === MIB ? 32 * MIB : MIB).then(
+      () => undefined,
+      (cause) => cause,
+    );
+    assert.ok(isQcow2Error(error, 'CORRUPT'), String(error));
+    await disk.close();
+    assert.equal(hostile.snapshot(), bytes);
   }
 });
 

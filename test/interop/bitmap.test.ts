@@ -3,10 +3,11 @@
  * is written, and bits as QEMU reads them. Replay with SEED=…, longer with SLOW=1.
  */
 import { spawn } from 'node:child_process';
-import { copyFileSync, existsSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { bitmap } from '../../src/cli/commands/bitmap.ts';
+import { resize } from '../../src/cli/commands/resize.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { openNodeFile } from '../../src/storage/node-file.ts';
 import { PagedBytes } from '../image/paged-bytes.ts';
@@ -291,5 +292,40 @@ test('a disk of another size has the bits that QEMU gives it', async () => {
     });
   }
 });
+
+test('resize of images with bitmaps says and does what qemu-img does', async () => {
+  await inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '10M'], cwd);
+    await qemuImg(['bitmap', '--add', 'a.qcow2', 'b0'], cwd);
+    await qemuImg(['bitmap', '--add', '--disable', '-g', '4k', 'a.qcow2', 'b1'], cwd);
+    await qemuIo('a.qcow2', ['write 0 1M', 'write 9M 1M'], cwd);
+    copyFileSync(join(folder, 'a.qcow2'), join(folder, 'b.qcow2'));
+    const resizeBoth = async (args: readonly string[]) => {
+      const mine = await ours(resize, folder, args);
+      const copy = args.map((arg) => (arg === 'a.qcow2' ? 'b.qcow2' : arg));
+      assert.equal(mine, await theirs('resize', folder, copy), args.join(' '));
+    };
+    const sizes = [['20M'], ['--shrink', '5M'], ['9G'], ['--shrink', '512'], ['3M']];
+    for (const [first = '', ...rest] of sizes) {
+      await resizeBoth(rest.length > 0 ? [first, 'a.qcow2', ...rest] : ['a.qcow2', first]);
+      await sameBitmaps(folder, first);
+      assert.equal([...(await bitsOf(folder, 'a.qcow2'))], [...(await bitsOf(folder, 'b.qcow2'))]);
+    }
+    for (const name of ['a.qcow2', 'b.qcow2']) leaveInUse(join(folder, name));
+    await resizeBoth(['a.qcow2', '30M']);
+    await resizeBoth(['--shrink', 'a.qcow2', '1M']);
+  });
+});
+
+/** Sets the flag that a writer which stopped would have left, in every copy of the directory. */
+function leaveInUse(path: string): void {
+  const bytes = readFileSync(path);
+  for (let at = bytes.indexOf('b0'); at >= 0; at = bytes.indexOf('b0', at + 1)) {
+    const flags = at - 24 + 12;
+    bytes.writeUInt32BE((bytes.readUInt32BE(flags) | 1) >>> 0, flags);
+  }
+  writeFileSync(path, bytes);
+}
 
 test.run();

@@ -2,6 +2,7 @@
 import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { errnoText } from '../../storage/node-file.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -91,6 +92,17 @@ async function openWritable(
   return disk;
 }
 
+/** Whose bits are not known cannot be given another size. @throws HintedError */
+function refuseInconsistentBitmaps(disk: WritableDisk): void {
+  if (!(disk instanceof Qcow2Image)) return;
+  const one = disk.bitmaps.list().find(({ inconsistent }) => inconsistent);
+  if (!one) return;
+  throw new HintedError(
+    `Bitmap '${one.name}' is inconsistent and cannot be used`,
+    'Try block-dirty-bitmap-remove to delete this bitmap from disk\n',
+  );
+}
+
 async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
   const { size, preallocation, shrink } = request;
   const before = BigInt(disk.size);
@@ -108,6 +120,7 @@ async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
     );
   }
   refuseTooLarge(disk, bytes);
+  refuseInconsistentBitmaps(disk);
   try {
     await disk.resize(Number(bytes), { preallocation });
   } catch (cause) {

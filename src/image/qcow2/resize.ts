@@ -11,7 +11,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Preallocation } from '../disk.ts';
 import { discardClusters } from './discard.ts';
 import type { Mapping } from './mapping.ts';
-import { numberBytes, viewOf } from './metadata-store.ts';
+import { type MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
 import { clustersInUse, preallocate } from './preallocate.ts';
 import { writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
@@ -38,6 +38,7 @@ export async function resizeDisk(
     if (store.header.snapshotCount > 0 && store.header.version === 2) {
       throw new Qcow2Error('UNSUPPORTED', "Can't resize a v2 image which has snapshots");
     }
+    refuseSharedTables(store, Math.min(from, to));
     // A raw data file has every cluster at its place.
     const everything = parts.rawDataFile && wanted.preallocation === 'off' && to > from;
     const preallocation = everything ? 'metadata' : wanted.preallocation;
@@ -96,6 +97,21 @@ export async function letGoBehind(parts: WriteParts, to: number, from: number): 
     const size = (await clustersInUse(parts)) * clusterSize;
     if (size < (await store.storage.size())) await store.storage.truncate(size);
   });
+}
+
+/**
+ * Each L2 table behind an end is one L1 entry's: of a hostile image, millions may name one, which
+ * would be gone through for each.
+ * @throws Qcow2Error CORRUPT
+ */
+function refuseSharedTables(store: MetadataStore, end: number): void {
+  const first = Math.floor(end / store.geometry.l2Span);
+  const hosts = new Float64Array(Math.max(0, store.l1Entries - first));
+  for (const index of hosts.keys()) hosts[index] = store.l1Entry(first + index).host;
+  hosts.sort();
+  const twice = hosts.find((host, index) => host !== 0 && host === hosts[index - 1]);
+  if (twice === undefined) return;
+  throw new Qcow2Error('CORRUPT', 'several L1 entries name one L2 table', twice);
 }
 
 /** Lets go of whole clusters behind an end. */

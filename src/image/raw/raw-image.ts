@@ -15,6 +15,7 @@ import {
   iterateExtents,
   type ResizeOptions,
   type WritableDisk,
+  type ZeroOptions,
 } from '../disk.ts';
 
 /** How a raw image is opened. */
@@ -75,10 +76,15 @@ export class RawImage implements WritableDisk {
     if (from.length > 0) await this.inTurn(() => this.storage.write(guest, from));
   }
 
-  async zero(guest: number, length: number): Promise<void> {
+  /** Room for the range stays with the file, or comes to it, unless it may go (`unmap`). */
+  async zero(guest: number, length: number, { unmap = false }: ZeroOptions = {}): Promise<void> {
     this.needWritable();
     this.needInside(guest, length, 'write');
-    if (length > 0) await this.inTurn(() => this.storage.zero(guest, length));
+    if (length === 0) return;
+    await this.inTurn(async () => {
+      await this.storage.zero(guest, length);
+      if (!unmap || this.ignoresDiscards) await this.storage.allocate?.(guest, length);
+    });
   }
 
   /**
