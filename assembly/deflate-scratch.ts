@@ -14,11 +14,11 @@ import { SCRATCH } from './layout';
 // @ts-ignore: decorator
 @inline export const CHAIN: usize = SCRATCH + 0xc000; // u16: the position before in a chain
 
-// The same for fast levels, in the same place.
+// The same for fast levels, where the slow ones keep their matches.
 // @ts-ignore: decorator
-@inline export const BUCKETS: usize = SCRATCH; // u64: the last four positions of a hash
+@inline export const BUCKETS: usize = SCRATCH + 0x400000; // u64: the last four positions of a hash
 // @ts-ignore: decorator
-@inline export const NEAR: usize = SCRATCH + 0x8000; // u16: last position of three bytes
+@inline export const NEAR: usize = SCRATCH + 0x410000; // u16: last position of three bytes
 
 // The same for slow levels.
 // @ts-ignore: decorator

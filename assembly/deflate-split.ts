@@ -12,7 +12,7 @@ import {
 // @ts-ignore: decorator
 @inline const HEADER_BITS: f32 = 200;
 // @ts-ignore: decorator
-@inline const SYMBOL_BITS: f32 = 3;
+@inline const SYMBOL_BITS: f32 = 3.6;
 
 // u32: addresses of the records, in order.
 // @ts-ignore: decorator
