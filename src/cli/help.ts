@@ -47,6 +47,12 @@ Options of create:
   -o OPTIONS      NAME=VALUE,… (-o help lists them)
   -q              say nothing
 
+Options of rebase:
+  -b FILE, -F FMT the new backing file and its format; -b '': none
+  -u              change the name only: the new file shows the same bytes
+  -c              what the image takes is compressed
+  -p, -q          show progress, say nothing
+
 Options of resize:
   --shrink        the image may get smaller: what lies beyond its new end is lost
   --preallocation=MODE  off, metadata, falloc or full: what new bytes get at once

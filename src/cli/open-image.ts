@@ -78,11 +78,13 @@ export function openWritableImage(
   options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role'> & {
     /** The image so many steps down its chain is to be written, too. */
     readonly writableDepth?: number;
+    /** The backing file that the image names is left alone. */
+    readonly backing?: 'none' | undefined;
   },
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
     const { path, format, secret } = nameImage(host, filename, options.format, options.role);
-    const { untrusted, writableDepth } = options;
+    const { untrusted, writableDepth, backing } = options;
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
@@ -110,6 +112,7 @@ export function openWritableImage(
       secret,
       writable: true,
       writableDepth,
+      ...(backing ? { backing } : {}),
       cacheBytes: WRITE_CACHE_BYTES,
       onRepair: sayRepairs(host),
     });

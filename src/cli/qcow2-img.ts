@@ -16,6 +16,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   create: async () => (await import('./commands/create.ts')).create,
   info: async () => (await import('./commands/info.ts')).info,
   map: async () => (await import('./commands/map.ts')).map,
+  rebase: async () => (await import('./commands/rebase.ts')).rebase,
   resize: async () => (await import('./commands/resize.ts')).resize,
   snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
 };

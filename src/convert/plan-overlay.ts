@@ -16,6 +16,8 @@ export interface OverlayOptions {
   readonly diskSize: number;
   /** Whether two files are one. */
   readonly sameFile: (a: DataSource, b: DataSource) => boolean;
+  /** What the target has already, by kind and index of the source: it stays as it is. */
+  readonly keeps?: (kind: ExtentKind, source: number) => boolean;
 }
 
 /** Guest bytes whose extents are looked at together. */
@@ -135,24 +137,20 @@ export class OverlayPlanner implements JobSource {
       endOf(source, this.record, this.at),
       endOf(below, this.belowRecord, this.at),
     );
+    if (this.isKept(own) && this.skipWhole(endOf(source, this.record, this.at))) return;
     const ownBytes = hasBytes(source, own);
     const otherBytes = hasBytes(below, other);
     if (!ownBytes && !otherBytes) {
       this.at = end;
       return;
     }
-    const { clusterSize, jobBytes, diskSize } = this.options;
+    const { clusterSize, jobBytes } = this.options;
     const first = Math.floor(this.at / clusterSize);
     const known = first === this.lastCluster ? 1 : 0;
     const room = jobBytes / clusterSize - this.clusters + known;
     let to = Math.min(end, (first + room) * clusterSize);
     if (ownBytes && otherBytes && this.isSame(own, other)) {
-      // Whole clusters need no look; one that is the same in part is brought in as a whole.
-      const whole = end === diskSize ? end : end - (end % clusterSize);
-      if (this.at % clusterSize === 0 && whole > this.at) {
-        this.at = whole;
-        return;
-      }
+      if (this.skipWhole(end)) return;
       to = Math.min(to, (first + 1) * clusterSize);
     }
     if (ownBytes) this.add(this.builder, source, own, to);
@@ -160,6 +158,24 @@ export class OverlayPlanner implements JobSource {
     this.lastCluster = Math.floor((to - 1) / clusterSize);
     this.clusters += this.lastCluster - first + 1 - known;
     this.at = to;
+  }
+
+  /**
+   * Whole clusters that are as they should be need no look; one that is so in part is brought in as
+   * a whole.
+   */
+  private skipWhole(until: number): boolean {
+    const { clusterSize, diskSize } = this.options;
+    const end = Math.min(until, this.windowEnd);
+    const whole = end === diskSize ? end : end - (end % clusterSize);
+    if (this.at % clusterSize !== 0 || whole <= this.at) return false;
+    this.at = whole;
+    return true;
+  }
+
+  private isKept(own: number): boolean {
+    const { source, options } = this;
+    return own !== NOTHING && (options.keeps?.(source.kind(own), source.source(own)) ?? false);
   }
 
   /** Both sides show the same bytes of one file. */

@@ -1,54 +1,20 @@
 // `commit` must leave what qemu-img leaves: a base that shows what the chain did, an image that
 // holds nothing, both of them sound; and say the same. Copies of random chains are committed by
 // both tools.
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { commit } from '../../src/cli/commands/commit.ts';
-import { qemuSuite, requireQemu } from '../oracle.ts';
+import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { difference, eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, qemuIo } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
-import { type Chain, makeChain, PATTERN, writePattern } from './random-image.ts';
+import { type Chain, makeChain, writePattern } from './random-image.ts';
+import { assertAlike, guestBytes, isImage, twoFolders } from './two-chains.ts';
 
 const { SLOW } = process.env;
 const CANNOT_GROW = 'qemu-img: Block job failed: Operation not supported\n';
 const RUNS = SLOW ? 120 : 10;
 const test = qemuSuite('commit, beside qemu-img');
-
-/** Copies of a folder's files for both tools. */
-function twoFolders(folder: string): readonly [string, string] {
-  const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
-  for (const made of folders) mkdirSync(made);
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (!entry.isFile() || entry.name === PATTERN) continue;
-    for (const made of folders) copyFileSync(`${folder}/${entry.name}`, `${made}/${entry.name}`);
-  }
-  return folders;
-}
-
-const isImage = (name: string) => !name.endsWith('.data');
-
-/** Each image of both folders is sound and shows the same bytes. */
-async function assertAlike(folders: readonly [string, string], title: string): Promise<void> {
-  const { img } = requireQemu();
-  for (const name of readdirSync(folders[0]).filter(isImage)) {
-    const format = name.endsWith('.qcow2') ? 'qcow2' : 'raw';
-    if (format === 'qcow2') {
-      const checked = await run(img, ['check', name], { cwd: folders[0] });
-      assert.is(checked.code, 0, `${title}\n${name}: ${checked.stdout}${checked.stderr}`);
-    }
-    const [left, right] = await Promise.all(folders.map((cwd) => guestBytes(cwd, name, format)));
-    assert.is(difference(left as Buffer, right as Buffer), '', `${title}\n${name}`);
-  }
-}
-
-/** All that a guest sees of an image. */
-async function guestBytes(cwd: string, name: string, format: string): Promise<Buffer> {
-  await qemuImg(['convert', '-f', format, '-O', 'raw', name, 'guest'], { cwd });
-  const bytes = readFileSync(`${cwd}/guest`);
-  rmSync(`${cwd}/guest`);
-  return bytes;
-}
 
 /** How much of an image lies in its own file. */
 async function ownBytes(cwd: string, name: string): Promise<number> {

@@ -243,6 +243,17 @@ export class Qcow2Image implements WritableDisk {
   }
 
   /**
+   * Makes the header name another backing file, or none. Nothing of the disk is read or written:
+   * this open image goes on with the one it has.
+   * @throws Qcow2Error OUT_OF_RANGE where the header's cluster has no room
+   */
+  async setBackingName(
+    backing: { readonly name: string; readonly format: string } | undefined,
+  ): Promise<void> {
+    await this.needWriter().setBackingName(backing);
+  }
+
+  /**
    * Checks the image's metadata, and repairs it where told to; an image that is open for writing
    * is quiet meanwhile. Its snapshots are checked with it, its backing file is not.
    * @throws Qcow2Error READ_ONLY for a repair of an image that is open for reading; others where

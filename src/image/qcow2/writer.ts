@@ -26,6 +26,7 @@ import type { OverlapOptions } from './overlap-options.ts';
 import type { GuestReader } from './read.ts';
 import { Refcounts } from './refcounts.ts';
 import { letGoBehind, resizeDisk } from './resize.ts';
+import { rewriteHeader } from './rewrite-header.ts';
 import { snapshotRanges } from './snapshot-store.ts';
 import { writeGuest } from './write.ts';
 import { writeCompressedGuest } from './write-compressed.ts';
@@ -175,6 +176,32 @@ export class ImageWriter {
     const { resizeBitmaps } = await import('./bitmap-resize.ts');
     await this.beforeFirstWrite();
     await resizeBitmaps(this.bitmaps, size, change);
+  }
+
+  /** Changes what the header's cluster says, durably. */
+  async changeHeader(change: Parameters<typeof rewriteHeader>[1]): Promise<void> {
+    await this.alone((parts) =>
+      changing(parts, () =>
+        this.store.lock.run(async () => {
+          await this.store.order.flush();
+          await rewriteHeader(this.store, change);
+        }),
+      ),
+    );
+  }
+
+  /** Makes the header name another backing file, or none. */
+  async setBackingName(
+    backing: { readonly name: string; readonly format: string } | undefined,
+  ): Promise<void> {
+    await this.changeHeader(({ header, extensions }) => {
+      const { backingFormat: _, ...others } = extensions;
+      return {
+        header,
+        extensions: backing ? { ...others, backingFormat: backing.format } : others,
+        backingName: backing?.name,
+      };
+    });
   }
 
   /** Leaves every cluster of the disk unallocated. */

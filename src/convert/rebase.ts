@@ -1,0 +1,157 @@
+/**
+ * Rebasing: an image gets another backing file and shows what it did. What it does not hold itself
+ * is compared, in the old chain and in the new one; where they differ, the image takes the old.
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import { headerGeometry } from '../format/header.ts';
+import { type DataSource, type Disk, ExtentKind } from '../image/disk.ts';
+import type { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import { Workspace } from '../kernels/arena.ts';
+import type { Storage } from '../storage/storage.ts';
+import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
+import { Conversion } from './conversion.ts';
+import type { ConvertOptions } from './options.ts';
+import { OverlayPlanner } from './plan-overlay.ts';
+import type { ClusterOptions, Runner, Tally } from './runner.ts';
+import { SourceReader } from './source-reader.ts';
+
+/** The backing file that an image is to have. */
+export interface NewBacking {
+  /** As the image will name it. */
+  readonly name: string;
+  readonly format: string;
+  /** The same, open. */
+  readonly disk: Disk;
+}
+
+/** How a rebase goes. */
+export interface RebaseOptions extends Pick<ConvertOptions, 'signal' | 'onProgress'> {
+  /** What the image takes is compressed. */
+  readonly compress?: boolean;
+  /** Whether two storages are one file: what both chains have in common is not read then. */
+  readonly sameFile?: (a: Storage, b: Storage) => boolean;
+}
+
+/** Bytes of a job. */
+const JOB_BYTES = 2 ** 21;
+
+/** No backing file: a disk of no bytes. */
+const NOTHING: Pick<Disk, 'size' | 'sources' | 'collectExtents'> = {
+  size: 0,
+  sources: [],
+  collectExtents() {},
+};
+
+/**
+ * Gives an image another backing file, or none (`undefined`). The header changes at the end, when
+ * all that the image took is on stable storage: a rebase that fails leaves the old backing file,
+ * and the guest sees the same bytes at every moment.
+ * @param image open for writing, with its old backing file
+ * @throws Qcow2Error of any kind; OUT_OF_RANGE where the name has no place in the header; ABORTED
+ */
+export async function rebaseImage(
+  image: Qcow2Image,
+  backing: NewBacking | undefined,
+  options: RebaseOptions = {},
+): Promise<void> {
+  if (!image.writable) throw new Qcow2Error('READ_ONLY', 'the image is open for reading only');
+  const below = (backing?.disk ?? NOTHING) as Disk;
+  const { compress = false, sameFile = (a, b) => a === b } = options;
+  const { clusterSize, subclusterSize } = headerGeometry(image.header);
+  const unit = compress ? clusterSize : subclusterSize;
+  const sources = [...image.sources, ...below.sources];
+  const depth = (image.sources[0] as DataSource).depth;
+  const own = image.sources.filter((source) => source.depth === depth).length;
+  const conversion = new Conversion({
+    ...options,
+    jobs: new OverlayPlanner([image], below, {
+      jobBytes: JOB_BYTES,
+      clusterSize: unit,
+      diskSize: image.size,
+      sameFile: (a, b) => sameFile(a.storage, b.storage),
+      keeps: (kind, source) => kind !== ExtentKind.hole && source < own,
+    }),
+    runner: new RebaseRunner(
+      sources.map(({ storage }) => storage),
+      image,
+      {
+        clusterSize: unit,
+        subclusterSize: unit,
+        clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
+        diskSize: image.size,
+        jobBytes: JOB_BYTES,
+        sparseBytes: 4096,
+        explicitZeros: true,
+        backingSource: image.sources.length,
+      },
+      compress,
+    ),
+    order: { kind: 'none' },
+    total: image.size,
+    startWorkers: async () => [],
+  });
+  await conversion.run();
+  await image.flush();
+  await image.setBackingName(backing);
+}
+
+/** Writes what differs into the image. */
+class RebaseRunner implements Runner {
+  private readonly reader: SourceReader;
+  private readonly buffer: ClusterBuffer;
+  private last: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    sources: readonly Storage[],
+    private readonly target: Qcow2Image,
+    private readonly options: ClusterOptions,
+    private readonly compress: boolean,
+  ) {
+    const workspace = new Workspace();
+    this.reader = new SourceReader(workspace, sources, options);
+    this.buffer = new ClusterBuffer(workspace, options, this.reader);
+  }
+
+  get tally(): Tally {
+    return this.reader.tally;
+  }
+
+  async ready(): Promise<void> {
+    await this.last;
+  }
+
+  run(ops: Float64Array): Promise<void> {
+    const done = this.last.then(() => this.carryOut(ops));
+    this.last = done.catch(() => {});
+    return done;
+  }
+
+  private async carryOut(ops: Float64Array): Promise<void> {
+    const { buffer, target, options, compress } = this;
+    const { clusterSize, diskSize } = options;
+    await buffer.gather(ops);
+    buffer.judge({ wholeClusters: true, zeroFlag: true });
+    for (let unit = 0; unit < buffer.count; ) {
+      const end = compress ? unit + 1 : this.alikeUntil(unit);
+      const state = buffer.state[unit]!;
+      const guest = buffer.guest[unit]! * clusterSize;
+      const length = Math.min((end - unit) * clusterSize, diskSize - guest);
+      if (state === UnitState.zero) await target.zero(guest, length);
+      else if (state === UnitState.data) {
+        const at = buffer.at[unit]!;
+        const bytes = buffer.plain.bytes.subarray(at, at + length);
+        await (compress ? target.writeCompressed(guest, bytes) : target.write(guest, bytes));
+        this.tally.bytesWritten += length;
+      }
+      unit = end;
+    }
+  }
+
+  /** The end of the units from `first` on that follow each other and have the same fate. */
+  private alikeUntil(first: number): number {
+    const { count, guest, state } = this.buffer;
+    let end = first + 1;
+    while (end < count && state[end] === state[first] && guest[end] === guest[end - 1]! + 1) end++;
+    return end;
+  }
+}
