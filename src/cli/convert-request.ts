@@ -58,6 +58,8 @@ export interface ConvertRequest {
   readonly target: string;
   readonly format: string | undefined;
   readonly outputFormat: Format;
+  /** Somebody said so. */
+  readonly outputGiven: boolean;
   readonly snapshot: SnapshotSelector | undefined;
   /** As given with -S; undefined: not at all. */
   readonly sparseBytes: number;
@@ -137,6 +139,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     target,
     format: valueGiven(parsed, 'format'),
     outputFormat,
+    outputGiven: given(parsed, 'output-format'),
     snapshot,
     sparseBytes,
     create,

@@ -291,6 +291,9 @@ async function intoExisting(
 ): Promise<ConvertResult> {
   const { convertToDisk } = await import('../convert/to-disk.ts');
   const { target, untrusted, compress, sparseBytes, targetIsZero, flush } = request;
+  if (host.targetImageOpts && request.outputGiven) {
+    throw new UsageError('--image-opts and --format are mutually exclusive');
+  }
   const disk = await openWritableImage(host, target, {
     format: host.targetImageOpts ? undefined : request.outputFormat,
     untrusted,

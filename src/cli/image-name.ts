@@ -1,10 +1,13 @@
-/** What a name on the command line stands for: a path, a format, who knows its passphrase. */
+/** What a name on the command line stands for: a node, and who knows its passphrase. */
 import type { Secret, SecretRequest } from '../image/secret.ts';
 import { type Host, UsageError } from './command.ts';
-import { type ImageNode, parseImageOpts } from './image-opts.ts';
+import { type ImageNode, pathOf, resolveImage } from './image-node.ts';
+import { parseSettings, type Settings } from './settings.ts';
 
 /** An image, ready to be opened. */
 export interface NamedImage {
+  readonly node: ImageNode;
+  /** Where it is, as far as it is a file; otherwise the name that it was given by. */
   readonly path: string;
   readonly format: string | undefined;
   readonly secret: Secret;
@@ -17,9 +20,9 @@ export interface NamedImage {
 export type NameRole = 'source' | 'target' | 'path';
 
 /**
- * @param name a path, or options where `--image-opts` was given
+ * @param name a path or `json:`, or options where `--image-opts` was given
  * @param format as the command line has it
- * @throws UsageError for options that make no sense, and a format beside them
+ * @throws UsageError for a format beside options; Qcow2Error for what makes no sense
  */
 export function nameImage(
   host: Host,
@@ -28,19 +31,23 @@ export function nameImage(
   role: NameRole = 'source',
 ): NamedImage {
   const isOptions = { source: host.imageOpts, target: host.targetImageOpts, path: false }[role];
-  if (!isOptions) return { path: name, format, secret: secretSource(host, () => undefined) };
-  if (format !== undefined && role === 'source') {
+  if (isOptions && format !== undefined && role === 'source') {
     throw new UsageError('--image-opts and --format are mutually exclusive');
   }
-  const node = parseImageOpts(name);
-  const secret = secretSource(host, (depth) => secretIdAt(node, depth));
-  return { path: node.filename as string, format: node.driver, secret };
+  // A word alone is the name of a node that is there already, and here there is none.
+  const settings = isOptions ? parseSettings(host, name, 'file') : undefined;
+  const node = isOptions
+    ? resolveImage(host, undefined, { settings })
+    : resolveImage(host, name, { format });
+  const secret = secretSource(host, (depth) => secretIdAt(node.settings, depth));
+  const shown = node.bare ? 'raw' : (node.format as string | undefined);
+  return { node, path: pathOf(node.file) ?? name, format: shown, secret };
 }
 
-function secretIdAt(first: ImageNode, depth: number): string | undefined {
-  let node: ImageNode | undefined = first;
-  for (let step = 0; step < depth; step++) node = node?.backing;
-  return node?.secretId;
+/** The name of the secret that settings have for an image of the chain. */
+export function secretIdAt(settings: Settings, depth: number): string | undefined {
+  const prefix = 'backing.'.repeat(depth);
+  return settings.get(`${prefix}encrypt.key-secret`) ?? settings.get(`${prefix}key-secret`);
 }
 
 /**

@@ -27,10 +27,13 @@ export interface ImageReport {
   readonly filename: string;
   readonly format: string;
   readonly virtualSize: number;
-  readonly allocatedBytes: number;
+  /** Undefined where nobody knows. */
+  readonly allocatedBytes: number | undefined;
   readonly encrypted: boolean;
   readonly clusterSize: number | undefined;
   readonly dirty: boolean;
+  /** False: there is nothing that could be dirty. */
+  readonly knowsDirty?: boolean;
   readonly backing: BackingReport | undefined;
   readonly snapshots: readonly Snapshot[];
   /** What only this format has; its members are in the order that they are printed in. */

@@ -1,13 +1,15 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
 import { isQcow2Error } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
-import type { Gate } from '../image/gate.ts';
-import { isFormat, type OpenDiskOptions, openDisk } from '../image/open.ts';
+import type { OpenDiskOptions } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import { type Host, UsageError } from './command.ts';
-import { claimImageFile, type ImageUse } from './image-claims.ts';
+import { warnOfGuess } from './guessed-format.ts';
+import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { pathGate } from './path-gate.ts';
+import { pathOf } from './image-node.ts';
+import { openImageNode } from './open-node.ts';
+import { HintedError } from './option-list.ts';
 
 /** How an image of the command line is opened. */
 export interface OpenImageOptions {
@@ -35,8 +37,9 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
   try {
     return await open();
   } catch (cause) {
-    if (!isQcow2Error(cause)) throw cause;
-    throw new UsageError(`Could not open '${filename}': ${cause.message}`);
+    if (!isQcow2Error(cause) && !(cause instanceof HintedError)) throw cause;
+    const error = new UsageError(`Could not open '${filename}': ${cause.message}`);
+    throw cause instanceof HintedError ? Object.assign(error, { hintText: cause.hintText }) : error;
   }
 }
 
@@ -44,27 +47,17 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
     const { untrusted, snapshot, use = 'read', forceShare } = options;
-    const { path, format, secret } = nameImage(host, filename, options.format, options.role);
-    if (format !== undefined && !isFormat(format)) {
-      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
-    }
-    const isInput = path === '-' && use === 'convert';
-    const file = isInput ? host.openInput() : host.openFile(path);
-    try {
-      if (!isInput) claimImageFile(file, format, { use, forceShare });
-    } catch (cause) {
-      file.close();
-      throw cause;
-    }
-    // Whatever becomes of the image, those behind it are only read.
-    const claim = { use: use === 'write' ? 'read' : use, forceShare } as const;
-    return openDisk(file, {
-      format,
+    const { node } = nameImage(host, filename, options.format, options.role);
+    const isInput = use === 'convert' && pathOf(node.file) === '-';
+    const { disk } = await openImageNode(host, node, {
       snapshot,
-      secret,
+      untrusted,
+      writable: false,
       cacheBytes: CACHE_BYTES,
-      gate: pathGate(host, path, { untrusted, claim }),
+      claim: { use, forceShare },
+      ...(isInput ? { storage: host.openInput() } : {}),
     });
+    return disk;
   });
 }
 
@@ -75,7 +68,9 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
 export function openWritableImage(
   host: Host,
   filename: string,
-  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role'> & {
+  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role' | 'forceShare'> & {
+    /** Warns of a raw image that nobody says is raw. */
+    readonly warns?: boolean;
     /** The image so many steps down its chain is to be written, too. */
     readonly writableDepth?: number;
     /** The backing file that the image names is left alone. */
@@ -83,39 +78,19 @@ export function openWritableImage(
   },
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
-    const { path, format, secret } = nameImage(host, filename, options.format, options.role);
-    const { untrusted, writableDepth, backing } = options;
-    if (format !== undefined && !isFormat(format)) {
-      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
-    }
-    const file = host.openFile(path, { writable: true });
-    try {
-      claimImageFile(file, format, { use: 'write' });
-    } catch (cause) {
-      file.close();
-      throw cause;
-    }
-    const outer = pathGate(host, path, { untrusted, claim: { use: 'read' } });
-    // As QEMU has it, the other image that is written is one to be read at first.
-    const gate: Gate = async (request) => {
-      try {
-        return await outer(request);
-      } catch (cause) {
-        if (!isQcow2Error(cause) || !request.writable || request.kind !== 'backing') throw cause;
-        await (await outer({ ...request, writable: false })).close();
-        throw new UsageError(cause.message);
-      }
-    };
-    return openDisk(file, {
-      format,
-      gate,
-      secret,
+    const named = nameImage(host, filename, options.format, options.role);
+    const { untrusted, forceShare, warns, writableDepth, backing } = options;
+    const node = backing ? { ...named.node, backing } : named.node;
+    const { disk, guessedRaw } = await openImageNode(host, node, {
+      untrusted,
       writable: true,
       writableDepth,
-      ...(backing ? { backing } : {}),
       cacheBytes: WRITE_CACHE_BYTES,
+      claim: { use: 'write', forceShare },
       onRepair: sayRepairs(host),
     });
+    if (warns && guessedRaw) warnOfGuess(host, filename);
+    return disk as WritableDisk;
   });
 }
 

@@ -2,6 +2,7 @@
  * Opening a disk whatever its format: the one place that knows which formats there are. Names
  * inside images go through the caller's gate, down the whole chain.
  */
+import type { Awaitable } from '../base/awaitable.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { CHAIN_DEPTH_MAX, L2_CACHE_BYTES_DEFAULT } from '../base/limits.ts';
 import { isQcow2 } from '../format/header.ts';
@@ -45,11 +46,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly secret?: Secret | undefined;
   /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
   readonly iterationsMax?: number | undefined;
-  /**
-   * What stands in for the backing file that the image names: another one, named as an image would
-   * name it, or none. Not for images that name none.
-   */
-  readonly backing?: 'none' | { readonly path: string; readonly format: Format | undefined };
+  /** What stands in for the backing file that the image names, or for none. */
+  readonly backing?: 'none' | BackingChoice | undefined;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
   /** The image so many steps down the chain is opened for writing, too. */
@@ -58,6 +56,20 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly onRepair?: CheckListener | undefined;
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
   readonly overlapCheck?: OverlapOptions | undefined;
+  /** Refcounts of a writable qcow2 image may lag behind, whatever it says itself (version 3). */
+  readonly lazyRefcounts?: boolean | undefined;
+}
+
+/** What a caller knows better about a backing file than the image in front of it. */
+export interface BackingChoice {
+  /** Opens the file, in place of the one that the image names, or where it names none. */
+  readonly storage?: (writable: boolean) => Awaitable<Storage>;
+  /** The file's format, in place of what the image says. */
+  readonly format?: Format | undefined;
+  /** Opens the data file that the backing file names. */
+  readonly dataFile?: (() => Awaitable<Storage>) | undefined;
+  /** The same, for what lies behind it. */
+  readonly backing?: 'none' | BackingChoice | undefined;
 }
 
 /** What a file is, by its first bytes. What is not qcow2 is raw. */
@@ -91,7 +103,7 @@ interface ChainPlace {
 
 async function openAt(
   storage: Storage,
-  options: OpenDiskOptions,
+  options: OpenDiskOptions & Pick<BackingChoice, 'dataFile'>,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
   const { gate = closedGate, snapshot, discard = 'unmap', writableDepth } = options;
@@ -114,17 +126,18 @@ async function openAt(
   }
   if (format === 'luks') return LuksImage.open(storage, { secret, iterationsMax, depth, writable });
   if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
-  const openBacking = async (ownName: string, ownFormat: string | undefined) => {
-    const { backing } = options;
-    const other = backing === 'none' ? undefined : backing;
-    const name = other ? `file:${other.path}` : ownName;
-    const formatName = other ? other.format : ownFormat;
+  const choice = options.backing === 'none' ? undefined : options.backing;
+  const openBacking = async (name: string, ownFormat: string | undefined) => {
+    if (name === '' && !choice?.storage) {
+      throw new Qcow2Error('UNSUPPORTED', 'A block device must be specified for "file"');
+    }
+    const formatName = choice?.format ?? ownFormat;
     if (formatName !== undefined && !isFormat(formatName)) {
       throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${formatName}'`);
     }
     const isWritten = depth + 1 === writableDepth;
     const request = { kind: 'backing', name, from: storage.name, writable: isWritten } as const;
-    const file = await gate(request);
+    const file = await (choice?.storage ? choice.storage(request.writable) : gate(request));
     // All the chain's tables share one memory, which a long chain must not outgrow.
     const chained = {
       gate,
@@ -133,6 +146,8 @@ async function openAt(
       writableDepth,
       onRepair: options.onRepair,
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
+      backing: choice?.backing,
+      dataFile: choice?.dataFile,
     };
     return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
   };
@@ -150,7 +165,12 @@ async function openAt(
     passDiscardSnapshot: options.passDiscardSnapshot,
     passDiscardOther: options.passDiscardOther,
     overlapCheck: options.overlapCheck,
-    dataFile: async (name) => gate({ kind: 'data-file', name, from: storage.name, writable }),
+    lazyRefcounts: options.lazyRefcounts,
+    dataFile: async (name) => {
+      if (options.dataFile) return options.dataFile();
+      return gate({ kind: 'data-file', name, from: storage.name, writable });
+    },
     backing: options.backing === 'none' ? 'none' : openBacking,
+    backingUnnamed: choice !== undefined,
   });
 }

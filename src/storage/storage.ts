@@ -7,6 +7,7 @@
  * awaits (`settled`), so that memory and files cost no promise.
  */
 import type { Awaitable } from '../base/awaitable.ts';
+import type { DebugEvent } from './debug-events.ts';
 
 /** A range of storage read front to back: what a Blob or an HTTP body is fast at. */
 export interface StorageCursor {
@@ -86,6 +87,11 @@ export interface Storage {
   copyFrom?(source: Storage, from: number, at: number, length: number): Awaitable<number>;
   /** Bytes that the host has given the storage, where it knows: less than its size, with holes. */
   allocatedBytes?(): number;
+  /**
+   * Hears what a disk is about to do with it, so that tests can have that fail: `DebugStorage`.
+   * Whoever gets a promise is to wait for it.
+   */
+  announce?(event: DebugEvent): Awaitable<void>;
   /** How a worker may open the same bytes; absent where only this thread can. */
   share?(): StorageHandle;
 }

@@ -1,24 +1,30 @@
 /** `check`: is an image sound, and where not, repairs it. */
+
+import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error } from '../../base/errors.ts';
-import { isFormat, openDisk, probeFormat } from '../../image/open.ts';
+import type { Gate } from '../../image/gate.ts';
+import { isFormat, type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
 import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
 import { openEncryption } from '../../image/qcow2/encryption.ts';
 import type { Metadata } from '../../image/qcow2/open.ts';
 import type { Secret } from '../../image/secret.ts';
-import { errnoText, type NodeFileStorage } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-file.ts';
+import type { Storage } from '../../storage/storage.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
-import { claimImageFile } from '../image-claims.ts';
 import { nameImage } from '../image-name.ts';
+import { checkFormatSettings } from '../image-node.ts';
 import { formatJson } from '../json.ts';
 import { explainOpen } from '../open-image.ts';
+import { backingChoice, gateOf, openFileNode } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';
+import { checkTuning } from '../qcow2-settings.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'help', short: 'h', value: false },
@@ -116,7 +122,7 @@ function parseRequest(args: readonly string[]): Request | 'help' {
 
 /** An image to check, and the files that go with it. */
 interface OpenedImage {
-  readonly storage: NodeFileStorage;
+  readonly storage: Storage;
   /** Of qcow2 images. */
   readonly metadata: Metadata | undefined;
   /** What is to be closed, the last one first. */
@@ -127,25 +133,32 @@ interface OpenedImage {
 function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
   const { repair, forceShare, untrusted } = request;
   return explainOpen(request.filename, async () => {
-    const { path: filename, format, secret } = nameImage(host, request.filename, request.format);
-    if (format !== undefined && !isFormat(format)) {
-      throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
-    }
+    const { node, path: filename, secret } = nameImage(host, request.filename, request.format);
     const writable = repair !== undefined;
-    const storage = host.openFile(filename, { writable });
+    const claim = { use: writable ? 'write' : 'read', forceShare } as const;
+    const { storage, format } = await openFileNode(host, node.file, {
+      format: node.format,
+      writable,
+      claim,
+    });
     const files: OpenedImage['files'] = [storage];
     try {
-      const claim = { use: writable ? 'write' : 'read', forceShare } as const;
-      claimImageFile(storage, format, claim);
-      if ((format ?? (await probeFormat(storage))) === 'raw') {
-        if (writable && format === undefined) warnOfGuess(host, filename);
+      checkFormatSettings(node, format);
+      if (format === 'raw') {
+        if (writable && node.format === undefined) warnOfGuess(host, filename);
         return { storage, metadata: undefined, files };
       }
       const metadata = await readCheckMetadata(storage);
+      const { clusterSize } = metadata.geometry;
+      const { size, version } = metadata.header;
+      checkTuning(node.settings, { clusterSize, size, version });
       // A check needs no key, but QEMU's asks for one.
       (await openEncryption(storage, metadata, { secret }))?.close();
       const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;
-      const gate = pathGate(host, filename, { untrusted, claim: { use: 'read', forceShare } });
+      const behind = { use: 'read', forceShare } as const;
+      const plain = pathGate(host, filename, { untrusted, claim: behind });
+      const gate = gateOf(host, node.dataFile, { gate: plain, from: filename, claim });
+      const { backing } = backingChoice(host, node.backing, behind);
       const request = { from: filename, writable: false };
       if (metadata.dataFile && dataFileName === undefined) {
         throw new UsageError(
@@ -158,9 +171,11 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       }
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
-      if (name) {
-        const options = { gate, secret, format: backingFormat, cacheBytes: 2 ** 20 };
-        files.push(await openBacking({ ...request, kind: 'backing', name }, options));
+      if (name && backing !== 'none') {
+        const { storage: open = () => gate({ ...request, kind: 'backing', name }) } = backing ?? {};
+        const format = backing?.format ?? backingFormat;
+        const options = { gate, secret, format, backing: backing?.backing, cacheBytes: 2 ** 20 };
+        files.push(await openBacking(filename, () => open(false), options));
       }
       return { storage, metadata, files };
     } catch (cause) {
@@ -178,37 +193,32 @@ function oneDown(secret: Secret): Secret {
 
 /** Opens a backing file as QEMU does: only to see that it is there. */
 async function openBacking(
-  request: Parameters<ReturnType<typeof pathGate>>[0],
+  from: string,
+  open: () => Awaitable<Storage>,
   options: {
-    readonly gate: ReturnType<typeof pathGate>;
+    readonly gate: Gate;
     readonly format: string | undefined;
+    readonly backing: OpenDiskOptions['backing'];
     readonly secret: Secret;
     readonly cacheBytes: number;
   },
 ): Promise<{ close(): Promise<void> }> {
-  const { gate, format, secret, cacheBytes } = options;
+  const { format, secret } = options;
   try {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Unknown driver '${format}'`);
     }
-    return await openDisk(await gate(request), {
-      gate,
-      format,
-      secret: oneDown(secret),
-      cacheBytes,
-    });
+    return await openDisk(await open(), { ...options, format, secret: oneDown(secret) });
   } catch (cause) {
     if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
-    throw new UsageError(
-      `Could not open '${request.from}': Could not open backing file: ${cause.message}`,
-    );
+    throw new UsageError(`Could not open '${from}': Could not open backing file: ${cause.message}`);
   }
 }
 
 async function checkAndReport(
   host: Host,
   request: Request,
-  storage: NodeFileStorage,
+  storage: Storage,
   metadata: Metadata,
 ): Promise<number> {
   const { json, quiet, repair } = request;
@@ -246,7 +256,7 @@ const NOTE_CHARACTERS = 16384;
 async function checkOnce(
   host: Host,
   request: Request,
-  storage: NodeFileStorage,
+  storage: Storage,
   { metadata, repair }: { readonly metadata: Metadata; readonly repair: Repair | undefined },
 ): Promise<CheckResult> {
   const enabled = request.progress && !request.quiet;

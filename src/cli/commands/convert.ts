@@ -1,6 +1,6 @@
 /** `convert`: disks, one after another, into a raw or qcow2 file, a block device or a pipe. */
 import { concatenatedSize } from '../../convert/options.ts';
-import type { Command } from '../command.ts';
+import { type Command, UsageError } from '../command.ts';
 import { convertImages } from '../convert-images.ts';
 import { parseConvert } from '../convert-request.ts';
 import { isStream } from '../convert-target.ts';
@@ -24,6 +24,9 @@ export const convert: Command = {
     if ('help' in request) {
       host.out(request.help);
       return 0;
+    }
+    if (host.targetImageOpts && request.create) {
+      throw new UsageError('--target-image-opts requires use of -n flag');
     }
     await convertImages(host, request, (disks) =>
       startProgress(host, {

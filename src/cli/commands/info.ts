@@ -1,16 +1,22 @@
 /** `qcow2-img info`: what an image, or each image of a backing chain, says about itself. */
 import { formatBytes, formatSize } from '../../base/sizes.ts';
 import { isFormat } from '../../image/open.ts';
+import type { Storage } from '../../storage/storage.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
+import type { ClaimOptions } from '../image-claims.ts';
 import { nameImage } from '../image-name.ts';
+import { checkFormatSettings, type ImageNode, isDebugged, isNull, pathOf } from '../image-node.ts';
 import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
+import { nodeName } from '../node-name.ts';
 import { explainOpen } from '../open-image.ts';
+import { openFileNode } from '../open-node.ts';
 import { given, valueGiven as lastValue, type OptionSpec } from '../options.ts';
-import { pathGate, resolveName } from '../path-gate.ts';
+import { pathGate } from '../path-gate.ts';
+import { switchOf } from '../settings.ts';
 import { snapshotList } from '../snapshot-list.ts';
 import { treeText } from '../tree-text.ts';
 
@@ -78,9 +84,8 @@ function parseRequest(args: readonly string[]): Request | 'help' {
 interface Link {
   readonly filename: string;
   readonly format: string | undefined;
-  readonly first: boolean;
-  /** The name in messages, where that is another one. */
-  readonly shown?: string;
+  /** What the person's own name stands for. */
+  readonly node?: ImageNode;
 }
 
 /** Nothing is printed before the whole chain was read, so that an error stands alone. */
@@ -88,67 +93,86 @@ async function reportChain(host: Host, request: Request): Promise<ImageReport[]>
   const { filename, format, chain } = request;
   const reports: ImageReport[] = [];
   const seen = new Set<string>();
-  const named = nameImage(host, filename, format);
-  let link: Link | undefined = {
-    filename: named.path,
-    format: named.format,
-    first: true,
-    shown: filename,
-  };
+  const { node, path } = await explainOpen(filename, async () => nameImage(host, filename, format));
+  let link: Link | undefined = { filename, format: node.format, node };
   while (link) {
     if (seen.has(link.filename)) {
       throw new UsageError(`Backing file '${link.filename}' creates an infinite loop.`);
     }
     seen.add(link.filename);
-    const report: ImageReport = await reportLink(host, link, { ...request, filename: named.path });
+    const report: ImageReport = await reportLink(host, link, { ...request, filename: path });
     const { bitmapsInconsistent } = report;
     if (bitmapsInconsistent) warnOfBitmaps(host, bitmapsInconsistent === 'version2' ? 2 : 3);
     reports.push(report);
     const { backing } = report;
-    link =
-      chain && backing
-        ? { filename: backing.path, format: backing.format, first: false }
-        : undefined;
+    link = chain && backing ? { filename: backing.path, format: backing.format } : undefined;
   }
   return reports;
 }
 
-function reportLink(
-  host: Host,
-  { filename, format, first, shown = filename }: Link,
-  { filename: start, untrusted, forceShare }: Request,
-): Promise<ImageReport> {
-  return explainOpen(shown, async () => {
+function reportLink(host: Host, link: Link, request: Request): Promise<ImageReport> {
+  const { filename, format, node } = link;
+  return explainOpen(filename, async () => {
     if (format !== undefined && !isFormat(format)) {
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
+    const claim = { use: 'inspect', part: format, forceShare: request.forceShare } as const;
+    if (node) return reportNode(host, node, claim);
     // The name has its folder in front already, so it stands for itself.
-    const gate = pathGate(host, resolveName(start, ''), {
-      untrusted: untrusted && !first,
-      claim: { use: 'inspect', part: format, forceShare },
-    });
+    const gate = pathGate(host, request.filename, { untrusted: request.untrusted, claim });
     const storage = await gate({ kind: 'backing', writable: false, name: filename, from: '' });
     try {
-      const path = storage.name;
-      return await reportImage(storage, {
-        filename: path,
-        format,
-        allocatedBytes: host.allocatedBytes(path),
-        resolve: (name) => fullBackingName(name, path),
-      });
+      return await reportStorage(host, storage, { format, path: storage.name });
     } finally {
       await storage.close();
     }
   });
 }
 
+/** Looks at an image without what lies behind it, so that settings of that make no sense. */
+async function reportNode(host: Host, node: ImageNode, claim: ClaimOptions): Promise<ImageReport> {
+  const forceShare = switchOf(node.settings, 'force-share') ?? claim.forceShare;
+  const { storage, format } = await openFileNode(host, node.file, {
+    writable: false,
+    format: node.format,
+    claim: { ...claim, forceShare },
+  });
+  try {
+    checkFormatSettings(node, format, { inspect: true });
+    const path = pathOf(node.file);
+    const report = await reportStorage(host, storage, { format, path });
+    return {
+      ...report,
+      filename: nodeName(node, format),
+      format: node.bare ? node.file.driver : format,
+      knowsDirty: !isNull(node.file),
+      allocatedBytes: isDebugged(node.file) ? undefined : report.allocatedBytes,
+    };
+  } finally {
+    await storage.close();
+  }
+}
+
+function reportStorage(
+  host: Host,
+  storage: Storage,
+  { format, path }: { readonly format: string | undefined; readonly path: string | undefined },
+): Promise<ImageReport> {
+  return reportImage(storage, {
+    filename: path ?? storage.name,
+    format,
+    allocatedBytes: path === undefined ? 0 : host.allocatedBytes(path),
+    resolve: (name) => fullBackingName(name, path ?? ''),
+  });
+}
+
 function humanText(report: ImageReport): string {
-  const { virtualSize, clusterSize, backing, snapshots, specific } = report;
+  const { virtualSize, clusterSize, backing, snapshots, specific, allocatedBytes } = report;
   const lines = [
     `image: ${report.filename}`,
     `file format: ${report.format}`,
     `virtual size: ${formatSize(virtualSize)} (${formatBytes(virtualSize)} bytes)`,
-    `disk size: ${formatSize(report.allocatedBytes)}`,
+    `disk size: ${allocatedBytes === undefined ? 'unavailable' : formatSize(allocatedBytes)}`,
   ];
   if (report.encrypted) lines.push('encrypted: yes');
   if (clusterSize !== undefined) lines.push(`cluster_size: ${clusterSize}`);
@@ -185,6 +209,6 @@ function jsonObject(report: ImageReport): JsonObject {
     'full-backing-filename': backing?.path,
     encrypted: report.encrypted ? true : undefined,
     'backing-filename': backing?.name,
-    'dirty-flag': report.dirty,
+    'dirty-flag': report.knowsDirty === false ? undefined : report.dirty,
   };
 }

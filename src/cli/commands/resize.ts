@@ -4,10 +4,9 @@ import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { errnoText } from '../../storage/node-file.ts';
-import { type Command, type Host, UsageError } from '../command.ts';
+import { type Command, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
-import { warnOfGuess } from '../guessed-format.ts';
-import { openWritableImage } from '../open-image.ts';
+import { openWritable } from '../open-writable.ts';
 import { HintedError, parseSizeParameter } from '../option-list.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 
@@ -41,7 +40,7 @@ export const resize: Command = {
   async run(args, host) {
     try {
       const request = parseRequest(args);
-      const disk = await openWritable(host, request);
+      const disk = await openWritable(host, request.filename, request);
       try {
         await changeSize(disk, request);
       } finally {
@@ -80,16 +79,6 @@ function parseRequest(args: readonly string[]): Request {
     quiet: given(parsed, 'quiet'),
     untrusted: given(parsed, 'untrusted'),
   };
-}
-
-/** Opens the image for writing, and what it is backed by for reading. */
-async function openWritable(
-  host: Host,
-  { filename, format, untrusted }: Request,
-): Promise<WritableDisk> {
-  const disk = await openWritableImage(host, filename, { format, untrusted });
-  if (format === undefined && disk.format === 'raw') warnOfGuess(host, filename);
-  return disk;
 }
 
 /** Whose bits are not known cannot be given another size. @throws HintedError */

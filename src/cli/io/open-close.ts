@@ -1,10 +1,13 @@
 /** `open`, `close` and `reopen`. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { tunedImage } from '../open-node.ts';
 import { HintedError } from '../option-list.ts';
+import { checkTuning, isTuning } from '../qcow2-settings.ts';
+import { parseSettings, type Settings, switchOf } from '../settings.ts';
 import { getopt, letters } from './getopt.ts';
 import { ANY, CommandFailure, type IoCommand, misuse } from './io-command.ts';
-import { type OpenedDisk, openForIo, tunedImage } from './open.ts';
+import { type OpenedDisk, openForIo } from './open.ts';
 import {
   CACHE_MODES,
   DEFAULT_FLAGS,
@@ -14,10 +17,8 @@ import {
   withFlag,
 } from './open-flags.ts';
 import { withSwitches } from './place.ts';
-import { checkTuning, isTuning } from './qcow2-settings.ts';
 import { optionsOf } from './request.ts';
 import type { Session } from './session.ts';
-import { parseSettings, type Settings, switchOf } from './settings.ts';
 
 /**
  * Opens a disk for the commands that follow.

@@ -1,6 +1,7 @@
 /** Options that say how a disk is opened: the tool's own, and those of `open`. */
+
+import type { Settings } from '../settings.ts';
 import { CommandFailure } from './io-command.ts';
-import type { Settings } from './settings.ts';
 
 /** Cache modes by the names that people give them. */
 export const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];

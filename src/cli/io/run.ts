@@ -1,10 +1,11 @@
 /** One run of `qcow2-io`: commands from the command line, or from standard input. */
+
+import { parseSettings } from '../settings.ts';
 import type { ToolRequest } from './command-line.ts';
 import { runLine } from './commands.ts';
 import type { IoHost } from './io-host.ts';
 import { openNow } from './open-close.ts';
 import { Session } from './session.ts';
-import { parseSettings } from './settings.ts';
 
 /**
  * @returns the exit code: 1 where a command failed

@@ -37,6 +37,8 @@ export interface MetadataParts {
   readonly scratch: Region;
   readonly snapshots: readonly Snapshot[];
   readonly overlapCheck?: OverlapOptions | undefined;
+  /** In place of what the header says. */
+  readonly lazyRefcounts?: boolean | undefined;
 }
 
 /** The metadata of a writable image. */
@@ -123,9 +125,9 @@ export class MetadataStore {
 
   /** Refcounts may lag behind while the image has its dirty bit. */
   get lazyRefcounts(): boolean {
-    return (
-      this.header.version === 3 && hasFeature(this.header.compatible, Compatible.lazyRefcounts)
-    );
+    const { version, compatible } = this.header;
+    const { lazyRefcounts = hasFeature(compatible, Compatible.lazyRefcounts) } = this.parts;
+    return version === 3 && lazyRefcounts;
   }
 
   get dirty(): boolean {

@@ -57,6 +57,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
    * `none` leaves it out: what it would supply reads as zeros.
    */
   readonly backing?: 'none' | ((name: string, format: string | undefined) => Promise<Disk>);
+  /** `backing` is asked for images that name none, too: with an empty name. */
+  readonly backingUnnamed?: boolean;
   /** Opens the external data file that the image names; needed where it has one. */
   readonly dataFile?: (name: string) => Promise<Storage>;
   /** Reads as one of the internal snapshots. */
@@ -73,6 +75,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly iterationsMax?: number | undefined;
   /** Metadata that is guarded against stray writes. Default: QEMU's, `cached`. */
   readonly overlapCheck?: OverlapOptions | undefined;
+  /** Refcounts may lag behind, whatever the image says of that itself (version 3). */
+  readonly lazyRefcounts?: boolean | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
@@ -469,6 +473,7 @@ async function openImage(
         scratch: memory.scratch,
         encryption,
         overlapCheck: options.overlapCheck,
+        lazyRefcounts: options.lazyRefcounts,
         bitmapRegion: memory.bitmapBits,
       })
     : undefined;
@@ -542,12 +547,12 @@ async function openBacking(
   { backingName, extensions }: Metadata,
   options: Qcow2OpenOptions,
 ): Promise<Disk | undefined> {
-  if (!backingName || options.backing === 'none') return undefined;
+  if (options.backing === 'none' || !(backingName || options.backingUnnamed)) return undefined;
   if (!options.backing) {
     throw new Qcow2Error('REFUSED', `no gate opens the backing file '${backingName}'`);
   }
   try {
-    return await options.backing(backingName, extensions.backingFormat);
+    return await options.backing(backingName ?? '', extensions.backingFormat);
   } catch (cause) {
     // As QEMU says it, once for each step down the chain; of a ring one step says enough.
     if (!isQcow2Error(cause) || cause.code === 'OUT_OF_RANGE') throw cause;

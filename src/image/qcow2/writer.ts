@@ -46,6 +46,7 @@ export interface WriterOptions {
   readonly scratch: Region;
   readonly encryption: Encryption | undefined;
   readonly overlapCheck?: OverlapOptions | undefined;
+  readonly lazyRefcounts?: boolean | undefined;
   /** Where bits of bitmaps are kept while they change. */
   readonly bitmapRegion: Region;
 }
@@ -80,6 +81,7 @@ export class ImageWriter {
       scratch,
       snapshots: metadata.snapshots,
       overlapCheck: options.overlapCheck,
+      lazyRefcounts: options.lazyRefcounts,
     });
   }
 

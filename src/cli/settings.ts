@@ -2,8 +2,9 @@
  * Settings of a disk as QEMU's tools take them: a list of `name=value` (`open -o`, `--image-opts`)
  * or a JSON object behind `json:`. Dots lead into what a disk is made of: `file.filename`.
  */
-import { Qcow2Error } from '../../base/errors.ts';
-import type { Host } from '../command.ts';
+import { Qcow2Error } from '../base/errors.ts';
+import type { Host } from './command.ts';
+import { parseSizeParameter } from './option-list.ts';
 
 /** Texts by full names; what JSON says as `true` or 1 is `on` or `1`. */
 export type Settings = ReadonlyMap<string, string>;
@@ -11,12 +12,19 @@ export type Settings = ReadonlyMap<string, string>;
 /** The value of what is `null` in JSON: no text that a list could have. */
 export const NOTHING = '\0';
 
-/** A comma in a value is written twice; a name alone is `on`, or `off` with `no` in front. */
-export function parseSettings(host: Host, text: string): Settings {
+/**
+ * A comma in a value is written twice; a name alone is `on`, or `off` with `no` in front.
+ * @param first the setting that the list's first value is for, where it has no name
+ */
+export function parseSettings(host: Host, text: string, first?: string): Settings {
   const settings = new Map<string, string>();
   if (text === '') return settings;
-  for (const part of splitList(text)) {
+  for (const [index, part] of splitList(text).entries()) {
     const equals = part.indexOf('=');
+    if (equals < 0 && index === 0 && first !== undefined) {
+      settings.set(first, part);
+      continue;
+    }
     if (equals >= 0) {
       settings.set(part.slice(0, equals), part.slice(equals + 1));
       continue;
@@ -52,8 +60,10 @@ export function settingsOfName(filename: string): Settings | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
-  } catch {
-    const why = text.trim() === '' ? 'Expecting a JSON value' : 'JSON parse error';
+  } catch (cause) {
+    const ended = /end of JSON/.test((cause as Error).message);
+    const error = `JSON parse error${ended ? ', premature EOI' : ''}`;
+    const why = text.trim() === '' ? 'Expecting a JSON value' : error;
     throw new Qcow2Error('OUT_OF_RANGE', `Could not parse the JSON options: ${why}`);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -90,4 +100,16 @@ export function switchOf(settings: Settings, name: string): boolean | undefined 
   if (['on', 'yes', 'true', 'y'].includes(value)) return true;
   if (['off', 'no', 'false', 'n'].includes(value)) return false;
   throw new Qcow2Error('OUT_OF_RANGE', `Parameter '${name}' expects 'on' or 'off'`);
+}
+
+/**
+ * A setting that is a number of bytes, with or without a suffix.
+ * @throws Qcow2Error or HintedError in QEMU's words
+ */
+export function numberOf(settings: Settings, name: string): number | undefined {
+  const text = settings.get(name);
+  if (text === undefined) return undefined;
+  const bytes = Number(parseSizeParameter(name, text));
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new Qcow2Error('OUT_OF_RANGE', `Parameter '${name}' is larger than any file`);
 }

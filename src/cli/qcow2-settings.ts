@@ -2,16 +2,20 @@
  * Settings of QEMU's qcow2 driver that tune it. Discards and overlap checks follow them. Caches and
  * timers of this library have their own sizes; what QEMU would refuse is refused all the same.
  */
-import { Qcow2Error } from '../../base/errors.ts';
-import type { OpenDiskOptions } from '../../image/open.ts';
-import type { GuardedKind } from '../../image/qcow2/overlap-options.ts';
-import { parseSizeParameter } from '../option-list.ts';
+import { Qcow2Error } from '../base/errors.ts';
+import type { OpenDiskOptions } from '../image/open.ts';
+import type { GuardedKind } from '../image/qcow2/overlap-options.ts';
+import { parseSizeParameter } from './option-list.ts';
 import { type Settings, switchOf } from './settings.ts';
 
 /** What of opening a disk the settings are about. */
 type Tuning = Pick<
   OpenDiskOptions,
-  'passDiscardRequest' | 'passDiscardSnapshot' | 'passDiscardOther' | 'overlapCheck'
+  | 'passDiscardRequest'
+  | 'passDiscardSnapshot'
+  | 'passDiscardOther'
+  | 'overlapCheck'
+  | 'lazyRefcounts'
 >;
 
 /** What a setting may be judged by. */
@@ -65,6 +69,7 @@ export function openTuning(settings: Settings): Tuning {
     passDiscardRequest: flag('pass-discard-request'),
     passDiscardSnapshot: flag('pass-discard-snapshot'),
     passDiscardOther: flag('pass-discard-other'),
+    lazyRefcounts: flag('lazy-refcounts'),
     overlapCheck: {
       template: OVERLAP_LEVELS.find((one) => one === level) ?? 'cached',
       ...Object.fromEntries(single.filter(([, on]) => on !== undefined)),

@@ -1,0 +1,320 @@
+/**
+ * What a name on the command line stands for: a tree of nodes, as in QEMU. At the top a format,
+ * below it where its bytes are: a file, a part of one, nothing at all (`null-co`), or another of
+ * these with rules before it (`blkdebug`).
+ *
+ *   driver=qcow2|raw|luks|file|null-co|blkdebug
+ *   file.…  image.…          the node below;  file.driver=file where nothing is said
+ *   backing.…  data-file.…   what stands in for those that the image names
+ */
+import { Qcow2Error } from '../base/errors.ts';
+import { type Format, isFormat } from '../image/open.ts';
+import type { Host } from './command.ts';
+import { resolveName } from './path-gate.ts';
+import { isTuning } from './qcow2-settings.ts';
+import {
+  NOTHING,
+  numberOf,
+  type Settings,
+  settingsOfName,
+  settingsUnder,
+  switchOf,
+} from './settings.ts';
+
+/** Where bytes are. */
+export type FileNode =
+  | { readonly driver: 'file'; readonly path: string; readonly settings: Settings }
+  | { readonly driver: 'null-co' | 'null-aio'; readonly size: number; readonly settings: Settings }
+  | {
+      readonly driver: 'raw';
+      readonly below: FileNode;
+      readonly offset: number;
+      readonly size: number | undefined;
+      readonly settings: Settings;
+    }
+  | {
+      readonly driver: 'blkdebug';
+      readonly below: FileNode;
+      /** Path of a file with rules. */
+      readonly config: string | undefined;
+      readonly settings: Settings;
+    };
+
+/** A disk: a format, and where it is. */
+export interface ImageNode {
+  readonly file: FileNode;
+  /** Undefined: the first bytes say. */
+  readonly format: Format | undefined;
+  /** The file itself is the disk: no format stands between. */
+  readonly bare: boolean;
+  readonly backing: BackingNode | 'none' | undefined;
+  /** Stands in for the data file that the image names. */
+  readonly dataFile: FileNode | undefined;
+  readonly settings: Settings;
+}
+
+/** What is said of a backing file; without a file of its own it is the one that the image names. */
+export type BackingNode = Omit<ImageNode, 'file' | 'bare'> & {
+  readonly file: FileNode | undefined;
+};
+
+/** Settings that every node takes. */
+const GENERAL = [
+  ...['driver', 'node-name', 'read-only', 'auto-read-only', 'force-share'],
+  ...['cache.direct', 'cache.no-flush', 'discard', 'detect-zeroes'],
+];
+/** What else each driver takes; names that end in a dot begin those of more settings. */
+const OF_DRIVER: Record<string, readonly string[]> = {
+  file: ['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'],
+  'null-co': ['filename', 'size', 'latency-ns', 'read-zeroes'],
+  'null-aio': ['filename', 'size', 'latency-ns', 'read-zeroes'],
+  raw: ['offset', 'size', 'file', 'file.'],
+  blkdebug: [
+    ...['config', 'x-image', 'image', 'image.', 'align', 'max-transfer', 'opt-write-zero'],
+    ...['max-write-zero', 'opt-discard', 'max-discard', 'inject-error.', 'set-state.'],
+    ...['take-child-perms.', 'unshare-child-perms.'],
+  ],
+  qcow2: [
+    ...['file', 'file.', 'backing', 'backing.', 'data-file', 'data-file.'],
+    ...['encrypt.format', 'encrypt.key-secret'],
+  ],
+  luks: ['file', 'file.', 'key-secret'],
+};
+/** Drivers that need no format above them. */
+const BARE = ['file', 'host_device', 'null-co', 'null-aio', 'blkdebug'];
+/** Bytes of `null-co` where nothing is said. */
+const NULL_BYTES = 2 ** 30;
+
+/** An error in QEMU's words. */
+function wrong(message: string): Qcow2Error {
+  return new Qcow2Error('OUT_OF_RANGE', message);
+}
+
+function needBlockDevice(child: string): Qcow2Error {
+  return wrong(`A block device must be specified for "${child}"`);
+}
+
+/**
+ * @param filename a path, `json:` with settings or `blkdebug:`; undefined where settings say all
+ * @param format what the person says it is, apart from its settings
+ * @throws Qcow2Error OUT_OF_RANGE, UNSUPPORTED or REFUSED for what is wrong with them
+ */
+export function resolveImage(
+  host: Host,
+  filename: string | undefined,
+  given: { readonly format?: string | undefined; readonly settings?: Settings | undefined },
+): ImageNode {
+  const named = filename === undefined ? undefined : settingsOfName(filename);
+  const settings: Settings = new Map([...(named ?? []), ...(given.settings ?? [])]);
+  const path = named ? undefined : filename;
+  const driver = given.format ?? settings.get('driver');
+  checkNodeName(settings);
+  if (driver !== undefined && BARE.includes(driver)) {
+    const file = fileNode(settings, path, driver);
+    const plain = { backing: undefined, dataFile: undefined, settings };
+    return { file, format: 'raw', bare: true, ...plain };
+  }
+  if (driver !== undefined && !isFormat(driver)) {
+    throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+  }
+  const file = below(settings, 'file', path, driver === undefined);
+  return {
+    file: driver === 'raw' ? windowOf(file, settings) : file,
+    format: driver,
+    bare: false,
+    backing: backingOf(host, settings),
+    dataFile: dataFileOf(settings),
+    settings,
+  };
+}
+
+/** The node that settings have under a name, or that a file's name stands for. */
+function below(
+  settings: Settings,
+  child: string,
+  path: string | undefined,
+  open = false,
+): FileNode {
+  const own = settingsUnder(settings, child);
+  const named = settings.get(child);
+  if (path !== undefined) {
+    if (own.has('filename')) {
+      throw wrong("Can't specify 'file' and 'filename' options at the same time");
+    }
+  } else if (named !== undefined) throw noNode(named);
+  else if (own.size === 0) {
+    throw open ? wrong('Must specify either driver or file') : needBlockDevice(child);
+  }
+  return fileNode(own, path, own.get('driver'));
+}
+
+function fileNode(
+  settings: Settings,
+  name: string | undefined,
+  given: string | undefined,
+): FileNode {
+  checkNodeName(settings);
+  const scheme = name === undefined ? undefined : /^(blkdebug|null-co|null-aio):/.exec(name)?.[1];
+  const driver = given ?? scheme ?? 'file';
+  switch (driver) {
+    case 'file':
+    case 'host_device': {
+      checkSettings(settings, 'file');
+      const path = name === undefined ? settings.get('filename') : resolveName(name, '');
+      if (path === undefined) throw wrong("The 'file' block driver requires a file name");
+      const locking = settings.get('locking');
+      if (locking !== undefined && !['on', 'off', 'auto'].includes(locking)) {
+        throw wrong(`invalid parameter value: ${locking}`);
+      }
+      return { driver: 'file', path, settings };
+    }
+    case 'null-co':
+    case 'null-aio':
+      checkSettings(settings, driver);
+      switchOf(settings, 'read-zeroes');
+      return { driver, size: numberOf(settings, 'size') ?? NULL_BYTES, settings };
+    case 'blkdebug':
+      return debugNode(settings, name);
+    case 'raw':
+      checkSettings(settings, 'raw');
+      return partOf(below(settings, 'file', name), settings);
+    default:
+      if (!isFormat(driver)) throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+      throw new Qcow2Error('UNSUPPORTED', 'images within images are not supported');
+  }
+}
+
+/** `blkdebug:RULES:NAME`, or settings of the same meaning. */
+function debugNode(settings: Settings, name: string | undefined): FileNode {
+  checkSettings(settings, 'blkdebug');
+  let config = settings.get('config');
+  let image = name ?? settings.get('x-image');
+  const legacy = /^blkdebug:(.*)$/s.exec(name ?? '')?.[1];
+  if (legacy !== undefined) {
+    const colon = legacy.indexOf(':');
+    if (colon < 0) throw wrong('blkdebug requires both config file and image path');
+    if (colon > 0) config = legacy.slice(0, colon);
+    image = legacy.slice(colon + 1);
+  }
+  const inner = image === undefined ? undefined : settingsOfName(image);
+  const node = inner
+    ? fileNode(inner, undefined, inner.get('driver'))
+    : below(settings, 'image', image);
+  return { driver: 'blkdebug', below: node, config, settings };
+}
+
+/** A raw format above a file: all of it needs no node of its own. */
+function windowOf(file: FileNode, settings: Settings): FileNode {
+  const isPart = settings.has('offset') || settings.has('size');
+  return isPart ? partOf(file, settings) : file;
+}
+
+function partOf(file: FileNode, settings: Settings): FileNode {
+  const offset = numberOf(settings, 'offset');
+  const size = numberOf(settings, 'size');
+  if (size !== undefined && size % 512 !== 0) {
+    throw wrong('Specified size is not multiple of 512');
+  }
+  return { driver: 'raw', below: file, offset: offset ?? 0, size, settings };
+}
+
+function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
+  const named = settings.get('backing');
+  if (named === '' || named === NOTHING) {
+    const what = 'Use of "backing": "" is deprecated; use "backing": null instead';
+    if (named === '') host.error(`warning: ${what}`);
+    return 'none';
+  }
+  const own = settingsUnder(settings, 'backing');
+  try {
+    if (named !== undefined) throw noNode(named);
+    if (own.size === 0) return undefined;
+    const driver = own.get('driver');
+    if (driver !== undefined && BARE.includes(driver)) {
+      return { ...resolveImage(host, undefined, { settings: own }) };
+    }
+    if (driver !== undefined && !isFormat(driver)) {
+      throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+    }
+    const isNamed = settingsUnder(own, 'file').size > 0 || own.has('file');
+    const file = isNamed ? below(own, 'file', undefined) : undefined;
+    return {
+      file: file && driver === 'raw' ? windowOf(file, own) : file,
+      format: driver,
+      backing: backingOf(host, own),
+      dataFile: dataFileOf(own),
+      settings: own,
+    };
+  } catch (cause) {
+    if (!(cause instanceof Qcow2Error)) throw cause;
+    throw new Qcow2Error(cause.code, `Could not open backing file: ${cause.message}`);
+  }
+}
+
+function dataFileOf(settings: Settings): FileNode | undefined {
+  const own = settingsUnder(settings, 'data-file');
+  if (own.size === 0 && !settings.has('data-file')) return undefined;
+  return below(settings, 'data-file', undefined);
+}
+
+function noNode(name: string): Qcow2Error {
+  return wrong(`Cannot find device='${name}' nor node-name='${name}'`);
+}
+
+function checkNodeName(settings: Settings): void {
+  const name = settings.get('node-name');
+  if (name === undefined || /^[A-Za-z][\w.-]*$/.test(name)) return;
+  throw wrong(`Invalid node-name: '${name}'`);
+}
+
+function isKnown(driver: string, name: string): boolean {
+  if (GENERAL.includes(name) || (driver === 'qcow2' && isTuning(name))) return true;
+  const own = OF_DRIVER[driver] ?? [];
+  return own.some((one) => (one.endsWith('.') ? name.startsWith(one) : name === one));
+}
+
+/** @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know */
+function checkSettings(settings: Settings, driver: string): void {
+  const name = [...settings.keys()].find((one) => !isKnown(driver, one));
+  if (name === undefined) return;
+  if (BARE.includes(driver)) {
+    const shown = name.replace(/\..*/, '');
+    throw wrong(`Block protocol '${driver}' doesn't support the option '${shown}'`);
+  }
+  throw new Qcow2Error(
+    'UNSUPPORTED',
+    `Block format '${driver}' does not support the option '${name}'`,
+  );
+}
+
+/** What only the format can say, once it is known. */
+export function checkFormatSettings(
+  { settings, bare }: Pick<ImageNode, 'settings'> & { readonly bare?: boolean },
+  format: Format,
+  { inspect = false }: { readonly inspect?: boolean } = {},
+): void {
+  if (bare) return;
+  checkSettings(settings, format);
+  // Whoever only looks at an image opens nothing behind it.
+  const behind = [...settings.keys()].find((name) => /^backing(\.|$)/.test(name));
+  if (inspect && behind !== undefined) {
+    const message = `Block format '${format}' does not support the option '${behind}'`;
+    throw new Qcow2Error('UNSUPPORTED', message);
+  }
+}
+
+/** Path of the file that the node's bytes are in, if they are in one. */
+export function pathOf(node: FileNode): string | undefined {
+  if (node.driver === 'file') return node.path;
+  return 'below' in node ? pathOf(node.below) : undefined;
+}
+
+/** True where there is no file at the end. */
+export function isNull(node: FileNode): boolean {
+  return 'below' in node ? isNull(node.below) : node.driver !== 'file';
+}
+
+/** True where rules stand before the bytes. */
+export function isDebugged(node: FileNode): boolean {
+  return node.driver === 'blkdebug' || ('below' in node && isDebugged(node.below));
+}

@@ -1,0 +1,292 @@
+/** Opening what a name on the command line stands for: `image-node.ts` says what that may be. */
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import type { Disk } from '../image/disk.ts';
+import type { Gate } from '../image/gate.ts';
+import {
+  type BackingChoice,
+  type Format,
+  type OpenDiskOptions,
+  openDisk,
+  probeFormat,
+} from '../image/open.ts';
+import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import type { NodeFileStorage } from '../storage/node-file.ts';
+import type { Storage } from '../storage/storage.ts';
+import { type Host, UsageError } from './command.ts';
+import { type ClaimOptions, claimImageFile, type ImagePart } from './image-claims.ts';
+import { secretIdAt, secretSource } from './image-name.ts';
+import {
+  type BackingNode,
+  checkFormatSettings,
+  type FileNode,
+  type ImageNode,
+  pathOf,
+} from './image-node.ts';
+import { pathGate } from './path-gate.ts';
+import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
+import { switchOf } from './settings.ts';
+
+/** An open node, and the files below it that may be claimed. */
+interface OpenedNode {
+  readonly storage: Storage;
+  readonly files: readonly NodeFileStorage[];
+}
+
+/** Opens a node without claiming anything. */
+async function openNode(host: Host, node: FileNode, writable: boolean): Promise<OpenedNode> {
+  switch (node.driver) {
+    case 'file': {
+      const file = host.openFile(node.path, { writable });
+      return { storage: file, files: node.settings.get('locking') === 'off' ? [] : [file] };
+    }
+    case 'null-co':
+    case 'null-aio': {
+      const { nullStorage } = await import('../storage/null.ts');
+      const readZeroes = switchOf(node.settings, 'read-zeroes') ?? false;
+      const storage = nullStorage({ name: `${node.driver}://`, size: node.size, readZeroes });
+      return { storage, files: [] };
+    }
+    case 'raw':
+      return wrapped(await openNode(host, node.below, writable), async (storage) => {
+        const { WindowStorage } = await import('../storage/window.ts');
+        checkWindow(node, await storage.size());
+        return new WindowStorage(storage, node.offset, node.size);
+      });
+    case 'blkdebug':
+      return wrapped(await openNode(host, node.below, writable), async (storage) => {
+        const { checkDebugSettings, debugRules } = await import('./debug-settings.ts');
+        const { DebugStorage } = await import('../storage/debug-storage.ts');
+        const rules = debugRules(host, node.config, node.settings);
+        checkDebugSettings(node.settings);
+        return new DebugStorage(storage, rules);
+      });
+  }
+}
+
+async function wrapped(
+  { storage, files }: OpenedNode,
+  wrap: (storage: Storage) => Promise<Storage>,
+): Promise<OpenedNode> {
+  try {
+    return { storage: await wrap(storage), files };
+  } catch (cause) {
+    await storage.close();
+    throw cause;
+  }
+}
+
+function checkWindow(node: FileNode & { readonly driver: 'raw' }, actual: number): void {
+  const { offset, size } = node;
+  const of = `size of the containing file (${actual})`;
+  if (offset > actual) {
+    throw new Qcow2Error('OUT_OF_RANGE', `Offset (${offset}) cannot be greater than ${of}`);
+  }
+  if (size !== undefined && offset + size > actual) {
+    const sum = `The sum of offset (${offset}) and size (${size})`;
+    const what = `${sum} has to be smaller or equal to the  actual ${of}`;
+    throw new Qcow2Error('OUT_OF_RANGE', what);
+  }
+}
+
+/** A node's storage, and what it is. */
+export interface OpenedFile {
+  readonly storage: Storage;
+  readonly format: Format;
+}
+
+/**
+ * Opens a node, finds out what it is, and claims its files.
+ * @throws Qcow2Error as opening and claiming do
+ */
+export async function openFileNode(
+  host: Host,
+  node: FileNode,
+  options: {
+    readonly writable: boolean;
+    readonly format: Format | undefined;
+    readonly claim: ClaimOptions | undefined;
+    /** What of an image the file is, where it is not the image itself. */
+    readonly part?: ImagePart;
+  },
+): Promise<OpenedFile> {
+  const { storage, files } = await openNode(host, node, options.writable);
+  try {
+    const format = options.format ?? (await probeFormat(storage));
+    for (const file of files) {
+      if (options.claim) claimImageFile(file, options.part ?? format, options.claim);
+    }
+    return { storage, format };
+  } catch (cause) {
+    await storage.close();
+    throw cause;
+  }
+}
+
+/** How a node is opened as a disk. */
+export interface OpenImageNodeOptions
+  extends Pick<OpenDiskOptions, 'snapshot' | 'cacheBytes' | 'discard' | 'onRepair'> {
+  readonly writable: boolean;
+  readonly untrusted: boolean;
+  /** What files are claimed for: the image's own as it says, those behind it to be read. */
+  readonly claim: ClaimOptions;
+  /** The image so many steps down the chain is written, too. */
+  readonly writableDepth?: number | undefined;
+  /** Runs once the format is known, before anything of it is read. */
+  readonly check?: (format: Format) => void;
+  /** The image's own storage, where it is open already, instead of the node's. */
+  readonly storage?: Storage;
+}
+
+/** An open disk. */
+export interface OpenedImage {
+  readonly disk: Disk;
+  /** Raw, and nobody but its first bytes says so. */
+  readonly guessedRaw: boolean;
+}
+
+/**
+ * Opens an image and what lies behind it.
+ * @throws Qcow2Error as `openDisk` does; in QEMU's words for settings that make no sense
+ */
+export async function openImageNode(
+  host: Host,
+  node: ImageNode,
+  options: OpenImageNodeOptions,
+): Promise<OpenedImage> {
+  const { writable, untrusted, claim, check, snapshot, cacheBytes } = options;
+  const { settings } = node;
+  if (writable && switchOf(settings, 'read-only')) {
+    throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
+  }
+  const forceShare = switchOf(settings, 'force-share') ?? claim.forceShare;
+  const shared = { ...claim, forceShare };
+  if (forceShare && writable) {
+    const message = 'force-share=on can only be used with read-only images';
+    throw new Qcow2Error('REFUSED', message);
+  }
+  const opened = options.storage
+    ? { storage: options.storage, format: node.format ?? (await probeFormat(options.storage)) }
+    : await openFileNode(host, node.file, { writable, format: node.format, claim: shared });
+  const { storage, format } = opened;
+  try {
+    checkFormatSettings(node, format);
+    check?.(format);
+  } catch (cause) {
+    await storage.close();
+    throw cause;
+  }
+  const path = pathOf(node.file) ?? '';
+  // Whatever becomes of the image, those behind it are only read.
+  const behind = { ...shared, use: claim.use === 'write' ? 'read' : claim.use, part: undefined };
+  const outer = pathGate(host, path, { untrusted, claim: behind as ClaimOptions });
+  const gate = options.writableDepth === undefined ? outer : readFirst(outer);
+  const discarding = settings.get('discard');
+  const disk = await openDisk(storage, {
+    format,
+    snapshot,
+    writable,
+    writableDepth: options.writableDepth,
+    gate: gateOf(host, node.dataFile, { gate, from: storage.name, claim: shared }),
+    discard: discarding === undefined ? (options.discard ?? 'unmap') : unmaps(discarding),
+    secret: secretSource(host, (depth) => secretIdAt(settings, depth)),
+    ...openTuning(settings),
+    ...(cacheBytes === undefined ? {} : { cacheBytes }),
+    ...backingChoice(host, node.backing, behind as ClaimOptions),
+    onRepair: options.onRepair,
+  });
+  try {
+    if (disk instanceof Qcow2Image) checkTuning(settings, tunedImage(disk));
+  } catch (cause) {
+    await disk.close();
+    throw cause;
+  }
+  return { disk, guessedRaw: node.format === undefined && format === 'raw' };
+}
+
+/** As QEMU has it, another image that is written is one to be read at first. */
+function readFirst(outer: Gate): Gate {
+  return async (request) => {
+    try {
+      return await outer(request);
+    } catch (cause) {
+      if (!isQcow2Error(cause) || !request.writable || request.kind !== 'backing') throw cause;
+      await (await outer({ ...request, writable: false })).close();
+      throw new UsageError(cause.message);
+    }
+  };
+}
+
+function unmaps(text: string): 'unmap' | 'ignore' {
+  return text === 'unmap' || text === 'on' ? 'unmap' : 'ignore';
+}
+
+/** What the settings of an image are judged by. */
+export function tunedImage(image: Qcow2Image): TunedImage {
+  const { clusterSize } = image.sources[0]!;
+  return { clusterSize, size: image.size, version: image.header.version };
+}
+
+/** Settings about the backing file as the engine takes them. */
+export function backingChoice(
+  host: Host,
+  node: BackingNode | 'none' | undefined,
+  claim: ClaimOptions,
+): Pick<OpenDiskOptions, 'backing'> {
+  if (node === undefined || node === 'none') return node === undefined ? {} : { backing: node };
+  const { file, format, dataFile } = node;
+  const choice: BackingChoice = {
+    format,
+    ...backingChoice(host, node.backing, claim),
+    ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
+    ...(dataFile ? { dataFile: () => openPart(host, dataFile, { claim, writable: false }) } : {}),
+  };
+  return { backing: choice };
+}
+
+async function openOther(
+  host: Host,
+  node: BackingNode,
+  {
+    file,
+    claim,
+    writable,
+  }: { readonly file: FileNode; readonly claim: ClaimOptions; readonly writable: boolean },
+): Promise<Storage> {
+  const { format } = node;
+  const own = writable ? ({ ...claim, use: 'write' } as const) : claim;
+  const opened = await openFileNode(host, file, { writable, format, claim: own });
+  try {
+    if (!('bare' in node && node.bare)) checkFormatSettings(node, opened.format);
+    return opened.storage;
+  } catch (cause) {
+    await opened.storage.close();
+    throw cause;
+  }
+}
+
+/** Opens what the image names, or the data file that settings put in its place. */
+export function gateOf(
+  host: Host,
+  dataFile: FileNode | undefined,
+  {
+    gate,
+    from,
+    claim,
+  }: { readonly gate: Gate; readonly from: string; readonly claim: ClaimOptions },
+): Gate {
+  if (!dataFile) return gate;
+  return (request) => {
+    if (request.kind !== 'data-file' || request.from !== from) return gate(request);
+    return openPart(host, dataFile, { claim, writable: request.writable });
+  };
+}
+
+async function openPart(
+  host: Host,
+  node: FileNode,
+  { claim, writable }: { readonly claim: ClaimOptions; readonly writable: boolean },
+): Promise<Storage> {
+  const own = { ...claim, use: writable ? 'write' : claim.use } as const;
+  const options = { writable, format: 'raw', part: 'data-file', claim: own } as const;
+  return (await openFileNode(host, node, options)).storage;
+}
