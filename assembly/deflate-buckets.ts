@@ -18,7 +18,7 @@ import { BUCKETS, NEAR } from './deflate-scratch';
 
 /** Bits of the four-byte hash; that of three bytes has one more. */
 export function bucketBits(srcBytes: u32): u32 {
-  return min<u32>(13, max<u32>(6, 30 - clz(srcBytes)));
+  return min<u32>(14, max<u32>(6, 30 - clz(srcBytes)));
 }
 
 /** Makes the tables empty. */

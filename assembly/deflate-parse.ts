@@ -117,7 +117,9 @@ function parseWith(
         ? findMatch(src, pos + 1, length - 1, depth >> 1, min(nice, limit), limit, shift)
         : searchBucket(src, pos + 1, limit, shift);
       const better = <i32>((next >> 16) - length) * 4 + <i32>(distBits(match) - distBits(next));
-      if (better <= 2 || !isWorth(next)) {
+      // Three bytes are hardly more than their literals: the next position need not be much better.
+      const enough = length < 4 ? 1 : 2;
+      if (better <= enough || !isWorth(next)) {
         known = 2;
         break;
       }

@@ -18,7 +18,7 @@ import { SCRATCH } from './layout';
 // @ts-ignore: decorator
 @inline export const BUCKETS: usize = SCRATCH + 0x400000; // u64: the last four positions of a hash
 // @ts-ignore: decorator
-@inline export const NEAR: usize = SCRATCH + 0x410000; // u16: last position of three bytes
+@inline export const NEAR: usize = SCRATCH + 0x420000; // u16: last position of three bytes
 
 // The same for slow levels.
 // @ts-ignore: decorator
