@@ -35,6 +35,9 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'cache', short: 't', value: true },
   { name: 'source-cache', short: 'T', value: true },
   { name: 'salvage', value: false },
+  { name: 'bitmaps', value: false },
+  { name: 'skip-broken-bitmaps', value: false },
+  { name: 'bitmap', value: true },
   { name: 'force-share', short: 'U', value: false },
   { name: 'untrusted', value: false },
 ];
@@ -73,6 +76,10 @@ export interface ConvertRequest {
   readonly flush: boolean;
   readonly bytesPerSecond: number | undefined;
   readonly salvage: boolean;
+  /** Bitmaps are copied; those that are inconsistent are an error or left out. */
+  readonly bitmaps: 'all' | 'skip-broken' | undefined;
+  /** Only what this bitmap of the source says is dirty is copied. */
+  readonly bitmap: string | undefined;
   readonly threads: number | undefined;
   readonly progress: boolean;
   readonly quiet: boolean;
@@ -97,6 +104,8 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   const wrong = lists.find((list) => !isOptionList(list));
   if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
   const create = !given(parsed, 'no-create');
+  const bitmaps = parseBitmaps(parsed);
+  const bitmap = valueGiven(parsed, 'bitmap');
   const outputFormat = valueGiven(parsed, 'output-format') ?? 'raw';
   const copyRange = given(parsed, 'copy-range');
   const compress = given(parsed, 'compress');
@@ -127,6 +136,12 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   if (snapshot !== undefined && sources.length > 1) {
     throw new UsageError('No support for concatenating multiple snapshot');
   }
+  if (bitmaps && sources.length > 1) {
+    throw new UsageError('Copying bitmaps only possible with single source');
+  }
+  if (bitmap !== undefined && sources.length > 1) {
+    throw new UsageError('--bitmap takes a single source');
+  }
   if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
   const values = create ? parseValues(parsed, outputFormat, list) : new Map();
   const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
@@ -150,12 +165,21 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     flush: cache !== 'unsafe',
     bytesPerSecond,
     salvage,
+    bitmaps,
+    bitmap,
     threads,
     progress: given(parsed, 'progress') && !given(parsed, 'quiet'),
     quiet: given(parsed, 'quiet'),
     untrusted: given(parsed, 'untrusted'),
     forceShare: given(parsed, 'force-share'),
   };
+}
+
+function parseBitmaps(parsed: ParsedOptions): ConvertRequest['bitmaps'] {
+  const skipsBroken = given(parsed, 'skip-broken-bitmaps');
+  if (given(parsed, 'bitmaps')) return skipsBroken ? 'skip-broken' : 'all';
+  if (!skipsBroken) return undefined;
+  throw new UsageError('Use of --skip-broken-bitmaps requires --bitmaps');
 }
 
 /** The options of `-o`, and the backing file's, which have a letter of their own. */

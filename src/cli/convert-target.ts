@@ -32,6 +32,13 @@ export async function convertInto(
   disks: readonly Disk[],
   course: Course,
 ): Promise<ConvertResult> {
+  if (usesBitmaps(request)) {
+    const { checkBitmaps } = await bitmapParts();
+    checkBitmaps(host, request, disks);
+    if (isStream(request) || request.outputFormat === 'luks') {
+      throw new UsageError('Bitmaps are of no use with this target');
+    }
+  }
   if (isStream(request)) return intoStream(host, request, disks, course);
   refuseSourceAsTarget(host, nameImage(host, request.target, undefined, 'target').path, disks);
   if (!request.create && (host.targetImageOpts || request.outputFormat !== 'raw')) {
@@ -40,6 +47,12 @@ export async function convertInto(
   if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);
   if (request.outputFormat === 'luks') return intoLuks(host, request, disks, course);
   return intoQcow2(host, request, disks, course);
+}
+
+const bitmapParts = () => import('./convert-bitmaps.ts');
+
+function usesBitmaps({ bitmap, bitmaps }: ConvertRequest): boolean {
+  return bitmap !== undefined || bitmaps !== undefined;
 }
 
 async function intoStream(
@@ -96,6 +109,10 @@ async function intoRaw(
       throw new UsageError('output file is smaller than input file');
     }
     const sparseBytes = preallocation === 'off' ? request.sparseBytes : 0;
+    if (request.bitmap !== undefined) {
+      const { copyDirtyToRaw } = await bitmapParts();
+      return copyDirtyToRaw(request, disks, file, course);
+    }
     const prepared = prepareRaw(file, { ...request, sparseBytes, preallocation }, disks);
     const result = await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });
     if (flush) file.flush();
@@ -247,9 +264,14 @@ async function intoQcow2(
           compress,
           ...(data ? { data } : {}),
           ...(backing ? { backing: { disk: backing, sameFile: sameFileBy(host) } } : {}),
+          ...(request.bitmap === undefined ? {} : { bitmap: request.bitmap }),
         },
         { ...course, sparseBytes: request.sparseBytes },
       );
+      if (request.bitmaps) {
+        const { putBitmapsInto } = await bitmapParts();
+        await putBitmapsInto(host, request, disks, { file, data });
+      }
       if (flush) {
         data?.flush();
         file.flush();
@@ -303,12 +325,17 @@ async function intoExisting(
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
-    const result = await convertToDisk(disks, disk, {
-      ...course,
-      sparseBytes,
-      targetIsZero,
-      compress: compress !== undefined,
-    });
+    const bitmapCode = usesBitmaps(request) ? await bitmapParts() : undefined;
+    const result =
+      bitmapCode && request.bitmap !== undefined
+        ? await bitmapCode.copyDirty(request, disks, disk, course)
+        : await convertToDisk(disks, disk, {
+            ...course,
+            sparseBytes,
+            targetIsZero,
+            compress: compress !== undefined,
+          });
+    await bitmapCode?.putBitmaps(host, request, disks[0], disk);
     if (flush) await disk.flush();
     return result;
   } finally {

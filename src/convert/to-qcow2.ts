@@ -18,6 +18,7 @@ import { borrowed } from '../storage/borrowed.ts';
 import { holdHead } from '../storage/held-head.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
+import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
 import {
   type ConvertOptions,
@@ -51,6 +52,10 @@ export interface Qcow2Target {
   readonly backing?:
     | { readonly disk: Disk; readonly sameFile?: (a: Storage, b: Storage) => boolean }
     | undefined;
+  /**
+   * Only what this bitmap of the one source says is dirty is copied; the rest is unallocated.
+   */
+  readonly bitmap?: string;
 }
 
 /**
@@ -180,6 +185,7 @@ class ImageConversion {
   /** Every cluster has its place from the start, or is encrypted by where it is in the guest. */
   get needsEngine(): boolean {
     const { preallocation = 'off', dataFile, encryption } = this.create;
+    if (this.target.bitmap !== undefined) return true;
     // The old AES needs to know which guest sectors it encrypts.
     return preallocation !== 'off' || dataFile?.raw === true || encryption?.format === 'aes';
   }
@@ -330,7 +336,8 @@ async function convertThroughEngine(
   create: Qcow2CreateOptions,
   options: ConvertOptions,
 ): Promise<ConvertResult> {
-  const { file, data, backing, compress } = target;
+  const { file, data, backing, bitmap } = target;
+  const compress = target.compress !== undefined;
   const held = holdHead(file);
   const image = await Qcow2Image.create(borrowed(held.storage), create, {
     ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
@@ -338,11 +345,15 @@ async function convertThroughEngine(
   });
   let result: ConvertResult;
   try {
-    result = await convertToDisk(disks, image, {
-      ...options,
-      targetIsZero: backing === undefined,
-      compress: compress !== undefined,
-    });
+    const [source] = disks;
+    result =
+      bitmap !== undefined && source instanceof Qcow2Image
+        ? await convertDirty(source, image, { ...options, bitmap, compress })
+        : await convertToDisk(disks, image, {
+            ...options,
+            targetIsZero: backing === undefined,
+            compress,
+          });
   } finally {
     await image.close();
   }
