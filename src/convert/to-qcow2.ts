@@ -338,6 +338,10 @@ async function convertThroughEngine(
 ): Promise<ConvertResult> {
   const { file, data, backing, bitmap } = target;
   const compress = target.compress !== undefined;
+  // What has a place before it is written is whatever the key makes of it.
+  const isScrambled =
+    create.encryption !== undefined &&
+    ((create.preallocation ?? 'off') !== 'off' || create.dataFile?.raw === true);
   const held = holdHead(file);
   const image = await Qcow2Image.create(borrowed(held.storage), create, {
     ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
@@ -351,7 +355,7 @@ async function convertThroughEngine(
         ? await convertDirty(source, image, { ...options, bitmap, compress })
         : await convertToDisk(disks, image, {
             ...options,
-            targetIsZero: backing === undefined,
+            targetIsZero: backing === undefined && !isScrambled,
             compress,
           });
   } finally {

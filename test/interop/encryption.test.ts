@@ -1,5 +1,5 @@
 // Encrypted images against QEMU's tools: theirs opened here, ours opened there, written by both.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error } from '../../src/base/errors.ts';
 import { parseSize } from '../../src/cli/options.ts';
@@ -9,7 +9,7 @@ import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { openDisk, openNodeFile, type Secret } from '../../src/node.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
-import { difference, inScratch, must, oftenEnough, qemuImg, TOOL } from '../tool.ts';
+import { difference, inScratch, must, oftenEnough, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
 
 const PASSPHRASE = 'tête à tête';
 const OBJECT = ['--object', `secret,id=s,data=${PASSPHRASE}`];
@@ -246,6 +246,49 @@ test('converted into and out of, by workers and without', async () => {
       await ours('-n', '--target-image-opts', at('plain'), optionsOf(at('image')));
       await qemuImg([...compare, `driver=raw,file.filename=${at('plain')}`]);
     }
+  });
+});
+
+test('what has a place before it is written reads as the source, zeros too', async () => {
+  await inScratch(async (folder) => {
+    const [source, target] = [`${folder}/source.qcow2`, `${folder}/target.qcow2`];
+    await qemuImg(['create', '-q', '-f', 'qcow2', source, String(SIZE)]);
+    await qemuIo(source, ['write -P 5 1M 64k']);
+    const modes = ['metadata', 'falloc', 'full'].map((mode) => `preallocation=${mode}`);
+    for (const extra of modes) {
+      for (const format of ['luks,encrypt.iter-time=10', 'aes']) {
+        const options = `encrypt.format=${format},encrypt.key-secret=s,${extra}`;
+        await must(process.execPath, [
+          ...[TOOL, 'convert', '-O', 'qcow2', ...OBJECT, '-o', options, source, target],
+        ]);
+        const right = optionsOf(target);
+        const left = `driver=qcow2,file.filename=${source}`;
+        const said = await qemuImg(['compare', ...OBJECT, '--image-opts', left, right]);
+        assert.is(said.toString(), 'Images are identical.\n', options);
+      }
+    }
+  });
+});
+
+test('an overlay is made without the key of what is behind it, as qemu-img does', async () => {
+  await inScratch(async (folder) => {
+    await make(`${folder}/base.qcow2`, 'encrypt.format=luks');
+    const name = `${folder}/over.qcow2`;
+    const args = ['create', '-f', 'qcow2', '-F', 'qcow2', '-b', 'base.qcow2', name];
+    const ours = (await must(process.execPath, [TOOL, ...args])).toString();
+    assert.is(ours, (await qemuImg(args)).toString());
+    assert.match(ours, `size=${SIZE} `);
+    // What lies further down is still looked for.
+    await qemuImg(['create', '-q', '-f', 'qcow2', `${folder}/root.qcow2`, '1M']);
+    const encrypt = 'encrypt.format=aes,encrypt.key-secret=s';
+    await qemuImg([
+      ...['create', '-q', ...OBJECT, '-f', 'qcow2', '-o', encrypt],
+      ...['-F', 'qcow2', '-b', 'root.qcow2', `${folder}/base.qcow2`],
+    ]);
+    await must(process.execPath, [TOOL, ...args]);
+    rmSync(`${folder}/root.qcow2`);
+    assert.is((await run(process.execPath, [TOOL, ...args])).code, 1);
+    assert.is((await run(requireQemu().img, args)).code, 1);
   });
 });
 

@@ -1,7 +1,7 @@
 /** `create`: a new raw or qcow2 image. */
 import { alignUp } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { type Format, isFormat, openDisk } from '../../image/open.ts';
+import { type Format, isFormat, openDisk, probeFormat } from '../../image/open.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../../storage/node-file.ts';
@@ -197,6 +197,8 @@ async function lookAtBacking(
     const path = resolveName(name, '');
     // Looked at without a claim, as by qemu-img: a running machine may have it, and writes it.
     const gate = pathGate(host, path, { untrusted });
+    const locked = await lookAtEncrypted(host, path, { format, untrusted });
+    if (locked) return locked;
     const disk = await openDisk(host.openFile(path), { format, gate, cacheBytes: 2 ** 20 });
     const found = { format: disk.format, size: disk.size };
     await disk.close();
@@ -204,6 +206,38 @@ async function lookAtBacking(
   } catch (cause) {
     if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
     throw new HintedError(cause.message, 'Could not open backing image.\n');
+  }
+}
+
+/** An encrypted backing file says how large it is without its key, which is not asked for. */
+async function lookAtEncrypted(
+  host: Host,
+  path: string,
+  { format, untrusted }: { readonly format: Format | undefined; readonly untrusted: boolean },
+): Promise<{ readonly format: Format; readonly size: number } | undefined> {
+  const file = host.openFile(path);
+  try {
+    const found = format ?? (await probeFormat(file));
+    if (found === 'raw') return;
+    const { reportImage } = await import('../image-report.ts');
+    const resolve = (name: string) => fullBackingName(name, path);
+    const report = await reportImage(file, {
+      filename: path,
+      format: found,
+      allocatedBytes: 0,
+      resolve,
+    });
+    if (!report.encrypted) return;
+    const { backing } = report;
+    if (backing) {
+      const gate = pathGate(host, path, { untrusted });
+      const request = { kind: 'backing', name: backing.name, from: path, writable: false } as const;
+      await (await gate(request)).close();
+      await lookAtBacking(host, backing.path, { format: backing.format, untrusted });
+    }
+    return { format: found, size: report.virtualSize };
+  } finally {
+    await file.close();
   }
 }
 
