@@ -47,6 +47,8 @@ interface Held {
 export class DebugRules {
   /** The youngest first, the order in which QEMU's driver looks at them. */
   private readonly rules: Rule[] = [];
+  /** Hears who is held at a breakpoint, and who goes on. */
+  onHold: (tag: string, what: 'held' | 'resumed') => void = () => {};
   /** Those that make requests fail now. */
   private active: InjectRule[] = [];
   private state = 1;
@@ -108,6 +110,7 @@ export class DebugRules {
     const index = this.held.findIndex((one) => one.tag === tag);
     if (index < 0) return false;
     const [found] = this.held.splice(index, 1);
+    this.onHold(tag, 'resumed');
     found?.go();
     return true;
   }
@@ -121,6 +124,7 @@ export class DebugRules {
   private hold(rule: Rule & { readonly action: 'hold' }, before: Promise<void> | undefined) {
     this.forget(rule);
     const { tag } = rule;
+    this.onHold(tag, 'held');
     const own = new Promise<void>((go) => this.held.push({ tag, go }));
     for (const one of this.waiting.filter((waiter) => waiter.tag === tag)) one.done();
     this.waiting = this.waiting.filter((waiter) => waiter.tag !== tag);

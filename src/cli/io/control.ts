@@ -1,7 +1,11 @@
 /** Commands about the tool itself: `help`, `quit`, `sleep`, and ways to end it the hard way. */
+import { DEBUG_EVENTS } from '../../storage/debug-events.ts';
+import type { DebugRules } from '../../storage/debug-rules.ts';
+import { DebugStorage } from '../../storage/debug-storage.ts';
 import { CommandFailure, type IoCommand, usageLine } from './io-command.ts';
 import { ABORT_SIGNAL } from './io-host.ts';
 import { parseBytes, parseInteger } from './number.ts';
+import type { Session } from './session.ts';
 
 /** The longest time that a timer takes, in milliseconds. */
 const SLEEP_MS_MAX = 2 ** 31 - 1;
@@ -90,55 +94,76 @@ Sends this process a signal by its number.
   },
 };
 
-/** A command about breakpoints, which only QEMU's debugging driver has: no disk here does. */
-function breakpoint(
-  name: string,
-  synopsis: string,
-  summary: string,
-  failure: (tag: string) => string,
-): IoCommand {
-  const count = synopsis.split(' ').length;
-  return {
-    name,
-    synopsis,
-    summary,
-    count: [count, count],
-    needs: 'disk',
-
-    async run(_, args) {
-      throw new CommandFailure(`${failure(args.at(-1)!)}: Operation not supported`);
-    },
-  };
+/** The rules before the open disk. @throws CommandFailure where there are none */
+function rulesOf(session: Session, failure: string): DebugRules {
+  const storage = session.current.disk.sources[0]?.storage;
+  if (storage instanceof DebugStorage) return storage.rules;
+  throw new CommandFailure(`${failure}: Operation not supported`);
 }
 
 /** `break`. */
-export const setBreak = breakpoint(
-  'break',
-  'event tag',
-  'sets a breakpoint on event and tags the stopped request as tag',
-  () => 'Could not set breakpoint',
-);
+export const setBreak: IoCommand = {
+  name: 'break',
+  synopsis: 'event tag',
+  summary: 'sets a breakpoint on event and tags the stopped request as tag',
+  count: [2, 2],
+  needs: 'disk',
+
+  async run(session, [name, tag]) {
+    const failure = 'Could not set breakpoint';
+    const rules = rulesOf(session, failure);
+    const event = DEBUG_EVENTS.find((one) => one === name);
+    if (event === undefined) throw new CommandFailure(`${failure}: No such file or directory`);
+    rules.onHold = (of, what) => {
+      const happened = what === 'held' ? 'Suspended' : 'Resuming';
+      session.host.out(`blkdebug: ${happened} request '${of}'\n`);
+    };
+    rules.addBreak(event, tag!);
+  },
+};
 
 /** `remove_break`. */
-export const removeBreak = breakpoint(
-  'remove_break',
-  'tag',
-  'remove a breakpoint by tag',
-  (tag) => `Could not remove breakpoint ${tag}`,
-);
+export const removeBreak: IoCommand = {
+  name: 'remove_break',
+  synopsis: 'tag',
+  summary: 'remove a breakpoint by tag',
+  count: [1, 1],
+  needs: 'disk',
+
+  async run(session, [tag]) {
+    const failure = `Could not remove breakpoint ${tag}`;
+    if (rulesOf(session, failure).removeBreak(tag!)) return;
+    throw new CommandFailure(`${failure}: No such file or directory`);
+  },
+};
 
 /** `resume`. */
-export const resume = breakpoint(
-  'resume',
-  'tag',
-  'resumes the request tagged as tag',
-  () => 'Could not resume request',
-);
+export const resume: IoCommand = {
+  name: 'resume',
+  synopsis: 'tag',
+  summary: 'resumes the request tagged as tag',
+  count: [1, 1],
+  needs: 'disk',
 
-/** `wait_break`. QEMU's tool waits for ever where there is no breakpoint. */
-export const waitBreak = breakpoint(
-  'wait_break',
-  'tag',
-  'waits for the suspension of a request',
-  () => 'Could not wait for a request',
-);
+  async run(session, [tag]) {
+    const failure = 'Could not resume request';
+    if (!rulesOf(session, failure).resume(tag!)) {
+      throw new CommandFailure(`${failure}: No such file or directory`);
+    }
+    // The request goes on as far as it gets at once, as it does in QEMU.
+    await new Promise((resolve) => setTimeout(resolve));
+  },
+};
+
+/** `wait_break`. It waits for ever where there is no breakpoint, as QEMU's does. */
+export const waitBreak: IoCommand = {
+  name: 'wait_break',
+  synopsis: 'tag',
+  summary: 'waits for the suspension of a request',
+  count: [1, 1],
+  needs: 'disk',
+
+  async run(session, [tag]) {
+    await rulesOf(session, 'Could not wait for a request').whenHeld(tag!);
+  },
+};

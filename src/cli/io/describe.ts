@@ -2,6 +2,7 @@
 import { alignUp } from '../../base/bits.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
 import { readMetadata } from '../../image/qcow2/open.ts';
+import { isNull } from '../image-node.ts';
 import { reportImage } from '../image-report.ts';
 import type { JsonObject } from '../json.ts';
 import { treeText } from '../tree-text.ts';
@@ -28,7 +29,15 @@ export const describe: IoCommand = {
   needs: 'disk',
 
   async run(session) {
+    const { bare, file } = session.current.place;
     const { format, clusterSize, vmState, specific } = await description(session.current);
+    // Both names of a driver that needs no format, as QEMU has it.
+    if (bare) session.host.out(`format name: ${format}\n`);
+    if (bare && isNull(file)) {
+      session.host.out(`format name: ${format}\n`);
+      session.failed = true;
+      return;
+    }
     session.host.out(`format name: ${format}
 cluster size: ${formatAmount(clusterSize)}
 vm state offset: ${formatAmount(vmState)}
@@ -40,7 +49,7 @@ vm state offset: ${formatAmount(vmState)}
 async function description({ disk, place }: OpenedDisk): Promise<Description> {
   const { format } = disk;
   if (format === 'raw') {
-    const name = place.bare ? 'file' : format;
+    const name = place.bare ? place.file.driver : format;
     return { format: name, clusterSize: 0, vmState: 0, specific: undefined };
   }
   if (disk instanceof OverlayDisk) return overlayDescription(disk);

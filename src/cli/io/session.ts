@@ -62,12 +62,19 @@ export class Session {
     const { opened } = this;
     this.opened = undefined;
     if (!opened) return;
+    const { disk, writable, readOnly, flags } = opened;
     try {
-      if (opened.writable && !opened.readOnly && opened.flags.cache !== 'unsafe') {
-        await opened.writable.flush();
+      try {
+        if (writable && !readOnly && flags.cache !== 'unsafe') await writable.flush();
+      } finally {
+        await disk.close();
       }
-    } finally {
-      await opened.disk.close();
+    } catch (cause) {
+      // QEMU's tool tells of caches that stay unwritten, and ends as it would have.
+      const why = errorText(cause);
+      if (disk.format !== 'qcow2') return;
+      this.host.error(`Failed to flush the L2 table cache: ${why}`);
+      this.host.error(`Failed to flush the refcount block cache: ${why}`);
     }
   }
 

@@ -35,6 +35,8 @@ export class Allocator {
   async clusters(length: number, hostMax = HOST_MAX): Promise<number> {
     const { clusterSize } = this.store.geometry;
     const count = Math.ceil(length / clusterSize);
+    const { storage } = this.store;
+    if (storage.announce) await storage.announce('cluster_alloc');
     for (;;) {
       const first = await this.refcounts.findFree(count);
       if ((first + count) * clusterSize > hostMax) {
@@ -71,6 +73,7 @@ export class Allocator {
   async bytes(length: number, hostMax: number): Promise<number> {
     const { store, refcounts } = this;
     const { clusterSize } = store.geometry;
+    if (store.storage.announce) await store.storage.announce('cluster_alloc_bytes');
     for (;;) {
       let at = store.freeByte;
       if (at !== 0) {
@@ -97,6 +100,8 @@ export class Allocator {
 
   /** Lets go of clusters that no entry refers to any more; entries on disk still may. */
   async free(host: number, length: number, options: FreeOptions = {}): Promise<void> {
+    const { storage } = this.store;
+    if (storage.announce) await storage.announce('cluster_free');
     await this.refcounts.change(host, length, -1, { ...options, aside: !options.reusable });
   }
 }

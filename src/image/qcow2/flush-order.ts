@@ -14,7 +14,7 @@
  * clusters are set aside until the entries are on disk; nobody waits for that. What of them nobody
  * has taken by then goes back to the host, where that is wanted.
  */
-import { settled } from '../../base/awaitable.ts';
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { WriteBackCache } from './write-back-cache.ts';
 
@@ -99,10 +99,14 @@ export class FlushOrder {
     if (this.refcountsAfterL2) await this.meetRefcountsAfterL2();
   }
 
-  /** Everything on disk, in order; refcounts that may be wrong anyway stay where they are. */
-  async flush(): Promise<void> {
+  /**
+   * Everything on disk, in order; refcounts that may be wrong anyway stay where they are.
+   * @param beforeStorage runs when all is written, and may not be durable yet
+   */
+  async flush(beforeStorage?: () => Awaitable<void>): Promise<void> {
     await this.l2.writeDirty();
     if (!this.lazy) await this.refcounts.writeDirty();
+    if (beforeStorage) await beforeStorage();
     await this.flushStorage();
     this.l2AfterRefcounts = false;
     this.refcountsAfterL2 = false;

@@ -161,12 +161,17 @@ export class L2Tables {
     // Where a step fails the cluster is leaked: whether the L1 entry is on disk is not known then.
     const host = await allocator.clusters(clusterSize);
     const table = new Uint8Array(clusterSize);
-    if (old !== 0) await this.copyTable(old, table);
+    const { storage } = store;
+    if (old !== 0) {
+      if (storage.announce) await storage.announce('l2_alloc_cow_read');
+      await this.copyTable(old, table);
+    }
     // Also where refcounts lag behind otherwise: tables are few.
     await store.refcountBlocks.writeDirty();
     await store.order.flushStorage();
     store.overlap.check(host, clusterSize, 'l2');
-    await store.storage.write(host, table);
+    if (storage.announce) await storage.announce('l2_alloc_write');
+    await storage.write(host, table);
     await store.order.flushStorage();
     store.l2.drop(host, clusterSize);
     await store.setL1Entry(index, host, true);

@@ -86,6 +86,7 @@ export class MetadataStore {
       Math.min(clusterSize, L2_SLICE_BYTES_MAX),
       () => this.order.beforeL2(),
       checkL2,
+      { load: 'l2_load', write: 'l2_update' },
     );
     this.refcountBlocks = new WriteBackCache(
       storage,
@@ -93,6 +94,7 @@ export class MetadataStore {
       clusterSize,
       () => this.order.beforeRefcounts(),
       checkBlock,
+      { load: 'refblock_load', write: 'refblock_update_part' },
     );
     this.order.l2 = this.l2;
     this.order.refcounts = this.refcountBlocks;
@@ -138,6 +140,7 @@ export class MetadataStore {
   async loadRefcountTable(): Promise<void> {
     const { refcountTableOffset: at, refcountTableClusters: clusters } = this.header;
     const bytes = new Uint8Array(clusters * this.geometry.clusterSize);
+    if (this.storage.announce) await this.storage.announce('reftable_load');
     const read = readFully(this.storage, at, bytes);
     if (!settled(read)) await read;
     const view = viewOf(bytes);
@@ -186,6 +189,7 @@ export class MetadataStore {
     const end = Math.min(start + 512, this.l1.length);
     try {
       this.overlap.check(this.header.l1Offset + start, end - start, 'l1');
+      if (this.storage.announce) await this.storage.announce('l1_update');
       await this.storage.write(this.header.l1Offset + start, this.l1.subarray(start, end));
       await this.order.flushStorage();
     } catch (cause) {

@@ -76,10 +76,11 @@ export class GuestReader {
   }
 
   private async readPiece(piece: Piece, into: Uint8Array): Promise<void> {
-    const { data, backing, encryption } = this.parts;
+    const { storage, data, backing, encryption } = this.parts;
     switch (piece.kind) {
       case RunKind.data: {
         if (encryption) return this.readEncrypted(encryption, piece, into);
+        if (storage.announce) await storage.announce('read_aio');
         const got = await readFully(data, piece.host, into);
         into.fill(0, got);
         return;
@@ -88,6 +89,7 @@ export class GuestReader {
         return this.readCompressed(piece, into);
       case RunKind.unallocated: {
         const inBacking = backing ? clamp(backing.size - piece.guest, into.length) : 0;
+        if (backing && storage.announce) await storage.announce('read_backing_aio');
         if (backing && inBacking > 0) await backing.read(piece.guest, into.subarray(0, inBacking));
         into.fill(0, inBacking);
         return;
@@ -119,6 +121,7 @@ export class GuestReader {
     if (this.decoded !== piece.host) {
       // Through memory of its own: while a read waits, another may decode in kernel memory.
       const stream = new Uint8Array(piece.stored);
+      if (storage.announce) await storage.announce('read_compressed');
       const read = readFully(storage, piece.host, stream);
       const got = settled(read) ? read : await read;
       this.decode(piece.host, stream.subarray(0, got));

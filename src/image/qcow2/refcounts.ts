@@ -248,6 +248,7 @@ export class Refcounts {
     const { geometry, refcountBlocks, storage } = store;
     const { clusterSize, refcountBlockEntries, refcountOrder } = geometry;
     const slot = Math.floor(cluster / refcountBlockEntries);
+    if (storage.announce) await storage.announce('refblock_alloc');
     await store.l2.writeDirty();
     const at = (await this.findFree(1)) * clusterSize;
     const own = at / clusterSize;
@@ -265,6 +266,7 @@ export class Refcounts {
     }
     store.overlap.moved('refcount-block', 0, at);
     try {
+      if (storage.announce) await storage.announce('refblock_alloc_write');
       await refcountBlocks.writeDirty();
       await store.order.flushStorage();
     } catch (cause) {
@@ -280,6 +282,7 @@ export class Refcounts {
     }
     const entry = store.header.refcountTableOffset + slot * 8;
     store.overlap.check(entry, 8, 'refcount-table');
+    if (storage.announce) await storage.announce('refblock_alloc_hookup');
     await storage.write(entry, numberBytes(at));
     await store.order.flushStorage();
     store.refcountTable[slot] = at;
@@ -294,7 +297,8 @@ export class Refcounts {
     block: { readonly slot: number; readonly at: number },
   ): Promise<void> {
     const { store } = this;
-    const { geometry, refcountBlocks } = store;
+    const { geometry, refcountBlocks, storage } = store;
+    if (storage.announce) await storage.announce('reftable_grow');
     const { clusterSize, refcountBlockEntries, refcountOrder } = geometry;
     const { blocks: total } = refcountMetadata(start, {
       clusterSize,
@@ -338,7 +342,9 @@ export class Refcounts {
           putRefcount(bytes.view, bytes.at, cluster % refcountBlockEntries, refcountOrder, 1);
         }
       }
+      if (storage.announce) await storage.announce('refblock_alloc_write_blocks');
       await refcountBlocks.writeDirty();
+      if (storage.announce) await storage.announce('refblock_alloc_write_table');
       await this.writeTable(tableAt, table);
       await store.order.flushStorage();
     } catch (cause) {
@@ -348,6 +354,7 @@ export class Refcounts {
       }
       throw cause;
     }
+    if (storage.announce) await storage.announce('refblock_alloc_switch_table');
     await this.switchTable(tableAt, tableClusters, table);
   }
 

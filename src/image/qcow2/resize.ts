@@ -155,6 +155,7 @@ async function shrinkL1({ store, allocator, reader }: WriteParts, size: number):
   store.l1.fill(0, at);
   try {
     store.overlap.check(store.header.l1Offset + at, before.length, 'l1');
+    if (store.storage.announce) await store.storage.announce('l1_shrink_write_table');
     await store.storage.write(store.header.l1Offset + at, store.l1.subarray(at));
     await store.order.flushStorage();
   } catch (cause) {
@@ -247,12 +248,15 @@ export async function growL1To(
   await store.lock.run(async () => {
     const grown = new Uint8Array(entries * 8);
     grown.set(store.l1);
+    if (store.storage.announce) await store.storage.announce('l1_grow_alloc_table');
     const at = await allocator.clusters(grown.length);
     await store.refcountBlocks.writeDirty();
     await store.order.flushStorage();
     store.overlap.check(at, grown.length, 'l1');
+    if (store.storage.announce) await store.storage.announce('l1_grow_write_table');
     await store.storage.write(at, grown);
     await store.order.flushStorage();
+    if (store.storage.announce) await store.storage.announce('l1_grow_activate_table');
     const fields = new Uint8Array(12);
     viewOf(fields).setUint32(0, entries);
     fields.set(numberBytes(at), 4);

@@ -58,6 +58,7 @@ export class TableCache {
     const into = this.region.bytes.subarray(slot * this.sliceBytes, (slot + 1) * this.sliceBytes);
     let read: Awaitable<number>;
     try {
+      this.storage.announce?.('l2_load');
       read = readFully(this.storage, file, into);
     } catch (cause) {
       this.free.push(slot);

@@ -8,6 +8,7 @@
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import type { Region } from '../../kernels/arena.ts';
+import type { DebugEvent } from '../../storage/debug-events.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 
@@ -25,6 +26,7 @@ export class WriteBackCache {
 
   /**
    * @param before awaited before anything is written: brings on disk what must be there first
+   * @param events what the storage is told of
    * @param checkWrite throws where the place that a slice is about to be written to is another's
    */
   constructor(
@@ -33,6 +35,7 @@ export class WriteBackCache {
     readonly sliceBytes: number,
     private readonly before: () => Awaitable<void>,
     private readonly checkWrite: (file: number, length: number) => void,
+    private readonly events?: { readonly load: DebugEvent; readonly write: DebugEvent },
   ) {
     const capacity = Math.floor(region.length / sliceBytes);
     assert(capacity >= 2, 'a write-back cache needs two slices');
@@ -63,7 +66,9 @@ export class WriteBackCache {
     const slot = await this.takeSlot();
     try {
       const into = this.slotBytes(slot);
-      const read = readFully(this.storage, file, into);
+      const { storage, events } = this;
+      if (events && storage.announce) await storage.announce(events.load);
+      const read = readFully(storage, file, into);
       const got = settled(read) ? read : await read;
       if (got === 0 && (await this.storage.size()) <= tableStart) {
         throw new Qcow2Error('CORRUPT', 'table lies past the end of the file', tableStart);
@@ -131,7 +136,9 @@ export class WriteBackCache {
 
   private async writeSlice(file: number, slice: Slice): Promise<void> {
     this.checkWrite(file, this.sliceBytes);
-    const written = this.storage.write(file, this.slotBytes(slice.slot));
+    const { storage, events } = this;
+    if (events && storage.announce) await storage.announce(events.write);
+    const written = storage.write(file, this.slotBytes(slice.slot));
     if (!settled(written)) await written;
     slice.dirty = false;
   }

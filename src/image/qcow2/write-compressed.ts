@@ -52,6 +52,7 @@ async function writeOne(parts: WriteParts, guest: number, part: Uint8Array): Pro
   });
   try {
     store.overlap.check(host, stream.length, 'data');
+    if (store.storage.announce) await store.storage.announce('write_compressed');
     const written = store.storage.write(host, stream);
     if (!settled(written)) await written;
   } catch (cause) {

@@ -95,6 +95,7 @@ export async function writeData(
 ): Promise<void> {
   const { store, encryption } = parts;
   const { host } = place;
+  if (store.storage.announce) await store.storage.announce('write_aio');
   if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
   for (let done = 0; done < bytes.length; done += CHUNK_BYTES) {
     let part = bytes;
@@ -251,6 +252,8 @@ async function withEdges(parts: WriteParts, step: Step, bytes: Uint8Array): Prom
   if (from === guest && to === guest + length) return bytes;
   const whole = new Uint8Array(to - from);
   const head = guest - from;
+  const { storage } = parts.store;
+  if (storage.announce) await storage.announce('cow_read');
   if (head > 0) await parts.reader.read(from, whole.subarray(0, head));
   whole.set(bytes, head);
   if (to > guest + length) await parts.reader.read(guest + length, whole.subarray(head + length));

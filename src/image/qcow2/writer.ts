@@ -235,7 +235,11 @@ export class ImageWriter {
   async flush(): Promise<void> {
     const { store } = this;
     refuseCorrupt(store);
-    await store.lock.run(() => store.order.flush());
+    await store.lock.run(async () => {
+      const { storage } = store;
+      if (storage.announce) await storage.announce('flush_to_os');
+      await store.order.flush(() => storage.announce?.('flush_to_disk'));
+    });
   }
 
   /** Does `work` on the file while no request is under way, and reads anew what it changes. */

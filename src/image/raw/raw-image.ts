@@ -66,6 +66,7 @@ export class RawImage implements WritableDisk {
 
   async read(guest: number, into: Uint8Array): Promise<void> {
     this.needInside(guest, into.length, 'read');
+    if (this.storage.announce) await this.storage.announce('read_aio');
     const got = await this.inTurn(() => this.storage.read(guest, into));
     into.fill(0, got);
   }
@@ -73,6 +74,7 @@ export class RawImage implements WritableDisk {
   async write(guest: number, from: Uint8Array): Promise<void> {
     this.needWritable();
     this.needInside(guest, from.length, 'write');
+    if (this.storage.announce) await this.storage.announce('write_aio');
     if (from.length > 0) await this.inTurn(() => this.storage.write(guest, from));
   }
 
