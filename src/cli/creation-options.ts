@@ -95,15 +95,20 @@ export function creationOptions(format: Format): readonly ListOption[] {
 export function creationHelp(format: Format, hasFile: boolean): string {
   const options = [...(hasFile ? creationOptions(format) : OWN[format])];
   options.sort((a, b) => (a.name < b.name ? -1 : 1));
-  const lines = options.map(
-    ({ name, type, help }) => `  ${`${name}=<${type}>`.padEnd(22)} - ${help}\n`,
-  );
   const head = hasFile ? 'Supported options:\n' : `Supported ${format} options:\n`;
   const tail = `
 The protocol level may support further options.
 Specify the target filename to include those options.
 `;
-  return head + lines.join('') + (hasFile ? '' : tail);
+  return head + optionLines(options) + (hasFile ? '' : tail);
+}
+
+/** A line for each option. */
+export function optionLines(options: readonly ListOption[]): string {
+  const lines = options.map(
+    ({ name, type, help }) => `  ${`${name}=<${type}>`.padEnd(22)} - ${help}\n`,
+  );
+  return lines.join('');
 }
 
 /** The line that says what is being made. */

@@ -1,14 +1,25 @@
-/** `amend`: changes options of an image. For now those of its key slots (`encrypt.…`). */
+/** `amend`: changes what an image was made with. */
 import { isQcow2Error } from '../../base/errors.ts';
+import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
-import type { Format } from '../../image/open.ts';
+import { type Format, isFormat } from '../../image/open.ts';
+import type { AmendOptions } from '../../image/qcow2/amend.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { checkCacheMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
-import { creationOptions } from '../creation-options.ts';
+import { creationOptions, optionLines } from '../creation-options.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { warnOfGuess } from '../guessed-format.ts';
 import { openWritableImage } from '../open-image.ts';
-import { isOptionList, type ListOption, type ListValues, parseOptionList } from '../option-list.ts';
+import {
+  asksForHelp,
+  HintedError,
+  isOptionList,
+  type ListOption,
+  type ListValues,
+  parseOptionList,
+} from '../option-list.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -31,6 +42,18 @@ const AMENDABLE: readonly ListOption[] = [
   { name: 'iter-time', type: 'num', help: 'Time to spend in PBKDF in milliseconds' },
 ];
 
+/** Options of a new qcow2 image that can change, too. */
+const QCOW2: readonly string[] = [
+  'backing_file',
+  'backing_fmt',
+  'compat',
+  'data_file',
+  'data_file_raw',
+  'lazy_refcounts',
+  'refcount_bits',
+  'size',
+];
+
 /** The subcommand. */
 export const amend: Command = {
   name: 'amend',
@@ -42,24 +65,38 @@ export const amend: Command = {
     const wrong = lists.find((list) => !isOptionList(list));
     if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
     if (lists.length === 0) throw new UsageError('Must specify options (-o)', true);
+    const list = lists.join(',');
+    const format = valueGiven(parsed, 'format');
+    if (format !== undefined && asksForHelp(list)) return printHelp(host, format);
     const [filename, ...rest] = parsed.operands;
     if (filename === undefined || rest.length > 0) {
-      throw new UsageError('Expecting one image file name', true);
+      throw new UsageError('Expecting one image file name');
     }
-    const image = await openWritableImage(host, filename, {
-      format: valueGiven(parsed, 'format'),
-      untrusted: given(parsed, 'untrusted'),
-    });
+    checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
+    const open = () =>
+      openWritableImage(host, filename, { format, untrusted: given(parsed, 'untrusted') });
+    const shows = given(parsed, 'progress') && !given(parsed, 'quiet');
+    const image = await open();
     try {
+      if (format === undefined && image.format === 'raw') warnOfGuess(host, filename);
+      if (asksForHelp(list)) return printHelp(host, image.format);
       if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
-        const what = `Format driver '${image.format}' does not support option amendment`;
-        throw new UsageError(what);
+        throw notAmendable(image.format);
       }
       const prefix = image instanceof LuksImage ? '' : 'encrypt.';
-      const values = parseAmendments(host, lists.join(','), { format: image.format, prefix });
-      const force = given(parsed, 'force');
-      await image.changeKeySlots(slotChange(host, values, { prefix, force }));
+      const values = parseAmendments(list, { format: image.format, prefix });
+      if (shows) host.out('    (0.00/100%)\r');
+      try {
+        await change(host, image, values, { prefix, force: given(parsed, 'force') });
+      } finally {
+        if (shows) host.out('    (100.00/100%)\r\n');
+      }
     } catch (cause) {
+      if (cause instanceof HintedError) {
+        host.error(cause.message);
+        host.note(cause.hintText);
+        return 1;
+      }
       if (!isQcow2Error(cause)) throw cause;
       throw new UsageError(cause.message);
     } finally {
@@ -69,20 +106,95 @@ export const amend: Command = {
   },
 };
 
+function notAmendable(format: string): UsageError {
+  return new UsageError(`Format driver '${format}' does not support option amendment`);
+}
+
+/** What the options of a format are that can change. */
+function amendable(format: Format, prefix: string): readonly ListOption[] {
+  const slots = AMENDABLE.map((one) => ({ ...one, name: `${prefix}${one.name}` }));
+  if (format !== 'qcow2') return slots;
+  return [...slots, ...creationOptions('qcow2').filter(({ name }) => QCOW2.includes(name))];
+}
+
+function printHelp(host: Host, format: string): number {
+  if (!isFormat(format)) throw new UsageError(`Unknown file format '${format}'`);
+  if (format === 'raw') throw notAmendable(format);
+  const options = [...amendable(format, format === 'luks' ? '' : 'encrypt.')];
+  options.sort((a, b) => (a.name < b.name ? -1 : 1));
+  host.out(`Amend options for '${format}':\n${optionLines(options)}`);
+  return 0;
+}
+
+/** Changes of key slots first, then those of a qcow2 image. */
+async function change(
+  host: Host,
+  image: Qcow2Image | LuksImage,
+  values: ListValues,
+  options: { readonly prefix: string; readonly force: boolean },
+): Promise<void> {
+  const amended = image instanceof Qcow2Image ? imageChanges(image, values) : undefined;
+  const slots = AMENDABLE.some(({ name }) => values.has(`${options.prefix}${name}`));
+  if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
+  if (!(image instanceof Qcow2Image) || !amended) return;
+  // A size goes with the version that the image is to have in the end.
+  const size = values.get('size')?.number;
+  await image.amend(amended);
+  if (size !== undefined) await resize(image, size);
+}
+
+async function resize(image: Qcow2Image, size: bigint): Promise<void> {
+  if (size % 512n !== 0n) throw new UsageError('The new size must be a multiple of 512');
+  const most = BigInt(VIRTUAL_BYTES_MAX);
+  if (size > most) throw new UsageError(`offset(${size}) exceeds maximum(${most})`);
+  await image.resize(Number(size));
+}
+
+const VERSIONS: Readonly<Record<string, 2 | 3>> = { v2: 2, '0.10': 2, v3: 3, '1.1': 3 };
+
+function imageChanges(image: Qcow2Image, values: ListValues): AmendOptions {
+  const compat = values.get('compat')?.text;
+  const version = compat === undefined ? undefined : VERSIONS[compat];
+  if (compat !== undefined && version === undefined) {
+    throw new UsageError(`Unknown compatibility level ${compat}`);
+  }
+  const { name, format } = image.backingName;
+  const isOther = (given: string | undefined, own: string | undefined) =>
+    given !== undefined && given !== own;
+  if (
+    isOther(values.get('backing_file')?.text, name) ||
+    isOther(values.get('backing_fmt')?.text, format)
+  ) {
+    const hint = "You can use 'qemu-img rebase' instead.\n";
+    throw new HintedError('Cannot amend the backing file', hint);
+  }
+  const flag = (option: string) => {
+    const given = values.get(option);
+    return given && given.number === 1n;
+  };
+  const bits = values.get('refcount_bits');
+  return {
+    version,
+    refcountBits: bits && Number(bits.number),
+    lazyRefcounts: flag('lazy_refcounts'),
+    dataFile: values.get('data_file')?.text,
+    dataFileRaw: flag('data_file_raw'),
+  };
+}
+
 /** @throws UsageError for what cannot be changed afterwards */
 function parseAmendments(
-  host: Host,
   list: string,
   { format, prefix }: { readonly format: Format; readonly prefix: string },
 ): ListValues {
-  const amendable = AMENDABLE.map((one) => ({ ...one, name: `${prefix}${one.name}` }));
-  const isAmendable = (name: string) => amendable.some((one) => one.name === name);
+  const options = amendable(format, prefix);
+  const isAmendable = (name: string) => options.some((one) => one.name === name);
   const others = creationOptions(format).filter(({ name }) => !isAmendable(name));
-  const values = parseOptionList(list, [...amendable, ...others]);
+  const values = parseOptionList(list, [...options, ...others]);
   for (const name of values.keys()) {
     if (isAmendable(name)) continue;
-    host.error(`Invalid parameter '${name}'`);
-    throw new UsageError('This option is only supported for image creation');
+    const hint = 'This option is only supported for image creation\n';
+    throw new HintedError(`Invalid parameter '${name}'`, hint);
   }
   return values;
 }

@@ -49,6 +49,7 @@ export class MetadataStore {
   readonly refcountBlocks: WriteBackCache;
   readonly overlap: OverlapCheck;
   header: Header;
+  geometry: Geometry;
   /** The L1 table as it is in the file. */
   l1: Uint8Array;
   l1View: DataView;
@@ -70,6 +71,7 @@ export class MetadataStore {
   constructor(readonly parts: MetadataParts) {
     const { storage, data, header, l1, l2Region, refcountRegion, geometry } = parts;
     this.header = header;
+    this.geometry = geometry;
     this.snapshots = parts.snapshots;
     this.l1 = l1;
     this.l1View = viewOf(l1);
@@ -98,10 +100,6 @@ export class MetadataStore {
     );
     this.order.l2 = this.l2;
     this.order.refcounts = this.refcountBlocks;
-  }
-
-  get geometry(): Geometry {
-    return this.parts.geometry;
   }
 
   get storage(): Storage {

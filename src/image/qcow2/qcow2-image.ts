@@ -24,6 +24,7 @@ import {
   type ZeroOptions,
 } from '../disk.ts';
 import type { Secret } from '../secret.ts';
+import type { AmendOptions } from './amend.ts';
 import { BitmapReader, bitmapReaderBytes } from './bitmap-ranges.ts';
 import { BitmapState, bitmapSliceBytes } from './bitmap-state.ts';
 import { Bitmaps } from './bitmaps.ts';
@@ -178,6 +179,12 @@ export class Qcow2Image implements WritableDisk {
     return isPreallocated(storage, this.header, metadata.geometry);
   }
 
+  /** The backing file as the image named it when it was opened. */
+  get backingName(): { readonly name: string | undefined; readonly format: string | undefined } {
+    const { backingName: name, extensions } = this.parts.metadata;
+    return { name, format: extensions.backingFormat };
+  }
+
   /** Internal snapshots, and what can be done with them. */
   get snapshots(): Snapshots {
     const { writer, metadata, stateReader } = this.parts;
@@ -244,6 +251,15 @@ export class Qcow2Image implements WritableDisk {
    */
   async makeEmpty(): Promise<void> {
     await this.needWriter().makeEmpty();
+  }
+
+  /**
+   * Changes what the image was made with. It has to be closed then, and opened anew for more.
+   * @throws Qcow2Error UNSUPPORTED for what cannot change, OUT_OF_RANGE for refcounts that do not
+   * fit: nothing has changed then
+   */
+  async amend(options: AmendOptions): Promise<void> {
+    await this.needWriter().amend(options);
   }
 
   /**

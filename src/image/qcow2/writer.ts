@@ -10,6 +10,7 @@ import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
+import type { AmendOptions } from './amend.ts';
 import { BitmapStore } from './bitmap-store.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
 import { discardGuest } from './discard.ts';
@@ -178,6 +179,12 @@ export class ImageWriter {
     const { resizeBitmaps } = await import('./bitmap-resize.ts');
     await this.beforeFirstWrite();
     await resizeBitmaps(this.bitmaps, size, change);
+  }
+
+  /** Changes what the image was made with; it has to be opened anew for what comes next. */
+  async amend(options: AmendOptions): Promise<void> {
+    const { amendImage } = await import('./amend.ts');
+    await this.alone((parts) => changing(parts, () => amendImage(parts, options)));
   }
 
   /** Changes what the header's cluster says, durably. */

@@ -1,0 +1,167 @@
+/**
+ * Amending: what an image was made with changes afterwards. All that can be refused is refused
+ * before anything changes; then each change is one that a power cut leaves undone or done.
+ */
+import { Qcow2Error } from '../../base/errors.ts';
+import { Autoclear, Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
+import { HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
+import { FEATURE_NAMES, type HeaderClusterParts } from '../../format/header-cluster.ts';
+import { withDirtyBit } from './dirty-guard.ts';
+import { expandActiveZeros, expandSnapshotZeros } from './expand-zeros.ts';
+import { changeRefcountWidth } from './refcount-width.ts';
+import { rewriteHeader } from './rewrite-header.ts';
+import type { WriteParts } from './write-parts.ts';
+
+/** What is to change; what is left out stays. */
+export interface AmendOptions {
+  readonly version?: 2 | 3 | undefined;
+  /** Bits of a refcount: a power of two up to 64. */
+  readonly refcountBits?: number | undefined;
+  readonly lazyRefcounts?: boolean | undefined;
+  /** The name of the external data file, of an image that has one; empty: it is given elsewhere. */
+  readonly dataFile?: string | undefined;
+  /** Only `false` where the data file is not raw by now. */
+  readonly dataFileRaw?: boolean | undefined;
+}
+
+/**
+ * Carries out changes of an image; the caller holds every range.
+ * @throws Qcow2Error UNSUPPORTED for what cannot be; OUT_OF_RANGE for counts too large for a width
+ */
+export async function amendImage(parts: WriteParts, options: AmendOptions): Promise<void> {
+  const { store } = parts;
+  refuse(parts, options);
+  const { version = store.header.version, refcountBits, lazyRefcounts } = options;
+  const change = (work: (header: HeaderClusterParts) => HeaderClusterParts) =>
+    store.lock.run(async () => {
+      await store.order.flush();
+      await rewriteHeader(store, work);
+    });
+  const changeHeader = (work: (header: Header) => Partial<Header>) =>
+    change((all) => ({ ...all, header: { ...all.header, ...work(all.header) } }));
+
+  if (version > store.header.version) await change(upgraded);
+  const order = refcountBits === undefined ? undefined : Math.log2(refcountBits);
+  if (order !== undefined && order !== store.geometry.refcountOrder) {
+    await store.lock.run(() => changeRefcountWidth(parts, order));
+  }
+  const { dataFile, dataFileRaw } = options;
+  if (dataFileRaw === false && hasFeature(store.header.autoclear, Autoclear.rawDataFile)) {
+    await changeHeader(({ autoclear }) => ({
+      autoclear: withBit(autoclear, Autoclear.rawDataFile, false),
+    }));
+  }
+  if (dataFile !== undefined) {
+    await change(({ extensions: { dataFileName: _, ...others }, ...all }) => ({
+      ...all,
+      extensions: dataFile === '' ? others : { ...others, dataFileName: dataFile },
+    }));
+  }
+  const lazy = version === 2 ? false : lazyRefcounts;
+  if (
+    lazy !== undefined &&
+    lazy !== hasFeature(store.header.compatible, Compatible.lazyRefcounts)
+  ) {
+    if (!lazy) await settleCounts(parts);
+    await changeHeader(({ compatible }) => ({
+      compatible: withBit(compatible, Compatible.lazyRefcounts, lazy),
+    }));
+  }
+  if (version < store.header.version) await downgrade(parts, change);
+}
+
+function refuse({ store, bitmaps }: WriteParts, options: AmendOptions): void {
+  const { header, hasDataFile, geometry, snapshots } = store;
+  const { version = header.version, refcountBits, lazyRefcounts } = options;
+  const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
+  const bits = refcountBits ?? 2 ** geometry.refcountOrder;
+  if (bits > 64 || !Number.isInteger(Math.log2(bits))) {
+    throw no('Refcount width must be a power of two and may not exceed 64 bits');
+  }
+  if (options.dataFile !== undefined && !hasDataFile) {
+    throw no('data-file can only be set for images that use an external data file');
+  }
+  if (options.dataFileRaw && !hasFeature(header.autoclear, Autoclear.rawDataFile)) {
+    throw no('data-file-raw cannot be set on existing images');
+  }
+  const needs = 'compatibility level 1.1';
+  if (version < 3 && bits !== 2 ** geometry.refcountOrder) {
+    const what = 'Refcount widths other than 16 bits require';
+    if (bits !== 16) throw no(`${what} ${needs} or above (use compat=1.1 or greater)`);
+  }
+  if (version < 3 && lazyRefcounts) {
+    throw no(`Lazy refcounts only supported with ${needs} and above (use compat=1.1 or greater)`);
+  }
+  if (version >= header.version) return;
+  if (hasDataFile) throw no('Cannot downgrade an image with a data file');
+  if (bits !== 16) throw no('compat=0.10 requires refcount_bits=16');
+  const differs = snapshots.some(
+    ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== header.size,
+  );
+  if (differs) throw no('Internal snapshots prevent downgrade of image');
+  const { low, high } = withBit(header.incompatible, Incompatible.dirty, false);
+  if (low !== 0 || high !== 0) {
+    throw no(`Cannot downgrade an image with incompatible features 0x${low.toString(16)} set`);
+  }
+  if (bitmaps.bitmaps.length > 0) throw no('Cannot downgrade an image with bitmaps');
+}
+
+function withBit(word: { readonly high: number; readonly low: number }, bit: number, on: boolean) {
+  const { high, low } = word;
+  return { high, low: (on ? low | (1 << bit) : low & ~(1 << bit)) >>> 0 };
+}
+
+/** Refcounts that lag behind are brought to the disk, and the image is clean. */
+async function settleCounts({ store }: WriteParts): Promise<void> {
+  await store.lock.run(async () => {
+    await store.order.flush();
+    await store.refcountBlocks.writeDirty();
+    await store.order.flushStorage();
+    if (!store.unsound) await store.setIncompatible(Incompatible.dirty, false);
+    store.order.lazy = false;
+  });
+}
+
+const NO_BITS = { high: 0, low: 0 };
+
+function upgraded({ header, extensions, backingName }: HeaderClusterParts): HeaderClusterParts {
+  const next = {
+    header: {
+      ...header,
+      version: 3 as const,
+      headerLength: HEADER_BYTES_V3,
+      unknownFields: new Uint8Array(HEADER_BYTES_V3 - 105),
+    },
+    extensions: { ...extensions, featureNames: FEATURE_NAMES },
+    backingName,
+  };
+  // Names of features are for people: the smallest clusters have no room for them beside others.
+  const isSmall = header.clusterBits < 11;
+  return isSmall ? { ...next, extensions: { ...extensions, featureNames: [] } } : next;
+}
+
+async function downgrade(
+  parts: WriteParts,
+  change: (work: (header: HeaderClusterParts) => HeaderClusterParts) => Promise<void>,
+): Promise<void> {
+  const { store } = parts;
+  await settleCounts(parts);
+  await expandActiveZeros(parts);
+  if (store.snapshots.length > 0) {
+    await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts)));
+  }
+  await settleCounts(parts);
+  await change(({ header, extensions, backingName }) => ({
+    header: {
+      ...header,
+      version: 2,
+      headerLength: HEADER_BYTES_V2,
+      unknownFields: new Uint8Array(),
+      incompatible: NO_BITS,
+      compatible: NO_BITS,
+      autoclear: NO_BITS,
+    },
+    extensions: { ...extensions, featureNames: [] },
+    backingName,
+  }));
+}

@@ -1,0 +1,162 @@
+// `amend` must leave what qemu-img leaves, and say the same: images of all kinds with snapshots, on
+// backing files, are taken up and down, and through all widths of refcounts.
+import { readFileSync, rmSync } from 'node:fs';
+import * as assert from 'uvu/assert';
+import { amend } from '../../src/cli/commands/amend.ts';
+import { qemuSuite } from '../oracle.ts';
+import { rng, SEED } from '../random.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, qemuIo } from '../tool.ts';
+import { ours, theirs } from './image-command.ts';
+import { fillCommands, makeChain, randomSetting, writePattern } from './random-image.ts';
+import { assertAlike, twoFolders } from './two-chains.ts';
+
+const { SLOW } = process.env;
+const RUNS = SLOW ? 100 : 4;
+const test = qemuSuite('amend, beside qemu-img');
+
+/** What qemu-img tells of an image, but for what it takes on the host. */
+async function infoOf(cwd: string, name: string): Promise<unknown> {
+  const printed = await qemuImg(['info', '-U', '--output=json', '-f', 'qcow2', name], { cwd });
+  const info = JSON.parse(printed.toString());
+  for (const key of ['actual-size', 'full-backing-filename', 'children']) delete info[key];
+  for (const one of info.snapshots ?? []) delete one['vm-clock-sec'];
+  return info;
+}
+
+async function sameAmends(folder: string, lines: readonly string[], about: string) {
+  const folders = twoFolders(folder);
+  for (const [index, line] of lines.entries()) {
+    const args = line.split(' ').filter((arg) => arg !== '');
+    const title = `SEED=${SEED}\n${about}\n${lines.slice(0, index + 1).join('\n')}`;
+    const mine = await ours(amend, folders[0], args);
+    const expected = await theirs('amend', folders[1], args);
+    assert.equal(mine, expected, title);
+    await assertAlike(folders, title);
+    const name = args.at(-1) as string;
+    if (!/^(image0|v[23])/.test(name)) continue;
+    const [left, right] = await Promise.all(folders.map((one) => infoOf(one, name)));
+    assert.equal(left, right, title);
+  }
+  return folders;
+}
+
+/** All that a snapshot shows. */
+async function snapshotBytes(cwd: string, image: string, index: number): Promise<Buffer> {
+  await qemuImg(['convert', '-l', `s${index}`, '-f', 'qcow2', '-O', 'raw', image, 'past'], { cwd });
+  const bytes = readFileSync(`${cwd}/past`);
+  rmSync(`${cwd}/past`);
+  return bytes;
+}
+
+test('random images, step by step', async () => {
+  await eachAtOnce(
+    Array.from({ length: RUNS }, (_, index) => index),
+    async (index) => {
+      const next = rng(SEED * 1000 + index);
+      await inScratch(async (folder) => {
+        const cwd = folder;
+        writePattern(next, folder);
+        const fixed = { dataFile: 'none', compression: 'none', extended: false } as const;
+        const refcountBits = next.pick([8, 16, 32, 64]);
+        const depth = next.below(3);
+        const version = next.pick([2, 3, 3] as const);
+        const setting = { ...fixed, version, ...(version === 3 ? { refcountBits } : {}) };
+        const { about, size } = await makeChain(next, folder, depth, setting);
+        const image = 'image0.qcow2';
+        let snapshots = 0;
+        for (; next.oneIn(2) && snapshots < 3; snapshots++) {
+          await qemuImg(['snapshot', '-c', `s${snapshots}`, image], { cwd });
+          const more = { ...randomSetting(next), ...setting, clusterBits: 16, size };
+          await qemuIo(image, fillCommands(next, more, 8), { cwd });
+        }
+        const steps = ['compat=1.1', 'compat=0.10,refcount_bits=16', 'compat=v3,lazy_refcounts=on'];
+        for (const bits of [1, 2, 4, 8, 16, 32, 64]) steps.push(`refcount_bits=${bits}`);
+        steps.push('lazy_refcounts=off', 'compat=0.10', 'compat=v2');
+        const before: Buffer[] = [];
+        for (let one = 0; one < snapshots; one++) before.push(await snapshotBytes(cwd, image, one));
+        const lines = Array.from({ length: 3 }, () => `-f qcow2 -o ${next.pick(steps)} ${image}`);
+        const folders = await sameAmends(folder, lines, about);
+        // QEMU's own may have lost some: it writes zeros into clusters that snapshots share.
+        for (const [one, bytes] of before.entries()) {
+          const after = await snapshotBytes(folders[0], image, one);
+          const title = `SEED=${SEED}\n${about}\n${lines.join('\n')}\nsnapshot s${one}`;
+          assert.is(difference(after, bytes), '', title);
+        }
+      });
+    },
+  );
+});
+
+test('what can be changed, and what cannot', async () => {
+  await inScratch(async (folder) => {
+    const make = (name: string, options: string) =>
+      qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, name, '1M'], { cwd: folder });
+    await make('v3.qcow2', 'compat=1.1');
+    await make('v2.qcow2', 'compat=0.10');
+    await make('extended.qcow2', 'extended_l2=on');
+    await make('one.qcow2', 'refcount_bits=1');
+    await make('file.qcow2', 'data_file=file.data');
+    await qemuImg(['create', '-q', '-f', 'raw', 'raw', '1M'], { cwd: folder });
+    const lines = [
+      '',
+      'v3.qcow2',
+      '-o size=1',
+      '-o foo=1 v3.qcow2',
+      '-o cluster_size=4k v3.qcow2',
+      '-o compat=0.9 v3.qcow2',
+      '-o compat=v2 v2.qcow2',
+      '-o preallocation=full v3.qcow2',
+      '-o refcount_bits=7 v3.qcow2',
+      '-o refcount_bits=128 v3.qcow2',
+      '-o refcount_bits=0 v3.qcow2',
+      '-o compat=0.10,refcount_bits=8 v3.qcow2',
+      '-o refcount_bits=8 v2.qcow2',
+      '-o refcount_bits=16 v2.qcow2',
+      '-o lazy_refcounts=on v2.qcow2',
+      '-o compat=0.10,lazy_refcounts=on v3.qcow2',
+      '-o compat=0.10 file.qcow2',
+      '-o compat=0.10 extended.qcow2',
+      '-o compat=0.10 one.qcow2',
+      '-o data_file=foo v3.qcow2',
+      '-o data_file_raw=on v3.qcow2',
+      '-o data_file_raw=on file.qcow2',
+      '-o data_file_raw=off file.qcow2',
+      '-o data_file= v3.qcow2',
+      '-o size=1000 v3.qcow2',
+      '-o size=512k v3.qcow2',
+      '-o size=2M -p v3.qcow2',
+      '-o size=3M,compat=1.1 v2.qcow2',
+      '-o backing_file=foo v3.qcow2',
+      '-o backing_fmt=qcow2 v3.qcow2',
+      '-o size=1M raw',
+      '-f raw -o size=1M raw',
+      '-t x -o size=1M v3.qcow2',
+      '-o help v3.qcow2',
+      '-o help',
+      '-f qcow2 -o help',
+      '-f raw -o help',
+      '-f foo -o help',
+      '-o size=1M v3.qcow2 v2.qcow2',
+      '-o lazy_refcounts=x v3.qcow2',
+      '-f foo -o size=1M v3.qcow2',
+      '-q -p -f qcow2 -o size=4M v3.qcow2',
+      '-o lazy_refcounts=on,refcount_bits=32 v3.qcow2',
+    ];
+    await sameAmends(folder, lines, '');
+  });
+});
+
+test('a width that has no room for a count', async () => {
+  await inScratch(async (folder) => {
+    const cwd = folder;
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'image0.qcow2', '1M'], { cwd });
+    await qemuIo('image0.qcow2', ['write -P 1 0 300k'], { cwd });
+    for (const name of ['a', 'b', 'c']) {
+      await qemuImg(['snapshot', '-c', name, 'image0.qcow2'], { cwd });
+    }
+    const lines = [1, 2, 4, 64].map((bits) => `-o refcount_bits=${bits} image0.qcow2`);
+    await sameAmends(folder, lines, '');
+  });
+});
+
+test.run();
