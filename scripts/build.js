@@ -15,6 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -105,9 +106,23 @@ async function bundle(out) {
   } finally {
     await stop();
   }
+  await writeManual(out);
   for (const tool of ['qcow2-img.js', 'qcow2-io.js']) chmodSync(join(out, tool), 0o755);
   if (existsSync(join(root, SAMPLE))) copyFileSync(join(root, SAMPLE), join(out, basename(SAMPLE)));
   return true;
+}
+
+/** The manual page, from the description that `--help` is made of. */
+async function writeManual(out) {
+  const { build: esbuild } = await import('esbuild');
+  const program = join(out, 'manual.mjs');
+  const entryPoints = ['src/cli/help/manual.ts'];
+  await esbuild({ ...bundleOptions, platform: 'node', entryPoints, outfile: program });
+  const { manualPage } = await import(pathToFileURL(program).href);
+  const commands = readdirSync(join(root, 'src/cli/commands'));
+  const names = commands.map((name) => basename(name, '.ts'));
+  writeFileSync(join(out, 'qcow2-img.1'), manualPage(names));
+  rmSync(program);
 }
 
 function declareTypes(outDir) {

@@ -3,6 +3,7 @@ import type { StartWorkers } from '../convert/pool.ts';
 import type { NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
 import type { PipeStorage } from '../storage/node-pipe.ts';
 import type { ClaimOptions } from './image-claims.ts';
+import type { OptionSpec } from './options.ts';
 import type { Secrets } from './secrets.ts';
 
 /** Where a command runs: tests pass one of their own, only `host-node.ts` knows the process. */
@@ -50,8 +51,8 @@ export interface Host {
 /** One subcommand: `run` gives the exit code. Errors that it throws end the tool with 1. */
 export interface Command {
   readonly name: string;
-  /** The line that `--help` shows. */
-  readonly usage: string;
+  /** What it takes; `help/commands-described.ts` says what for. */
+  readonly options: readonly OptionSpec[];
   run(args: readonly string[], host: Host): Promise<number>;
 }
 

@@ -15,7 +15,8 @@ import {
 import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from './options.ts';
 import { parseRate } from './rate.ts';
 
-const OPTIONS: readonly OptionSpec[] = [
+/** Options of `convert`. */
+export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
   { name: 'output-format', short: 'O', value: true },
   { name: 'backing-file', short: 'B', value: true },
@@ -38,6 +39,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'bitmaps', value: false },
   { name: 'skip-broken-bitmaps', value: false },
   { name: 'bitmap', value: true },
+  { name: 'output', value: true },
   { name: 'force-share', short: 'U', value: false },
   { name: 'untrusted', value: false },
 ];
@@ -83,6 +85,8 @@ export interface ConvertRequest {
   readonly threads: number | undefined;
   readonly progress: boolean;
   readonly quiet: boolean;
+  /** What was done is told as JSON. */
+  readonly json: boolean;
   readonly untrusted: boolean;
   readonly forceShare: boolean;
 }
@@ -94,7 +98,7 @@ export interface HelpRequest {
 
 /** @throws UsageError for what does not make sense */
 export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequest {
-  const parsed = parseCommandLine(args, OPTIONS);
+  const parsed = parseCommandLine(args, CONVERT_OPTIONS);
   const sparse = valueGiven(parsed, 'sparse-size');
   const sparseBytes = parseSparse(sparse);
   const threads = parseThreads(valueGiven(parsed, 'threads'));
@@ -170,9 +174,15 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     threads,
     progress: given(parsed, 'progress') && !given(parsed, 'quiet'),
     quiet: given(parsed, 'quiet'),
+    json: parseOutput(valueGiven(parsed, 'output')),
     untrusted: given(parsed, 'untrusted'),
     forceShare: given(parsed, 'force-share'),
   };
+}
+
+function parseOutput(output = 'human'): boolean {
+  if (output === 'json' || output === 'human') return output === 'json';
+  throw new UsageError('--output must be used with human or json as argument.');
 }
 
 function parseBitmaps(parsed: ParsedOptions): ConvertRequest['bitmaps'] {

@@ -25,22 +25,26 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
   const [name, ...rest] = args;
   if (name === undefined) throw new UsageError('Not enough arguments', true);
   if (name === '--help' || name === '-h') {
-    const { helpText } = await import('./help.ts');
-    host.out(
-      await helpText(host.program, await Promise.all(Object.values(COMMANDS).map((c) => c()))),
-    );
+    const { toolHelp } = await import('./help/help-text.ts');
+    host.out(toolHelp(host.program, Object.keys(COMMANDS)));
     return 0;
   }
   if (name === '--version' || name === '-V') {
-    const { versionText } = await import('./help.ts');
+    const { versionText } = await import('./help/version-text.ts');
     host.out(versionText(host.program));
     return 0;
   }
   if (name === '--demo') return (await import('./demo.ts')).demo(host);
+  if (name === 'completion') return completion(host, rest[0]);
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!load) {
     if (name.startsWith('-')) throw new UsageError(`unrecognized option '${name}'`, true);
     throw new UsageError(`Command not found: ${name}`, true);
+  }
+  if (asksForHelp(rest)) {
+    const { commandHelp } = await import('./help/help-text.ts');
+    host.out(commandHelp(host.program, name));
+    return 0;
   }
   const global = takeGlobalOptions(rest);
   defineObjects(host, global.objects);
@@ -53,6 +57,20 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
     throw new UsageError("unrecognized option '--image-opts'", true);
   }
   return (await load()).run(global.rest, host);
+}
+
+function asksForHelp(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  const options = end < 0 ? args : args.slice(0, end);
+  return options.includes('--help') || options.includes('-h');
+}
+
+async function completion(host: Host, shell: string | undefined): Promise<number> {
+  const { completionScript } = await import('./help/completion.ts');
+  const script = completionScript(shell, host.program, Object.keys(COMMANDS));
+  if (script === undefined) throw new UsageError('Expecting bash, zsh or fish', true);
+  host.out(script);
+  return 0;
 }
 
 async function main(): Promise<number> {

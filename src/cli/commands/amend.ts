@@ -57,7 +57,7 @@ const QCOW2: readonly string[] = [
 /** The subcommand. */
 export const amend: Command = {
   name: 'amend',
-  usage: 'amend [-p] [-q] [-f FMT] [-t CACHE] [--force] -o OPTIONS FILENAME',
+  options: OPTIONS,
 
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);

@@ -45,10 +45,7 @@ interface Request {
 /** The subcommand. */
 export const bitmap: Command = {
   name: 'bitmap',
-  usage:
-    'bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... ' +
-    '[-b SRC_FILE [-F SRC_FMT]] [-g GRANULARITY] [-f FMT] FILENAME BITMAP\n' +
-    '  bitmap --list [--output=FMT] [-f FMT] FILENAME',
+  options: OPTIONS,
 
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);

@@ -61,14 +61,13 @@ interface Request {
 /** The subcommand. */
 export const check: Command = {
   name: 'check',
-  usage:
-    'check [-q] [-p] [-f FMT] [--output=human|json] [-r leaks|all] [-T CACHE] [-U] [--untrusted] ' +
-    'FILE',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);
     if (request === 'help') {
-      host.out(`usage: ${host.program} ${check.usage}\n`);
+      const { commandHelp } = await import('../help/help-text.ts');
+      host.out(commandHelp(host.program, 'check'));
       return 0;
     }
     const image = await openForCheck(host, request);

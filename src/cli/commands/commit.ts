@@ -38,7 +38,7 @@ interface Request {
 /** The subcommand. */
 export const commit: Command = {
   name: 'commit',
-  usage: 'commit [-q] [-f FMT] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] FILENAME',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);

@@ -45,8 +45,7 @@ interface Request {
 /** The subcommand. */
 export const compare: Command = {
   name: 'compare',
-  usage:
-    'compare [-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] [--output=human|json] FILE1 FILE2',
+  options: OPTIONS,
 
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);

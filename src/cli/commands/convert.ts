@@ -2,18 +2,14 @@
 import { concatenatedSize } from '../../convert/options.ts';
 import { type Command, UsageError } from '../command.ts';
 import { convertImages } from '../convert-images.ts';
-import { parseConvert } from '../convert-request.ts';
+import { CONVERT_OPTIONS, parseConvert } from '../convert-request.ts';
 import { isStream } from '../convert-target.ts';
 import { startProgress } from '../progress.ts';
 
 /** The subcommand. */
 export const convert: Command = {
   name: 'convert',
-  usage:
-    'convert [-f FMT] [-O FMT] [-c] [-o OPTIONS] [-B BACKING_FILE -F FMT] [-p] [-q]\n' +
-    '          [-S SIZE] [-n [--target-is-zero]] [-l SNAPSHOT] [-m N] [-W] [-r RATE] [-t CACHE]\n' +
-    '          [-T CACHE] [-C] [--salvage] [-U] SRC… DST\n' +
-    '          convert [OPTIONS] --batch LIST',
+  options: CONVERT_OPTIONS,
 
   async run(args, host) {
     if (args.some((arg) => arg === '--batch' || arg.startsWith('--batch='))) {
@@ -28,13 +24,29 @@ export const convert: Command = {
     if (host.targetImageOpts && request.create) {
       throw new UsageError('--target-image-opts requires use of -n flag');
     }
-    await convertImages(host, request, (disks) =>
+    const stream = isStream(request);
+    if (request.json && stream) {
+      throw new UsageError('--output=json cannot share standard output with the image');
+    }
+    const result = await convertImages(host, request, (disks) =>
       startProgress(host, {
         enabled: request.progress,
         total: concatenatedSize(disks),
-        stream: isStream(request),
+        stream: stream || request.json,
       }),
     );
+    if (request.json) {
+      const { formatJson } = await import('../json.ts');
+      const { bytesRead, bytesWritten, diskBytes, bytesSkipped, clusters } = result;
+      const members = {
+        'disk-size': diskBytes,
+        'bytes-read': bytesRead,
+        'bytes-written': bytesWritten,
+        'bytes-skipped': bytesSkipped,
+        clusters: { ...clusters },
+      };
+      host.out(`${formatJson(members)}\n`);
+    }
     return 0;
   },
 };

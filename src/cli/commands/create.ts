@@ -57,7 +57,7 @@ interface Plan {
 /** The subcommand. */
 export const create: Command = {
   name: 'create',
-  usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] FILENAME [SIZE]',
+  options: OPTIONS,
 
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);

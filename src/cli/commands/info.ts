@@ -45,12 +45,13 @@ interface Request {
 /** The subcommand. */
 export const info: Command = {
   name: 'info',
-  usage: 'info [-f FMT] [--output=human|json] [--backing-chain] [-U] [--untrusted] FILE',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);
     if (request === 'help') {
-      host.out(`usage: ${host.program} ${info.usage}\n`);
+      const { commandHelp } = await import('../help/help-text.ts');
+      host.out(commandHelp(host.program, 'info'));
       return 0;
     }
     const reports = await reportChain(host, request);

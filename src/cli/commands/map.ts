@@ -40,9 +40,7 @@ interface Request {
 /** The subcommand. */
 export const map: Command = {
   name: 'map',
-  usage:
-    'map [-f FMT] [--start-offset=SIZE] [--max-length=SIZE] [--output=human|json]\n' +
-    '          [--bitmap=NAME] [-U] FILE',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);

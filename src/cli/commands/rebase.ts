@@ -47,7 +47,7 @@ interface Request {
 /** The subcommand. */
 export const rebase: Command = {
   name: 'rebase',
-  usage: 'rebase [-q] [-f FMT] [-t CACHE] [-T SRC_CACHE] [-p] [-u] [-c] -b FILE [-F FMT] FILENAME',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);

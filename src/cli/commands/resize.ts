@@ -35,7 +35,7 @@ interface Request {
 /** The subcommand. */
 export const resize: Command = {
   name: 'resize',
-  usage: 'resize [-q] [-f FMT] [--preallocation=MODE] [--shrink] FILENAME [+|-]SIZE',
+  options: OPTIONS,
 
   async run(args, host) {
     try {

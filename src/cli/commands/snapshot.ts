@@ -41,7 +41,7 @@ interface Request {
 /** The subcommand. */
 export const snapshot: Command = {
   name: 'snapshot',
-  usage: 'snapshot [-q] [-U] [--output=FMT] [-l | -a SNAPSHOT | -c NAME | -d NAME] FILENAME',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(args);

@@ -1,0 +1,73 @@
+/** What `--help` prints: the tool's own help, and that of each command. */
+import {
+  type CommandHelp,
+  describeCommands,
+  GLOBAL_OPTIONS,
+  type OptionHelp,
+  optionTerm,
+} from './description.ts';
+import { versionText } from './version-text.ts';
+
+const COLUMNS = 80;
+
+/** The tool's own help. */
+export function toolHelp(program: string, names: readonly string[]): string {
+  const commands = describeCommands(names).map(
+    ({ name, summary }) => `  ${name.padEnd(11)}${summary}\n`,
+  );
+  return `${versionText(program)}usage: ${program} [--version] [--help] COMMAND [OPTIONS]
+
+Disk images in QEMU's formats: raw, qcow2 and LUKS containers.
+
+Commands:
+${commands.join('')}  completion bash|zsh|fish
+             print what a shell needs to complete command lines
+
+Options of all commands:
+${optionLines(GLOBAL_OPTIONS)}
+'${program} COMMAND --help' lists the options of a command.
+SIZE takes the suffixes k, M, G, T, P and E.
+`;
+}
+
+/** The help of one command. */
+export function commandHelp(program: string, name: string): string {
+  const [command] = describeCommands([name]) as [CommandHelp];
+  const { summary, operands, options, notes } = command;
+  const usage = operands.map(
+    (words, index) =>
+      `${index === 0 ? 'usage:' : '      '} ${program} ${name} [OPTIONS] ${words}\n`,
+  );
+  const [first = '', ...rest] = summary;
+  const about = `${first.toUpperCase()}${rest.join('')}.\n`;
+  const more = notes === '' ? '' : `\n${wrap(notes, 0)}`;
+  return `${usage.join('')}\n${about}\nOptions:\n${optionLines(options)}
+Options of all commands:\n${optionLines(GLOBAL_OPTIONS)}${more}`;
+}
+
+function optionLines(options: readonly OptionHelp[]): string {
+  const terms = options.map((option) => `  ${optionTerm(option)}`);
+  const width = Math.min(30, Math.max(...terms.map((term) => term.length)) + 2);
+  return options
+    .map(({ text }, index) => {
+      const term = terms[index] as string;
+      const body = wrap(text, width);
+      // A term that is too long has a line of its own.
+      return term.length + 2 > width ? `${term}\n${body}` : term + body.slice(term.length);
+    })
+    .join('');
+}
+
+/** Lines of words, indented. */
+function wrap(text: string, indent: number): string {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && indent + line.length + 1 + word.length > COLUMNS) {
+      lines.push(line);
+      line = '';
+    }
+    line += line === '' ? word : ` ${word}`;
+  }
+  return [...lines, line].map((one) => `${' '.repeat(indent)}${one}\n`).join('');
+}
