@@ -52,7 +52,9 @@ export interface Host {
 export interface Command {
   readonly name: string;
   /** What it takes; `help/commands-described.ts` says what for. */
-  readonly options: readonly OptionSpec[];
+  readonly options?: readonly OptionSpec[];
+  /** How it is called, in one line, where nothing describes it yet. */
+  readonly usage?: string;
   run(args: readonly string[], host: Host): Promise<number>;
 }
 

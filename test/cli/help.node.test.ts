@@ -17,13 +17,11 @@ const TAKEN_BEFORE: Record<string, readonly string[]> = {
 const GLOBAL = GLOBAL_OPTIONS.map(({ name }) => name);
 
 test('every option of every command is described, and none that there is not', async () => {
-  assert.equal(
-    describeCommands(NAMES).map(({ name }) => name),
-    NAMES.toSorted(),
-  );
   for (const described of describeCommands(NAMES)) {
     const { name } = described;
+    assert.is.not(described.summary, 'not described yet', name);
     const command: Command = (await import(`../../src/cli/commands/${name}.ts`))[name];
+    assert.ok(command.options, `${name} says what it takes`);
     const taken = command.options
       .filter((option) => !GLOBAL.includes(option.name))
       .map((option) => `${option.short ?? ''} ${option.name} ${option.value}`);

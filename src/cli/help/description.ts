@@ -46,13 +46,15 @@ export const GLOBAL_OPTIONS: readonly OptionHelp[] = (
 
 /** Descriptions of commands, in the order of their names. */
 export function describeCommands(names: readonly string[]): CommandHelp[] {
-  return names
-    .toSorted()
-    .flatMap((name) => (Object.hasOwn(COMMANDS_DESCRIBED, name) ? [describeCommand(name)] : []));
+  return names.toSorted().map(describeCommand);
 }
 
-function describeCommand(name: string): CommandHelp {
-  const { summary, operands, options, notes = '' } = COMMANDS_DESCRIBED[name] as CommandLines;
+const UNDESCRIBED: CommandLines = { summary: 'not described yet', operands: [''], options: [] };
+
+/** The description of one. */
+export function describeCommand(name: string): CommandHelp {
+  const lines = Object.hasOwn(COMMANDS_DESCRIBED, name) ? COMMANDS_DESCRIBED[name] : undefined;
+  const { summary, operands, options, notes = '' } = lines ?? UNDESCRIBED;
   return { name, summary, operands, options: options.map(parseLine), notes };
 }
 

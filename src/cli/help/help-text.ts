@@ -1,6 +1,6 @@
 /** What `--help` prints: the tool's own help, and that of each command. */
 import {
-  type CommandHelp,
+  describeCommand,
   describeCommands,
   GLOBAL_OPTIONS,
   type OptionHelp,
@@ -32,8 +32,7 @@ SIZE takes the suffixes k, M, G, T, P and E.
 
 /** The help of one command. */
 export function commandHelp(program: string, name: string): string {
-  const [command] = describeCommands([name]) as [CommandHelp];
-  const { summary, operands, options, notes } = command;
+  const { summary, operands, options, notes } = describeCommand(name);
   const usage = operands.map(
     (words, index) =>
       `${index === 0 ? 'usage:' : '      '} ${program} ${name} [OPTIONS] ${words}\n`,
