@@ -11,7 +11,7 @@ import * as assert from 'uvu/assert';
 import { check } from '../../src/cli/commands/check.ts';
 import { resize } from '../../src/cli/commands/resize.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
-import { inScratch, oftenEnough, qemuImg, qemuIo, run } from '../tool.ts';
+import { inScratch, oftenEnough, qemuImg, qemuIo, run, tool } from '../tool.ts';
 import { type Outcome, ours, theirs } from './image-command.ts';
 
 const MODES = [[], ['-r', 'leaks'], ['-r', 'all'], ['--output=json', '-r', 'all']] as const;
@@ -192,15 +192,19 @@ test('broken refcount tables, which QEMU gives up on, are made anew', async () =
   }
 });
 
-test('encrypted images, without their key', async () => {
+test('encrypted images, with their key and without', async () => {
   await inScratch(async (folder) => {
     const secret = ['--object', 'secret,id=s,data=123456'];
     const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
     const create = ['create', '-q', ...secret, '-f', 'qcow2', '-o', options, 'image', '1M'];
     await oftenEnough(() => qemuImg(create, { cwd: folder }));
     const image = 'driver=qcow2,file.filename=image,encrypt.key-secret=s';
-    const expected = await theirs('check', folder, [...secret, '--image-opts', image]);
-    assert.is(shown(await ours(check, folder, ['image'])), shown(expected));
+    const without = await theirs('check', folder, ['image']);
+    assert.is(shown(await ours(check, folder, ['image'])), shown(without));
+    const args = ['check', ...secret, '--image-opts', image];
+    const opened = await tool(args, { cwd: folder });
+    assert.is(opened.stderr, '');
+    assert.is(opened.stdout.toString(), (await qemuImg(args, { cwd: folder })).toString());
   });
 });
 
