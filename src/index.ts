@@ -3,6 +3,12 @@ export { type ErrorCode, isQcow2Error, Qcow2Error } from './base/errors.ts';
 export { type CompareOptions, type Comparison, compareDisks } from './convert/compare.ts';
 export { type ConvertTarget, convert } from './convert/convert.ts';
 export { type MapEntry, mapDisk } from './convert/map.ts';
+export {
+  type Measure,
+  type MeasureTarget,
+  measureQcow2,
+  measureRaw,
+} from './convert/measure.ts';
 export type { ConvertOptions, ConvertResult } from './convert/options.ts';
 export { type ConvertToDiskOptions, convertToDisk } from './convert/to-disk.ts';
 export {

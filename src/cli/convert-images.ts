@@ -4,23 +4,20 @@ import type { Disk } from '../image/disk.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ConvertRequest } from './convert-request.ts';
 import { type Course, convertInto, explainFailure } from './convert-target.ts';
-import { openImage } from './open-image.ts';
+import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
 
 /** What of a message tells that the snapshot is to blame, and not the image. */
 const SNAPSHOT_FAILURE = /(Can't find snapshot|Block format 'raw' .*)$/;
 
-/** A snapshot that is not there has a message of its own. */
-async function openSource(host: Host, source: string, request: ConvertRequest): Promise<Disk> {
-  const { format, untrusted, snapshot, forceShare } = request;
+/** Opens a source; a snapshot that is not there has a message of its own. @throws UsageError */
+export async function openSource(
+  host: Host,
+  source: string,
+  options: OpenImageOptions,
+): Promise<Disk> {
   try {
-    return await openImage(host, source, {
-      format,
-      untrusted,
-      snapshot,
-      forceShare,
-      use: 'convert',
-    });
+    return await openImage(host, source, options);
   } catch (cause) {
     const why = cause instanceof UsageError && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
     if (!why) throw cause;
@@ -40,7 +37,9 @@ export async function convertImages(
 ): Promise<ConvertResult> {
   const disks: Disk[] = [];
   try {
-    for (const source of request.sources) disks.push(await openSource(host, source, request));
+    const { format, untrusted, snapshot, forceShare } = request;
+    const options = { format, untrusted, snapshot, forceShare, use: 'convert' } as const;
+    for (const source of request.sources) disks.push(await openSource(host, source, options));
     return await carryOut(host, request, disks, startProgress(disks));
   } finally {
     for (const disk of disks) await disk.close();

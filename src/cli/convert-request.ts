@@ -279,7 +279,7 @@ function parseThreads(text: string | undefined): number | undefined {
 }
 
 /** `-l`: `snapshot.id=…` and `snapshot.name=…`, or one word that may be either. */
-function parseSnapshot(text: string | undefined): SnapshotSelector | undefined {
+export function parseSnapshot(text: string | undefined): SnapshotSelector | undefined {
   if (text === undefined || !text.startsWith('snapshot.')) return text;
   const selector: { id?: string; name?: string } = {};
   for (const part of text.split(',')) {

@@ -17,6 +17,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   info: async () => (await import('./commands/info.ts')).info,
   map: async () => (await import('./commands/map.ts')).map,
   rebase: async () => (await import('./commands/rebase.ts')).rebase,
+  measure: async () => (await import('./commands/measure.ts')).measure,
   resize: async () => (await import('./commands/resize.ts')).resize,
   snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
 };

@@ -1,0 +1,192 @@
+/** `measure`: how many bytes an image would take. */
+import { isQcow2Error } from '../../base/errors.ts';
+import {
+  type Measure,
+  type MeasureTarget,
+  measureQcow2,
+  measureRaw,
+} from '../../convert/measure.ts';
+import type { Disk } from '../../image/disk.ts';
+import { type Format, isFormat } from '../../image/open.ts';
+import { checkCreateOptions } from '../../image/qcow2/create.ts';
+import type { SnapshotSelector } from '../../image/qcow2/snapshots.ts';
+import { type Command, type Host, UsageError } from '../command.ts';
+import { openSource } from '../convert-images.ts';
+import { parseSnapshot } from '../convert-request.ts';
+import { creationOptions } from '../creation-options.ts';
+import { parseCommandLine } from '../getopt.ts';
+import { formatJson } from '../json.ts';
+import { isOptionList, type ListValues, parseOptionList } from '../option-list.ts';
+import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { isOn, textOf } from '../qcow2-options.ts';
+import { sizeArgument } from '../size-argument.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'format', short: 'f', value: true },
+  { name: 'output-format', short: 'O', value: true },
+  { name: 'options', short: 'o', value: true },
+  { name: 'snapshot', short: 'l', value: true },
+  { name: 'output', value: true },
+  { name: 'size', value: true },
+  { name: 'force-share', short: 'U', value: false },
+  { name: 'untrusted', value: false },
+];
+
+/** What was asked for, checked. */
+interface Request {
+  readonly filename: string | undefined;
+  readonly format: string | undefined;
+  readonly outputFormat: string;
+  readonly list: string;
+  readonly snapshot: SnapshotSelector | undefined;
+  readonly size: number | undefined;
+  readonly json: boolean;
+  readonly forceShare: boolean;
+  readonly untrusted: boolean;
+}
+
+/** The subcommand. */
+export const measure: Command = {
+  name: 'measure',
+  usage:
+    'measure [-O FMT] [-o OPTIONS] [--output=human|json]\n' +
+    '          {--size SIZE | [-f FMT] [-l SNAPSHOT] [-U] FILE}',
+
+  async run(args, host) {
+    const request = parseRequest(host, args);
+    const { filename, json } = request;
+    const disk = filename === undefined ? undefined : await open(host, filename, request);
+    try {
+      const result = await measureAs(request, disk ?? (request.size as number));
+      host.out(json ? jsonText(result) : humanText(result));
+      return 0;
+    } catch (cause) {
+      if (!isQcow2Error(cause)) throw cause;
+      throw new UsageError(cause.message);
+    } finally {
+      await disk?.close();
+    }
+  },
+};
+
+function parseRequest(host: Host, args: readonly string[]): Request {
+  const parsed = parseCommandLine(args, OPTIONS);
+  let size: number | undefined;
+  let snapshot: SnapshotSelector | undefined;
+  const lists: string[] = [];
+  let json = false;
+  // In the order they were given: the first that is wrong is told.
+  for (const { name, value } of parsed.options) {
+    if (name === 'size') size = sizeArgument('image size', value);
+    else if (name === 'snapshot') snapshot = parseSnapshot(value);
+    else if (name === 'options') {
+      if (!isOptionList(value)) throw new UsageError(`Invalid option list: ${value}`);
+      lists.push(value);
+    } else if (name === 'output') {
+      if (value !== 'human' && value !== 'json') {
+        throw new UsageError('--output must be used with human or json as argument.');
+      }
+      json = value === 'json';
+    }
+  }
+  const [filename, ...rest] = parsed.operands;
+  if (rest.length > 0) throw new UsageError('At most one filename argument is allowed.');
+  const format = valueGiven(parsed, 'format');
+  if (filename === undefined) {
+    if (host.imageOpts || format !== undefined || snapshot !== undefined) {
+      throw new UsageError('--image-opts, -f, and -l require a filename argument.');
+    }
+    if (size === undefined) {
+      throw new UsageError('Either --size N or one filename must be specified.');
+    }
+  } else if (size !== undefined) {
+    throw new UsageError('--size N cannot be used together with a filename.');
+  }
+  return {
+    filename,
+    format,
+    outputFormat: valueGiven(parsed, 'output-format') ?? 'raw',
+    list: lists.join(','),
+    snapshot,
+    size,
+    json,
+    forceShare: given(parsed, 'force-share'),
+    untrusted: given(parsed, 'untrusted'),
+  };
+}
+
+function open(host: Host, filename: string, request: Request): Promise<Disk> {
+  const { format, snapshot, forceShare, untrusted } = request;
+  return openSource(host, filename, { format, snapshot, forceShare, untrusted, use: 'read' });
+}
+
+async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {
+  if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+  const values = parseValues(outputFormat, list);
+  return outputFormat === 'raw' ? measureRaw(source) : measureQcow2(source, targetOf(values));
+}
+
+function parseValues(format: Format, list: string): ListValues {
+  try {
+    return parseOptionList(list, creationOptions(format));
+  } catch (cause) {
+    if (!(cause instanceof UsageError) || !/^Invalid parameter/.test(cause.message)) throw cause;
+    throw new UsageError(`${cause.message}\nInvalid options for file format '${format}'`);
+  }
+}
+
+const VERSIONS: Readonly<Record<string, 2 | 3>> = { '0.10': 2, v2: 2, '1.1': 3, v3: 3 };
+const MODES = ['off', 'metadata', 'falloc', 'full'];
+
+/** Only what decides how large it is is looked at, in QEMU's order. */
+function targetOf(values: ListValues): MeasureTarget {
+  const extendedL2 = isOn(values, 'extended_l2');
+  const clusterSize = Number(values.get('cluster_size')?.number ?? 65536n);
+  checkCreateOptions({ size: 0, clusterSize, extendedL2 });
+  const mode = textOf(values, 'preallocation', 'off');
+  if (!MODES.includes(mode)) throw new UsageError(`invalid parameter value: ${mode}`);
+  const compat = textOf(values, 'compat', '1.1');
+  const version = Object.hasOwn(VERSIONS, compat) ? VERSIONS[compat] : undefined;
+  if (!version) throw new UsageError(`Invalid compatibility level: '${compat}'`);
+  const refcountBits = Number(values.get('refcount_bits')?.number ?? 16n);
+  checkCreateOptions({ size: 0, refcountBits });
+  if (version === 2 && refcountBits !== 16) {
+    throw new UsageError(
+      'Different refcount widths than 16 bits require compatibility level 1.1 or above ' +
+        '(use compat=1.1 or greater)',
+    );
+  }
+  return {
+    clusterSize,
+    refcountBits,
+    extendedL2,
+    version,
+    backing: values.has('backing_file'),
+    allocates: mode === 'full' || mode === 'falloc',
+    cryptoBytes: luksBytes(values),
+  };
+}
+
+/** Bytes of the header that LUKS puts in front: eight copies of the key, each 4000 times as long. */
+function luksBytes(values: ListValues): number {
+  if (values.get('encrypt.format')?.text !== 'luks') return 0;
+  if (!values.has('encrypt.key-secret')) {
+    throw new UsageError("Parameter 'encrypt.key-secret' is required for cipher");
+  }
+  const bits = Number(/\d+$/.exec(textOf(values, 'encrypt.cipher-alg', 'aes-256'))?.[0] ?? 256);
+  const keys = textOf(values, 'encrypt.cipher-mode', 'xts') === 'xts' ? 2 : 1;
+  const slotBytes = Math.ceil(((bits / 8) * keys * 4000) / 4096) * 4096;
+  return 4096 + 8 * slotBytes;
+}
+
+function humanText({ required, fullyAllocated, bitmaps }: Measure): string {
+  const lines = [`required size: ${BigInt(required)}`];
+  lines.push(`fully allocated size: ${BigInt(fullyAllocated)}`);
+  if (bitmaps !== undefined) lines.push(`bitmaps size: ${bitmaps}`);
+  return `${lines.join('\n')}\n`;
+}
+
+/** Members in QEMU's order, which is that of its hash table. */
+function jsonText({ required, fullyAllocated, bitmaps }: Measure): string {
+  return `${formatJson({ bitmaps, required, 'fully-allocated': fullyAllocated })}\n`;
+}

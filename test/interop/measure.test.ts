@@ -1,0 +1,136 @@
+/**
+ * `measure` of the tool and of qemu-img: the same numbers, and as many bytes as a full image has.
+ * Replay with SEED=…, longer with SLOW=1.
+ */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { measure } from '../../src/cli/commands/measure.ts';
+import { qemuSuite } from '../oracle.ts';
+import { type Random, rng, SEED } from '../random.ts';
+import { inScratch, qemuImg } from '../tool.ts';
+import { ours, theirs } from './image-command.ts';
+import { makeChain, writePattern } from './random-image.ts';
+
+const ROUNDS = process.env.SLOW ? 200 : 20;
+
+async function same(folder: string, args: readonly string[]): Promise<string> {
+  const [mine, wanted] = await Promise.all([
+    ours(measure, folder, args),
+    theirs('measure', folder, args),
+  ]);
+  const what = `SEED=${SEED} measure ${args.join(' ')}`;
+  assert.is(JSON.stringify(mine), JSON.stringify(wanted), what);
+  return mine.out;
+}
+
+function randomOptions(next: Random): string[] {
+  const v3 = !next.oneIn(4);
+  const bits = next.pick([9, 12, 14, 16, 16, 18, 21]);
+  const options = [`cluster_size=${2 ** bits}`, `compat=${v3 ? '1.1' : '0.10'}`];
+  if (v3 && bits >= 14 && next.oneIn(3)) options.push('extended_l2=on');
+  if (v3) options.push(`refcount_bits=${2 ** next.below(7)}`);
+  if (next.oneIn(3))
+    options.push(`preallocation=${next.pick(['off', 'metadata', 'falloc', 'full'])}`);
+  return options;
+}
+
+const test = qemuSuite('measure');
+
+test('gives the numbers of qemu-img for any size and options', async () => {
+  await inScratch(async (folder) => {
+    const next = rng();
+    for (let round = 0; round < ROUNDS; round++) {
+      const size = String(next.below(next.pick([2 ** 20, 2 ** 30, 2 ** 36, 2 ** 45])));
+      const options = randomOptions(next).join(',');
+      await same(folder, ['-O', 'qcow2', '-o', options, '--size', size]);
+      await same(folder, ['-O', next.pick(['raw', 'qcow2']), '--output=json', '--size', size]);
+    }
+  });
+});
+
+test('gives the numbers of qemu-img for images and chains of them', async () => {
+  for (let round = 0; round < ROUNDS / 4; round++) {
+    const next = rng((SEED ^ Math.imul(round + 1, 0x9e3779b1)) | 0);
+    await inScratch(async (folder) => {
+      writePattern(next, folder);
+      const { image } = await makeChain(next, folder, next.below(3));
+      for (let turn = 0; turn < 3; turn++) {
+        const more = next.oneIn(4) ? ['backing_file=x'] : [];
+        const options = [...randomOptions(next), ...more].join(',');
+        await same(folder, ['-O', 'qcow2', '-o', options, image]);
+      }
+      await same(folder, ['--output=json', image]);
+    });
+  }
+});
+
+test('a full image has as many bytes as were measured', async () => {
+  await inScratch(async (folder) => {
+    const next = rng();
+    for (let round = 0; round < ROUNDS / 4; round++) {
+      const bits = next.pick([9, 12, 16]);
+      const options = `cluster_size=${2 ** bits},preallocation=full`;
+      const size = String(512 * (1 + next.below(8000)));
+      const out = await same(folder, ['-O', 'qcow2', '-o', options, '--size', size]);
+      await qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, 'a.qcow2', size], {
+        cwd: folder,
+      });
+      const measured = Number(/fully allocated size: (\d+)/.exec(out)?.[1]);
+      const { size: bytes } = statSync(join(folder, 'a.qcow2'));
+      // A disk may end within its last cluster: what is behind it is not in the file.
+      assert.ok(measured - bytes >= 0 && measured - bytes < 2 ** bits, `${measured} ${bytes}`);
+    }
+  });
+});
+
+const MESSAGES: readonly string[] = [
+  '',
+  '--size 1G a.qcow2',
+  '-O qcow2 --output=foo a.qcow2',
+  '-O foo --size 1',
+  '--size abc',
+  '--size -1',
+  '--size 99999999999999999999',
+  '-o foo=1 -O qcow2 --size 10M',
+  '-o help -O qcow2',
+  '-l x a.qcow2',
+  '-l one a.qcow2',
+  '-O qcow2 -l one a.qcow2',
+  '-l x --size 1G',
+  '-f raw --size 1G',
+  'a.qcow2 a.qcow2',
+  'absent',
+  '-f foo a.qcow2',
+  '-O qcow2 -o cluster_size=3k --size 1G',
+  '-O qcow2 -o refcount_bits=3 --size 1G',
+  '-O qcow2 -o preallocation=foo --size 1G',
+  '-O qcow2 -o compat=0.10,refcount_bits=1 --size 1G',
+  '-O qcow2 -o compat=foo --size 1G',
+  '-O qcow2 -o extended_l2=on,cluster_size=4k --size 1G',
+  '-O qcow2 -o compat=0.10,extended_l2=on --size 1G',
+  '-O qcow2 --size 7E',
+  '-O qcow2 -o cluster_size=512 --size 1T',
+  '-O qcow2 -o encrypt.format=aes --size 1M',
+  '-O qcow2 -o encrypt.format=luks --size 1M',
+  '-O qcow2 bitmaps.qcow2',
+  '-O qcow2 -o compat=0.10 bitmaps.qcow2',
+  '-O qcow2 -o cluster_size=4k --output=json bitmaps.qcow2',
+  '-O qcow2 v2.qcow2',
+  '-O raw -U bitmaps.qcow2',
+];
+
+test('messages and exit codes are those of qemu-img', async () => {
+  await inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '3M'], cwd);
+    await qemuImg(['snapshot', '-c', 'one', 'a.qcow2'], cwd);
+    await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', 'v2.qcow2', '3M'], cwd);
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'bitmaps.qcow2', '300M'], cwd);
+    await qemuImg(['bitmap', '--add', 'bitmaps.qcow2', 'one'], cwd);
+    await qemuImg(['bitmap', '--add', '-g', '512', 'bitmaps.qcow2', 'another'], cwd);
+    for (const args of MESSAGES) await same(folder, args === '' ? [] : args.split(' '));
+  });
+});
+
+test.run();
