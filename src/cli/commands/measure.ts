@@ -167,7 +167,7 @@ function targetOf(values: ListValues): MeasureTarget {
   };
 }
 
-/** Bytes of the header that LUKS puts in front: eight copies of the key, each 4000 times as long. */
+/** Bytes of the LUKS header: eight copies of the key, each of them 4000 times as long. */
 function luksBytes(values: ListValues): number {
   if (values.get('encrypt.format')?.text !== 'luks') return 0;
   if (!values.has('encrypt.key-secret')) {
