@@ -5,7 +5,7 @@ import { CIPHER_MODES, HASH_NAMES, IV_GENERATORS } from '../format/luks-algorith
 import type { EncryptionChoice } from '../image/qcow2/encrypt-fresh.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ListValues } from './option-list.ts';
-import { encryptionFormat } from './qcow2-options.ts';
+import { encryptionFormat, leadingOptions } from './qcow2-options.ts';
 
 /** Ciphers that QEMU has names for. */
 const CIPHERS = [
@@ -35,6 +35,7 @@ export async function encryptionChoice(
   values: ListValues,
   path: string,
 ): Promise<EncryptionChoice | undefined> {
+  leadingOptions(values);
   const format = encryptionFormat(values);
   if (format === undefined) return undefined;
   const luks = format === 'luks' ? luksFormat(values, 'encrypt.') : undefined;

@@ -36,16 +36,8 @@ function oneOf<T extends string>(
   return choices[text] as T;
 }
 
-/**
- * The options of a new image.
- * @param dataPath the data file, by the name that the image is to have for it
- * @throws UsageError, Qcow2Error for what does not go together, in QEMU's order
- */
-export function qcow2Options(
-  values: ListValues,
-  dataPath: string | undefined,
-  encryption?: EncryptionChoice,
-): Qcow2CreateOptions {
+/** The options that QEMU looks at before those of the encryption. @throws UsageError */
+export function leadingOptions(values: ListValues) {
   refuseEncryptionTwice(values);
   const version = oneOf(values, 'compat', {
     choices: { '0.10': '2', v2: '2', '1.1': '3', v3: '3' },
@@ -57,6 +49,20 @@ export function qcow2Options(
   if (backingFormat !== undefined && !isFormat(backingFormat)) {
     throw new UsageError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
   }
+  return { version, backingName, backingFormat };
+}
+
+/**
+ * The options of a new image.
+ * @param dataPath the data file, by the name that the image is to have for it
+ * @throws UsageError, Qcow2Error for what does not go together, in QEMU's order
+ */
+export function qcow2Options(
+  values: ListValues,
+  dataPath: string | undefined,
+  encryption?: EncryptionChoice,
+): Qcow2CreateOptions {
+  const { version, backingName, backingFormat } = leadingOptions(values);
   const encrypted = encryptionFormat(values) !== undefined;
   const preallocation = oneOf<Preallocation>(values, 'preallocation', {
     choices: { off: 'off', metadata: 'metadata', falloc: 'falloc', full: 'full' },
