@@ -15,10 +15,10 @@ export interface FeatureName {
 
 const ENTRY_BYTES = 48;
 
-/** Parses the extension's data; a partial last entry is ignored, as QEMU does. */
+/** Parses the extension's data; a last entry that is cut short has what is there, as in QEMU. */
 export function parseFeatureNameTable(data: Uint8Array): FeatureName[] {
   const names: FeatureName[] = [];
-  for (let at = 0; at + ENTRY_BYTES <= data.length; at += ENTRY_BYTES) {
+  for (let at = 0; at + 2 < data.length; at += ENTRY_BYTES) {
     const field = data.subarray(at + 2, at + ENTRY_BYTES);
     const end = field.indexOf(0);
     names.push({

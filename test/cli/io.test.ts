@@ -666,6 +666,31 @@ const RESETTINGS = [
   'cache-clean-interval=-1',
 ];
 
+test('refcounts become lazy, or not, while the disk is open', () =>
+  inScratch(async (cwd) => {
+    for (const [was, is] of [
+      ['off', 'on'],
+      ['on', 'off'],
+    ] as const) {
+      const dirty = await Promise.all(
+        ['ours', 'theirs'].map(async (name) => {
+          const path = join(cwd, `${name}.qcow2`);
+          const options = ['-o', `lazy_refcounts=${was}`, path, '1M'];
+          await qemuImg(['create', '-q', '-f', 'qcow2', ...options]);
+          const commands = [`reopen -o lazy-refcounts=${is}`, 'write 0 64k', 'sigraise 9'];
+          const args = argumentsOf({ args: ['-f', 'qcow2'], commands });
+          const [program, ...first] =
+            name === 'ours' ? [process.execPath, TOOL] : [requireQemu().io];
+          await said(program as string, [...first, ...args, path], { cwd, script: '', name });
+          // The lowest bit of the incompatible features.
+          return (readFileSync(path)[79] ?? 0) & 1;
+        }),
+      );
+      const expected = is === 'on' ? 1 : 0;
+      assert.equal(dirty, [expected, expected], `from ${was} to ${is}`);
+    }
+  }));
+
 test('settings of an open disk', () =>
   eachAtOnce(['a.qcow2', 'o.qcow2'], async (image) => {
     const commands = RESETTINGS.flatMap((list) => [`reopen -o ${list}`, 'write -P 0 0 64k']);

@@ -140,7 +140,7 @@ Changes how the open disk was opened. Options:
     };
     try {
       refuseChanges(session.current, settings, { mode, cache });
-      await reopenWith(session, withSwitches(wanted, settings));
+      await reopenWith(session, withSwitches(wanted, settings), tuningOf(settings));
     } catch (cause) {
       throw failureOf(cause, '');
     }
@@ -196,6 +196,11 @@ const CHANGEABLE = [
   'detect-zeroes',
 ];
 
+/** Settings of how the qcow2 format is driven. */
+function tuningOf(settings: Settings): (readonly [string, string])[] {
+  return [...settings].filter(([name]) => isTuning(name));
+}
+
 /** What a setting is, for those that a disk has without being told. */
 function settingNow({ disk, place }: OpenedDisk, name: string): string | undefined {
   if (place.settings.has(name)) return place.settings.get(name);
@@ -217,11 +222,16 @@ function settingNow({ disk, place }: OpenedDisk, name: string): string | undefin
  * The disk stays as it is, unless what may be done to it changes: then it is closed and opened
  * again, for the two have different claims among those who lock images.
  */
-async function reopenWith(session: Session, flags: OpenFlags): Promise<void> {
+async function reopenWith(
+  session: Session,
+  flags: OpenFlags,
+  tuning: readonly (readonly [string, string])[],
+): Promise<void> {
   const { host, current } = session;
   const { place, disk, writable } = current;
   const discards = flags.discard === current.flags.discard;
-  if (writable && (flags.snapshot || (discards && !flags.readOnly))) {
+  const keeps = tuning.length === 0 && discards && !flags.readOnly;
+  if (writable && (flags.snapshot || keeps)) {
     await session.attempt('reopen', () => writable.flush());
     session.opened = { ...current, flags, readOnly: flags.readOnly };
     return;
@@ -232,6 +242,7 @@ async function reopenWith(session: Session, flags: OpenFlags): Promise<void> {
   }
   const settings = new Map(place.settings);
   for (const name of CHANGEABLE) settings.delete(name);
+  for (const [name, value] of tuning) settings.set(name, value);
   const isNamed = settings.has('file.filename') || settings.has('filename');
   const format = place.bare ? 'file' : disk.format;
   const again = (how: OpenFlags) =>
