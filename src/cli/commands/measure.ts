@@ -48,9 +48,7 @@ interface Request {
 /** The subcommand. */
 export const measure: Command = {
   name: 'measure',
-  usage:
-    'measure [-O FMT] [-o OPTIONS] [--output=human|json]\n' +
-    '          {--size SIZE | [-f FMT] [-l SNAPSHOT] [-U] FILE}',
+  options: OPTIONS,
 
   async run(args, host) {
     const request = parseRequest(host, args);

@@ -15,6 +15,7 @@ import { Allocator } from './allocate.ts';
 import { type CheckedImage, type CheckedSnapshot, reasonOf, stopped } from './check-image.ts';
 import { MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
 import { Refcounts } from './refcounts.ts';
+import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 
 const FIXED_BYTES = 40;
 const KNOWN_EXTRA_BYTES = 24;
@@ -195,7 +196,7 @@ async function replaceTable(image: CheckedImage, table: Uint8Array): Promise<voi
     l2Region: workspace.reserve(2 * geometry.clusterSize),
     refcountRegion: workspace.reserve(Math.max(4 * geometry.clusterSize, CACHE_BYTES)),
     discardPolicy: {},
-    scratch: workspace.reserve(0),
+    scratch: workspace.reserve(geometry.l2Entries * SCRATCH_BYTES_PER_ENTRY),
     snapshots: [],
   });
   await store.loadRefcountTable();
