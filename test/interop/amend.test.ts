@@ -57,10 +57,17 @@ test('random images, step by step', async () => {
         const cwd = folder;
         writePattern(next, folder);
         const fixed = { dataFile: 'none', compression: 'none', extended: false } as const;
+        // Of large clusters QEMU changes the refcounts one by one: minutes.
+        const clusterBits = next.pick([9, 10, 12, 16]);
         const refcountBits = next.pick([8, 16, 32, 64]);
         const depth = next.below(3);
         const version = next.pick([2, 3, 3] as const);
-        const setting = { ...fixed, version, ...(version === 3 ? { refcountBits } : {}) };
+        const setting = {
+          ...fixed,
+          clusterBits,
+          version,
+          ...(version === 3 ? { refcountBits } : {}),
+        };
         const { about, size } = await makeChain(next, folder, depth, setting);
         const image = 'image0.qcow2';
         let snapshots = 0;
