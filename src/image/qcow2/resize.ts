@@ -47,7 +47,8 @@ export async function resizeDisk(
       if (store.hasDataFile) await store.data.truncate(to);
     } else {
       // What a crash has left behind the end, or another writer, is not what is new.
-      await dropBehind(parts, from, to);
+      const mapped = store.l1Entries * store.geometry.l2Span;
+      if (mapped > from) await dropBehind(parts, from, Math.min(to, mapped));
       await growL1(parts, mapping, to);
       const covers =
         preallocation !== 'off' && (await preallocate(parts, { from, to }, preallocation));
