@@ -39,6 +39,9 @@ export const bundleOptions = {
 /** The program that the worker pool starts; it must lie beside the bundle that starts it. */
 export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
 
+/** The same for browsers, where it also opens files that pages cannot. */
+export const webWorkerEntry = { 'web-worker': 'src/convert/worker-web.ts' };
+
 /** What the demonstration converts. */
 const SAMPLE = 'src/cli/sample.qcow2';
 
@@ -97,7 +100,11 @@ async function bundle(out) {
         chunkNames: '[name]-[hash]',
       }),
       esbuild({ ...node, entryPoints: { node: 'src/node.ts' } }),
-      esbuild({ ...common, platform: 'browser', entryPoints: { index: 'src/index.ts' } }),
+      esbuild({
+        ...common,
+        platform: 'browser',
+        entryPoints: { index: 'src/index.ts', ...webWorkerEntry },
+      }),
     ]);
   } catch (err) {
     // esbuild has printed its messages already; a stack would only bury them.

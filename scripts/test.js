@@ -3,8 +3,8 @@
 //   npm test -- [PATTERN …] [--node-only | --browser-only]
 //
 // A pattern is a part of a file's path. Names say where a file runs: *.node.test.ts and all below
-// test/interop, test/cli and test/tidy in Node only, the rest in both. Each file has a process or
-// a page of its own. SEED and SLOW reach the tests, in a page as
+// test/interop, test/cli and test/tidy in Node only, *.web.test.ts in Chromium only, the rest in
+// both. Each file has a process or a page of its own. SEED and SLOW reach the tests, in a page as
 // globals of these names.
 //
 // What a machine lacks (QEMU's tools, Chromium) counts as skipped; with CI=true it is a failure.
@@ -19,6 +19,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { ensureSetup, findProgram, isAlive, root, say } from './setup.js';
 
 const NODE_ONLY = /\.node\.test\.ts$|^test\/(interop|cli|tidy)\//;
+const WEB_ONLY = /\.web\.test\.ts$/;
 const IN_CHROMIUM = ' (chromium)';
 const MINUTE = 60_000;
 const FILE_MS_MAX = (process.env.SLOW ? 60 : 5) * MINUTE;
@@ -47,7 +48,7 @@ const out = join(root, '.cache', 'test', String(process.pid));
 const debian = ['qemu-utils', 'chromium', 'zstd', 'cryptsetup-bin'];
 if (!(await ensureSetup({ debian, buildMayFail: true }))) total.failed++;
 const esbuild = await import('esbuild');
-const { bundleOptions, workerEntry } = await import('./build.js');
+const { bundleOptions, webWorkerEntry, workerEntry } = await import('./build.js');
 
 const files = readdirSync(join(root, 'test'), { recursive: true })
   .map((path) => `test/${path.split(sep).join('/')}`)
@@ -59,7 +60,9 @@ removeOldBundles();
 process.once('exit', () => rmSync(out, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
-if (!args.includes('--browser-only')) await testInNode(files);
+if (!args.includes('--browser-only')) {
+  await testInNode(files.filter((file) => !WEB_ONLY.test(file)));
+}
 if (!args.includes('--node-only')) {
   await testInChromium(files.filter((file) => !NODE_ONLY.test(file)));
 }
@@ -134,7 +137,8 @@ async function testInChromium(files) {
     return;
   }
   const folder = join(out, 'web');
-  const bundles = await bundle(files, folder, IN_CHROMIUM, { platform: 'browser' });
+  const options = { platform: 'browser' };
+  const bundles = await bundle(files, folder, IN_CHROMIUM, options, webWorkerEntry);
   const browser = await launch(executablePath).catch(async (err) => {
     const output = err.message;
     await report('chromium', '', () => ({ passed: 0, failed: bundles.length, skipped: 0, output }));

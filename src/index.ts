@@ -2,6 +2,7 @@
 export { type ErrorCode, isQcow2Error, Qcow2Error } from './base/errors.ts';
 export { type CompareOptions, type Comparison, compareDisks } from './convert/compare.ts';
 export { type ConvertTarget, convert } from './convert/convert.ts';
+export { convertInWorkers } from './convert/convert-web.ts';
 export { type MapEntry, mapDisk } from './convert/map.ts';
 export {
   type Measure,
@@ -10,6 +11,7 @@ export {
   measureRaw,
 } from './convert/measure.ts';
 export type { ConvertOptions, ConvertResult } from './convert/options.ts';
+export { startWebWorkers } from './convert/pool-web.ts';
 export { type ConvertToDiskOptions, convertToDisk } from './convert/to-disk.ts';
 export {
   convertToQcow2,
@@ -39,5 +41,7 @@ export type { SnapshotSelector, Snapshots } from './image/qcow2/snapshots.ts';
 export { RawImage } from './image/raw/raw-image.ts';
 export type { Passphrase, Secret, SecretRequest } from './image/secret.ts';
 export { blobStorage } from './storage/blob.ts';
+export { type HttpOptions, openHttp } from './storage/http.ts';
 export { memoryStorage } from './storage/memory.ts';
-export type { Storage, StorageCursor, StorageHandle } from './storage/storage.ts';
+export { type OpfsOptions, openOpfsFile } from './storage/opfs.ts';
+export type { HttpResource, Storage, StorageCursor, StorageHandle } from './storage/storage.ts';

@@ -47,6 +47,8 @@ export interface ConversionParts {
   readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
   /** Target bytes a second, at most. */
   readonly bytesPerSecond?: number | undefined;
+  /** Whether this thread does jobs where there are workers. Default true. */
+  readonly jobsHere?: boolean | undefined;
 }
 
 /** Leave to write, handed from job to job in order. */
@@ -120,10 +122,14 @@ export class Conversion {
   }
 
   private async drive(): Promise<void> {
-    const { jobs, runner } = this.parts;
+    const { jobs, runner, jobsHere = true } = this.parts;
     for (;;) {
       this.check();
-      await this.feedWorkers();
+      if ((await this.feedWorkers()) === 'all given') break;
+      if (!jobsHere && this.workers.length > 0) {
+        await Promise.race([...this.running, this.stopped]);
+        continue;
+      }
       const job = await jobs.next();
       if (!job) break;
       await this.throttle();
@@ -138,15 +144,16 @@ export class Conversion {
     this.check();
   }
 
-  private async feedWorkers(): Promise<void> {
+  private async feedWorkers(): Promise<'all given' | 'all busy'> {
     for (const worker of this.workers) {
       while (worker.pending < JOBS_AHEAD) {
         const job = await this.parts.jobs.next();
-        if (!job) return;
+        if (!job) return 'all given';
         await this.throttle();
         this.dispatch(worker, job);
       }
     }
+    return 'all busy';
   }
 
   private dispatch(runner: Pick<Runner, 'run'>, job: PlannedJob): void {

@@ -24,6 +24,11 @@ export interface ConvertOptions {
   /** Threads beside this one, and how they are started. Without them all is done here. */
   readonly workers?: number | undefined;
   readonly startWorkers?: StartWorkers | undefined;
+  /**
+   * Whether this thread works, too, where there are workers. Default true; a page that is to answer
+   * its user leaves the work to them.
+   */
+  readonly jobsHere?: boolean | undefined;
   /** Target bytes a second, at most. */
   readonly bytesPerSecond?: number | undefined;
   /** Raw targets: plain bytes are copied by the host where it can, without a look at them. */

@@ -34,6 +34,8 @@ import { convertToDisk } from './to-disk.ts';
 
 /** Plain bytes of a job: enough to make a hand-over worth it, and a core's cache may keep them. */
 const JOB_BYTES = 2 ** 20;
+/** The same where reads start slowly: a job's are one long read then. */
+const SLOW_JOB_BYTES = 4 * 2 ** 20;
 
 /** How a qcow2 target is made. */
 export interface Qcow2Target {
@@ -202,7 +204,9 @@ class ImageConversion {
     const sources = [...allSources(disks), ...(target.backing?.disk.sources ?? [])];
     const clusterSizeMax = Math.max(1, ...sources.map((source) => source.clusterSize));
     const { clusterSize = 65536, extendedL2 = false, version = 3 } = create;
-    const jobBytes = alignUp(Math.max(JOB_BYTES, clusterSizeMax + clusterSize), clusterSize);
+    const storages = sources.map(({ storage }) => storage);
+    const usual = storages.some((storage) => storage.slowStart) ? SLOW_JOB_BYTES : JOB_BYTES;
+    const jobBytes = alignUp(Math.max(usual, clusterSizeMax + clusterSize), clusterSize);
     const { sparseBytes = 4096 } = options;
     const codec = create.compression ?? 'deflate';
     const runner: ImageRunnerOptions = {
@@ -222,7 +226,6 @@ class ImageConversion {
       zeroFlag: version === 3,
       salvage: options.salvage ?? false,
     };
-    const storages = sources.map(({ storage }) => storage);
     const { file, data } = files;
     const conversion = new Conversion({
       ...options,

@@ -28,10 +28,23 @@ export interface SectorKeys {
   readonly vectorKey?: Uint8Array;
 }
 
+/** A file that a server has, as it was when it was first asked for. */
+export interface HttpResource {
+  readonly url: string;
+  readonly size: number;
+  /** What tells this version from the next, where the server says: a strong ETag or a date. */
+  readonly version: string | undefined;
+  /** Headers of each request. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly credentials: RequestCredentials;
+}
+
 /** What a worker needs to open the same storage: survives `postMessage`. */
 export type StorageHandle =
   | { readonly kind: 'fd'; readonly fd: number; readonly name: string }
   | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string }
+  | { readonly kind: 'opfs'; readonly file: FileSystemFileHandle; readonly name: string }
+  | { readonly kind: 'http'; readonly resource: HttpResource; readonly name: string }
   | {
       /** Encrypted sectors in another storage, from byte `start` of it on. */
       readonly kind: 'cipher';
@@ -47,6 +60,8 @@ export interface Storage {
   /** For messages, and for resolving a relative backing file: a path, a URL or a label. */
   readonly name: string;
   readonly writable: boolean;
+  /** Each read costs about a millisecond before its first byte: few and long ones are wanted. */
+  readonly slowStart?: boolean;
   size(): Awaitable<number>;
   /**
    * Reads `into.length` bytes at `at`.
