@@ -38,8 +38,12 @@ export async function convertImages(
   const disks: Disk[] = [];
   try {
     const { format, untrusted, snapshot, forceShare } = request;
-    const options = { format, untrusted, snapshot, forceShare, use: 'convert' } as const;
-    for (const source of request.sources) disks.push(await openSource(host, source, options));
+    const options = { format, untrusted, forceShare, use: 'convert' } as const;
+    for (const source of request.sources) {
+      // Of several sources it is the first one's, as with qemu-img.
+      const of = disks.length === 0 ? { snapshot } : {};
+      disks.push(await openSource(host, source, { ...options, ...of }));
+    }
     return await carryOut(host, request, disks, startProgress(disks));
   } finally {
     for (const disk of disks) await disk.close();

@@ -137,7 +137,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   if (target === undefined) throw new UsageError('Must specify image file name');
   const sources = operands.slice(0, -1);
   checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
-  if (snapshot !== undefined && sources.length > 1) {
+  if (typeof snapshot === 'string' && sources.length > 1) {
     throw new UsageError('No support for concatenating multiple snapshot');
   }
   if (bitmaps && sources.length > 1) {

@@ -45,6 +45,8 @@ export class ClusterBuffer {
   private readonly copies: Uint8Array;
   private plainCount = 0;
   packedBytes = 0;
+  /** What operations brought in, three numbers each: first unit, start and end in `plain`. */
+  private readonly pieces: number[] = [];
 
   constructor(
     workspace: Workspace,
@@ -70,6 +72,7 @@ export class ClusterBuffer {
     this.count = 0;
     this.plainCount = 0;
     this.packedBytes = 0;
+    this.pieces.length = 0;
     this.listUnits(ops);
     const { backingSource } = this.options;
     this.copies.fill(0);
@@ -99,7 +102,10 @@ export class ClusterBuffer {
       const read = this.readInto(ops, op, region, at);
       if (!settled(read)) await read;
       if (isBacking) filledBacking = at + ops[op + 5]!;
-      else filled = at + ops[op + 5]!;
+      else {
+        filled = at + ops[op + 5]!;
+        if (ops[op] !== OpKind.zero) this.pieces.push(index, at, filled);
+      }
     }
     const end = this.plainCount * this.options.clusterSize;
     this.plain.bytes.fill(0, filled, end);
@@ -168,25 +174,8 @@ export class ClusterBuffer {
   /** Finds out what of the gathered bytes has to be written. */
   judge(options: { readonly wholeClusters: boolean; readonly zeroFlag: boolean }): void {
     const { clusterSize, sparseBytes, explicitZeros, backingSource } = this.options;
-    const everything = sparseBytes === 0 && backingSource < 0;
-    for (let unit = 0; unit < this.count; ) {
-      let end = unit + 1;
-      if (this.state[unit]! > 0) {
-        unit = end;
-        continue;
-      }
-      // Clusters that are neighbours for the guest are looked at as one.
-      while (
-        end < this.count &&
-        this.state[end]! <= 0 &&
-        this.guest[end] === this.guest[end - 1]! + 1
-      ) {
-        end++;
-      }
-      if (everything) this.mask.fill(ALL, unit, end);
-      else this.findData(unit, end, options.wholeClusters);
-      unit = end;
-    }
+    if (sparseBytes === 0 && backingSource < 0) this.mask.fill(ALL, 0, this.count);
+    else this.findData(options.wholeClusters);
     for (let unit = 0; unit < this.count; unit++) {
       if (this.state[unit]! > 0) continue;
       if (backingSource >= 0 && this.equalsBacking(unit)) this.state[unit] = UnitState.skip;
@@ -202,26 +191,37 @@ export class ClusterBuffer {
     }
   }
 
-  /** Marks the subclusters of units [first, end) that hold data. */
-  private findData(first: number, end: number, wholeClusters: boolean): void {
+  /**
+   * Marks the subclusters that hold data. Each operation is looked at by itself, and holes begin
+   * and end where qemu-img lets them, so that small clusters lie where it puts them.
+   */
+  private findData(wholeClusters: boolean): void {
     const { clusterSize, subclusterSize, sparseBytes } = this.options;
-    const granule = Math.min(sparseBytes % 4096 === 0 ? 4096 : 512, subclusterSize);
-    const from = this.at[first]!;
-    const bytes = (end - first) * clusterSize;
-    const { ranges, plain } = this;
-    const { kernels } = plain;
-    const count = kernels.dataRanges(plain.at + from, bytes, granule, 0, ranges.at, RANGE_PAIRS);
-    const pairs = new Uint32Array(kernels.memory.buffer, ranges.at, count * 2);
+    const granule = wholeClusters
+      ? Math.min(4096, subclusterSize)
+      : 2 ** Math.floor(Math.log2(Math.max(512, sparseBytes)));
     const holeBytes = wholeClusters ? 0 : sparseBytes;
-    for (let pair = 0; pair < count * 2; ) {
-      const start = pairs[pair]!;
-      let stop = pairs[pair + 1]!;
-      pair += 2;
-      while (pair < count * 2 && pairs[pair]! - stop < holeBytes) {
-        stop = pairs[pair + 1]!;
+    const { ranges, plain, pieces } = this;
+    const { kernels } = plain;
+    for (let piece = 0; piece < pieces.length; piece += 3) {
+      const unit = pieces[piece]!;
+      const from = pieces[piece + 1]!;
+      const bytes = pieces[piece + 2]! - from;
+      const skip = from - this.at[unit]!;
+      const phase = (this.guest[unit]! * clusterSize + skip) % granule;
+      const at = plain.at + from;
+      const count = kernels.dataRanges(at, bytes, granule, phase, ranges.at, RANGE_PAIRS);
+      const pairs = new Uint32Array(kernels.memory.buffer, ranges.at, count * 2);
+      for (let pair = 0; pair < count * 2; ) {
+        const start = pairs[pair]!;
+        let stop = pairs[pair + 1]!;
         pair += 2;
+        while (pair < count * 2 && pairs[pair]! - stop < holeBytes) {
+          stop = pairs[pair + 1]!;
+          pair += 2;
+        }
+        this.markData(unit, skip + start, skip + stop);
       }
-      this.markData(first, start, stop);
     }
   }
 
