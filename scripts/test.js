@@ -22,7 +22,7 @@ const NODE_ONLY = /\.node\.test\.ts$|^test\/(interop|cli|tidy)\//;
 const WEB_ONLY = /\.web\.test\.ts$/;
 const IN_CHROMIUM = ' (chromium)';
 const MINUTE = 60_000;
-const FILE_MS_MAX = (process.env.SLOW ? 60 : 5) * MINUTE;
+const FILE_MS_MAX = (process.env.SLOW ? 60 : 10) * MINUTE;
 /** How long a process may live on after its last test: past that, something was left open. */
 const EXIT_MS_MAX = 10_000;
 
