@@ -3,14 +3,14 @@
  * preallocation, copies within the kernel. They are reached through koffi, an optional package
  * that is loaded when the first of them is needed, never before: loading costs some 2 ms.
  *
- * Linux on 64-bit little-endian machines only, where the constants and the layout of `struct
- * flock` below hold; anywhere else, without the package, and with QCOW2_NATIVE=0 in the
- * environment there is no such layer, and callers do without.
+ * The constants and the layout of `struct flock` below are those of Linux on 64-bit little-endian
+ * machines; where there is no koffi (`native-koffi.ts`) callers do without.
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { endianness } from 'node:os';
 import { getSystemErrorName } from 'node:util';
+import { type Koffi, loadKoffi } from './native-koffi.ts';
 
 /** Constants of Linux's <fcntl.h> and <linux/falloc.h>. */
 const F_OFD_GETLK = 36;
@@ -30,14 +30,6 @@ const FALLOC_FL_ZERO_RANGE = 16;
  *   0 i16 type · 2 i16 whence (0: from the file's start) · 8 i64 start · 16 i64 length · 24 i32 pid
  */
 const FLOCK_BYTES = 32;
-
-/** Machines where the above holds, by Node's name and by that of musl, the other C library. */
-const MACHINES: Record<string, string> = {
-  x64: 'x86_64',
-  arm64: 'aarch64',
-  riscv64: 'riscv64',
-  loong64: 'loongarch64',
-};
 
 /** An error as Node's own: `code` names what the C library said. */
 export interface SystemError extends Error {
@@ -70,55 +62,27 @@ export interface Libc {
   isByteLocked(fd: number, at: number): boolean;
 }
 
-type Call = (...args: unknown[]) => number | bigint;
-
-/** What of koffi's interface is used here. */
-interface Koffi {
-  load(path: null): { func(definition: string): Call };
-  errno(): number;
-}
-
 let loaded: { readonly libc: Libc | undefined } | undefined;
 
 /** The calls, or undefined where there are none. Loads what it takes the first time. */
 export function libc(): Libc | undefined {
-  loaded ??= { libc: mayLoad() ? load() : undefined };
+  loaded ??= { libc: load() };
   return loaded.libc;
+}
+
+function load(): Libc | undefined {
+  const koffi = loadKoffi({ createRequire, existsSync, endianness });
+  try {
+    return koffi && bind(koffi);
+  } catch {
+    // A C library without one of the calls.
+    return undefined;
+  }
 }
 
 /** Whether the calls are here already and cost nothing more. */
 export function isLibcLoaded(): boolean {
   return loaded?.libc !== undefined;
-}
-
-function mayLoad(): boolean {
-  if (process.env.QCOW2_NATIVE === '0' || process.platform !== 'linux') return false;
-  return Object.hasOwn(MACHINES, process.arch) && endianness() === 'LE';
-}
-
-/** A package that is missing, or made for another machine, is no error: callers do without. */
-function load(): Libc | undefined {
-  // Not `import`: callers are synchronous. Looked for from where this code lies, so that it is
-  // found beside an installed package and in a clone alike.
-  const require = createRequire(import.meta.url);
-  for (const name of [...binaryName(), 'koffi']) {
-    try {
-      return bind(require(name) as Koffi);
-    } catch {
-      // The next one, then.
-    }
-  }
-  return undefined;
-}
-
-/**
- * koffi's own binary by its path: that saves the two thirds of the time that its loader takes to
- * find out which C library this is.
- */
-function binaryName(): string[] {
-  const { arch } = process;
-  if (existsSync(`/lib/ld-musl-${MACHINES[arch]}.so.1`)) return [];
-  return [`@koromix/koffi-linux-${arch}/linux_${arch}/koffi.node`];
 }
 
 function bind(koffi: Koffi): Libc {

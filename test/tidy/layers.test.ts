@@ -26,7 +26,7 @@ const MAY_IMPORT_NODE =
 
 /** Each package is imported by one file. */
 const PACKAGES: Record<string, string> = {
-  koffi: 'src/storage/native-libc.ts',
+  koffi: 'src/storage/native-koffi.ts',
 };
 
 const KERNELS = 'dist/kernels.wasm';
@@ -103,7 +103,7 @@ test('lets a file import its own folder and those below', () => {
   assert.equal(plant('src/index.ts', 'src/convert/options.ts'), []);
   assert.equal(plant('src/storage/node-file.ts', 'node:fs', true), []);
   assert.equal(plant('src/storage/native-lock.ts', 'node:fs', true), []);
-  assert.equal(plant('src/storage/native-libc.ts', 'koffi', true), []);
+  assert.equal(plant('src/storage/native-koffi.ts', 'koffi', true), []);
   assert.equal(plant('src/kernels/wasm.ts', `../../${KERNELS}`, true), []);
 });
 
