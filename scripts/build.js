@@ -4,12 +4,14 @@
 //
 // Everything is made in a folder of its own and moved into place whole, the stamp with it: a build
 // that was interrupted leaves the old dist/ or none, never half of one.
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -20,10 +22,42 @@ import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } fro
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
-/** Compiles assembly/ to one WebAssembly module, which the bundles embed. */
+/**
+ * Compiles assembly/ to one WebAssembly module, which the bundles embed. That takes longer than all
+ * the rest of a build: what the last one made of the same sources is taken as it is.
+ */
 export function buildKernels(outFile) {
   mkdirSync(join(outFile, '..'), { recursive: true });
-  return runQuietly(bin('asc'), ['--target', 'release', '--outFile', outFile]) === 0;
+  const cache = join(root, '.cache', 'kernels');
+  const kept = join(cache, `${kernelsHash()}.wasm`);
+  if (existsSync(kept)) {
+    copyFileSync(kept, outFile);
+    return true;
+  }
+  if (runQuietly(bin('asc'), ['--target', 'release', '--outFile', outFile]) !== 0) return false;
+  rmSync(cache, { recursive: true, force: true });
+  mkdirSync(cache, { recursive: true });
+  // Moved into place whole: half a copy would be taken for the kernels.
+  const fresh = join(cache, `new-${process.pid}`);
+  copyFileSync(outFile, fresh);
+  renameSync(fresh, kept);
+  return true;
+}
+
+/** Changes whenever the kernels do: their sources, and what compiles them. */
+function kernelsHash() {
+  const hash = createHash('sha256');
+  const files = readdirSync(join(root, 'assembly'), { recursive: true })
+    .map((name) => join('assembly', name))
+    .filter((name) => name.endsWith('.ts'))
+    .sort();
+  for (const name of ['asconfig.json', 'package-lock.json', ...files]) {
+    hash
+      .update(`${name}\0`)
+      .update(readFileSync(join(root, name)))
+      .update('\0');
+  }
+  return hash.digest('hex');
 }
 
 /** What every bundle has in common. */
