@@ -30,12 +30,16 @@ export class Qcow2Error extends Error {
   override readonly name = 'Qcow2Error';
   readonly [BRAND] = true;
 
-  /** @param at byte offset in the image file, where one is known */
+  /**
+   * @param at byte offset in the image file, where one is known
+   * @param guest offset of the disk, where a conversion failed to read it
+   */
   constructor(
     readonly code: ErrorCode,
     message: string,
     readonly at?: number,
     cause?: unknown,
+    readonly guest?: number,
   ) {
     super(message, cause === undefined ? undefined : { cause });
   }
@@ -45,6 +49,12 @@ export class Qcow2Error extends Error {
 export function isQcow2Error(err: unknown, ...codes: ErrorCode[]): err is Qcow2Error {
   if (typeof err !== 'object' || err === null || !(BRAND in err)) return false;
   return codes.length === 0 || codes.includes((err as Qcow2Error).code);
+}
+
+/** Notes in a failure which part of the disk was being read, where that is not known yet. */
+export function atGuest(cause: unknown, guest: number): unknown {
+  if (isQcow2Error(cause)) (cause as { guest?: number | undefined }).guest ??= guest;
+  return cause;
 }
 
 /** Our own mistakes, not the input's. Stays on in release. */

@@ -50,6 +50,15 @@ export async function convertImages(
   }
 }
 
+/** Says what is missing of a disk that was salvaged, sector by sector, as qemu-img does. */
+function warnOfLost({ program, note }: Host, { lost }: ConvertResult): void {
+  for (const { guest, length, why } of lost) {
+    for (let at = guest; at < guest + length; at += 512) {
+      note(`${program}: warning: error while reading offset ${at}: ${why}\n`);
+    }
+  }
+}
+
 async function carryOut(
   host: Host,
   request: ConvertRequest,
@@ -74,6 +83,7 @@ async function carryOut(
   try {
     const result = await convertInto(host, request, disks, course);
     progress.end();
+    if (!request.quiet) warnOfLost(host, result);
     return result;
   } catch (cause) {
     progress.stop();

@@ -357,9 +357,12 @@ function refuseSourceAsTarget(host: Host, target: string, disks: readonly Disk[]
 /** A failure in the words of a person who waits for a copy. */
 export function explainFailure(cause: unknown): unknown {
   if (!isQcow2Error(cause) || cause.code === 'ABORTED') return cause;
-  if (cause.code === 'CORRUPT') {
+  const { code, guest, message } = cause;
+  const where = guest === undefined ? 'the source' : `at byte ${guest}`;
+  if (code === 'CORRUPT') {
     const place = cause.at === undefined ? '' : ` (at offset 0x${cause.at.toString(16)})`;
-    return new Qcow2Error(cause.code, `error while reading the source: ${cause.message}${place}`);
+    return new Qcow2Error(code, `error while reading ${where}: ${message}${place}`);
   }
+  if (guest !== undefined) return new Qcow2Error(code, `error while reading ${where}: ${message}`);
   return cause;
 }

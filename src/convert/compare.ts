@@ -82,7 +82,7 @@ class Side {
     const storages = disk.sources.map(({ storage }) => storage);
     const clusterSizeMax = Math.max(1, ...disk.sources.map(({ clusterSize }) => clusterSize));
     this.cursor = new ExtentCursor(disk);
-    this.reader = new SourceReader(workspace, storages, { clusterSizeMax });
+    this.reader = new SourceReader(workspace, storages, { clusterSizeMax, placeless: true });
     this.region = workspace.reserve(BATCH_BYTES);
   }
 
@@ -125,7 +125,7 @@ class Side {
       try {
         if (ops[op] === OpKind.copy) {
           const into = region.bytes.subarray(target, target + (ops[op + 5] as number));
-          const read = reader.copy(ops[op + 1] as number, ops[op + 2] as number, into);
+          const read = reader.copy(ops[op + 1] as number, ops[op + 2] as number, into, target);
           if (!settled(read)) await read;
         } else {
           const loaded = reader.load(ops, op);

@@ -10,6 +10,7 @@ import { tick } from '../base/tick.ts';
 import type { JobSource, PlannedJob } from './plan.ts';
 import type { JobWorker } from './pool.ts';
 import {
+  addLost,
   addTally,
   emptyTally,
   type Placement,
@@ -114,6 +115,7 @@ export class Conversion {
       onProgress?.(total, total, this.rate());
       const tally = emptyTally();
       for (const { tally: part } of [runner, ...this.workers]) addTally(tally, part);
+      for (const range of jobs.lost ?? []) addLost(tally.lost, range);
       return tally;
     } finally {
       signal?.removeEventListener('abort', stop);

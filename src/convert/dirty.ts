@@ -51,6 +51,7 @@ export async function convertDirty(
     bytesWritten,
     diskBytes: source.size,
     bytesSkipped: source.size - bytesWritten,
+    lost: [],
     clusters: { data: 0, compressed: copy.compressed, copied: 0 },
   };
 }

@@ -6,7 +6,7 @@ import type { DataSource, Disk } from '../image/disk.ts';
 import { kernelModule } from '../kernels/wasm.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import type { JobWorker, StartWorkers } from './pool.ts';
-import type { RunnerOptions, Tally } from './runner.ts';
+import type { LostRange, RunnerOptions, Tally } from './runner.ts';
 
 /** How a conversion goes. Sizes are bytes. */
 export interface ConvertOptions {
@@ -46,6 +46,8 @@ export interface ConvertResult {
   /** Bytes of the target disk, and those of them that were not written. */
   readonly diskBytes: number;
   readonly bytesSkipped: number;
+  /** What could not be read and became zeros, since `salvage` was asked for; in order. */
+  readonly lost: readonly LostRange[];
   /** Clusters of a qcow2 target, by what became of them; 0 for raw ones. */
   readonly clusters: {
     readonly data: number;
@@ -70,6 +72,7 @@ export function resultOf(tally: Tally, diskBytes: number, clusterSize: number): 
     bytesWritten,
     diskBytes,
     bytesSkipped: Math.max(0, diskBytes - filled),
+    lost: [...tally.lost].sort((a, b) => a.guest - b.guest),
     clusters: { data: dataClusters, compressed: compressedClusters, copied: copiedClusters },
   };
 }

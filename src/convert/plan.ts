@@ -3,9 +3,11 @@
  * no guest byte is looked at here.
  */
 import { settled } from '../base/awaitable.ts';
+import { isQcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
+import { addLost, type LostRange } from './runner.ts';
 
 /** One job: operations of a range of the target. */
 export interface PlannedJob {
@@ -20,6 +22,8 @@ export interface JobSource {
   next(): Promise<PlannedJob | undefined>;
   /** The operations that were kept back: to run when all others are done. */
   last(): Float64Array<ArrayBuffer>;
+  /** Ranges of which nobody knows what they are made of, where that is no end. */
+  readonly lost?: readonly LostRange[];
 }
 
 /** A target made of clusters: a job has whole ones. */
@@ -45,7 +49,12 @@ export interface PlanOptions {
   readonly splitZeros?: boolean;
   /** Target offset from which on operations are kept back for the last job. */
   readonly holdFrom: number;
+  /** What of a disk's tables is broken or cannot be read is zeros, rather than the end. */
+  readonly salvage?: boolean | undefined;
 }
+
+/** Clusters that are given up for broken tables, at most: then the image is. */
+const LOST_CLUSTERS_MAX = 2 ** 16;
 
 /** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
 const WINDOW_FIRST = 64 * 2 ** 20;
@@ -118,11 +127,42 @@ export class Planner implements JobSource {
     this.window *= 8;
     list.clear();
     this.record = 0;
-    const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
-    if (!settled(collected)) await collected;
+    if (this.options.salvage) await this.salvage(disk, this.at, end);
+    else {
+      const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
+      if (!settled(collected)) await collected;
+    }
     this.sortStreams();
     this.at = end;
     return true;
+  }
+
+  readonly lost: LostRange[] = [];
+  private lostClusters = 0;
+
+  /** Collects what can be collected of a range, and takes the rest for zeros. */
+  private async salvage(disk: Disk, from: number, to: number): Promise<void> {
+    const { list } = this;
+    const mark = list.mark();
+    try {
+      const collected = disk.collectExtents(from, to, list, this.sourceBase);
+      if (!settled(collected)) await collected;
+      return;
+    } catch (cause) {
+      if (!isQcow2Error(cause, 'CORRUPT', 'IO')) throw cause;
+      list.backTo(mark);
+      const unit = Math.max(512, ...disk.sources.map(({ clusterSize }) => clusterSize));
+      if (to - from > unit) {
+        const half = from + Math.ceil((to - from) / unit / 2) * unit;
+        await this.salvage(disk, from, half);
+        await this.salvage(disk, half, to);
+        return;
+      }
+      if (++this.lostClusters > LOST_CLUSTERS_MAX) throw cause;
+      list.push(ExtentKind.zero, from, to - from, this.sourceBase);
+      const guest = this.diskStart + from;
+      addLost(this.lost, { guest, length: to - from, why: 'Input/output error' });
+    }
   }
 
   // ---- clusters ------------------------------------------------------------------------------

@@ -54,16 +54,18 @@ export interface WireError {
   readonly code: ErrorCode | undefined;
   readonly message: string;
   readonly at: number | undefined;
+  readonly guest: number | undefined;
 }
 
 /** The opposite of `fromWire`. */
 export function toWire(cause: unknown): WireError {
-  const { code, message, at } = cause as Partial<Qcow2Error>;
+  const { code, message, at, guest } = cause as Partial<Qcow2Error>;
   const known = cause instanceof Qcow2Error;
-  return { code: known ? code : undefined, message: message ?? String(cause), at };
+  return { code: known ? code : undefined, message: message ?? String(cause), at, guest };
 }
 
 /** An error of a worker as one of this thread. */
-export function fromWire({ code, message, at }: WireError): Error {
-  return code === undefined ? new Error(message) : new Qcow2Error(code, message, at);
+export function fromWire({ code, message, at, guest }: WireError): Error {
+  if (code === undefined) return new Error(message);
+  return new Qcow2Error(code, message, at, undefined, guest);
 }

@@ -46,6 +46,25 @@ export interface Runner {
   readonly tally: Tally;
 }
 
+/** A range of the disk that could not be read, and is zeros in the target. */
+export interface LostRange {
+  readonly guest: number;
+  readonly length: number;
+  /** What the host said, or what is wrong with the image. */
+  readonly why: string;
+}
+
+/** Ranges that are remembered, at most: each may be a sector of a disk that is gone. */
+const LOST_MAX = 2 ** 16;
+
+/** Adds a range to those that were lost. */
+export function addLost(list: LostRange[], range: LostRange): void {
+  const last = list.at(-1);
+  if (last && last.guest + last.length === range.guest && last.why === range.why) {
+    list[list.length - 1] = { ...last, length: last.length + range.length };
+  } else if (list.length < LOST_MAX) list.push(range);
+}
+
 /** What became of the clusters and bytes that runners had in their hands. */
 export interface Tally {
   /** Bytes read from the sources' files. */
@@ -58,6 +77,8 @@ export interface Tally {
   copiedClusters: number;
   /** Clusters that were read and left out: zeros, or what the backing file has. */
   skippedClusters: number;
+  /** What could not be read, where that is no end. */
+  readonly lost: LostRange[];
 }
 
 /** A tally of nothing. */
@@ -69,12 +90,16 @@ export function emptyTally(): Tally {
     compressedClusters: 0,
     copiedClusters: 0,
     skippedClusters: 0,
+    lost: [],
   };
 }
 
 /** Adds one tally to another. */
 export function addTally(sum: Tally, more: Tally): void {
-  for (const key of Object.keys(sum) as (keyof Tally)[]) sum[key] += more[key];
+  for (const key of Object.keys(sum) as (keyof Tally)[]) {
+    if (key !== 'lost') sum[key] += more[key];
+  }
+  for (const range of more.lost) addLost(sum.lost, range);
 }
 
 /** What any runner needs to know of its sources. */

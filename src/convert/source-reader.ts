@@ -4,20 +4,23 @@
  * neighbouring ones as one read brings in.
  */
 import { type Awaitable, settled } from '../base/awaitable.ts';
-import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { atGuest, isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { decodeFailure, decodeInto } from '../codec/codec.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK } from '../kernels/kernels.ts';
 import type { Storage } from '../storage/storage.ts';
 import { isStream, OP_STRIDE, OpKind } from './job.ts';
-import { emptyTally } from './runner.ts';
+import { addLost, emptyTally } from './runner.ts';
 
 const INPUT_BYTES = 1024 * 1024;
 /** A gap between two streams that is read along rather than read around. */
 const STREAM_GAP = 64 * 1024;
-/** What salvaging reads at a time where a large read failed. */
-const SALVAGE_BYTES = 4096;
+/** The least that is salvaged by itself; and of a read that failed, into how many parts it goes. */
+const SALVAGE_BYTES = 512;
+const SALVAGE_PARTS = 4;
+/** What of a compressed cluster is lost, is lost as a whole, whatever its damage is. */
+const CLUSTER_LOST = 'Input/output error';
 
 /** Reads what operations say. One operation at a time. */
 export class SourceReader {
@@ -30,11 +33,18 @@ export class SourceReader {
   private inputTo = 0;
   /** How far the last read was meant to reach: beyond `inputTo` where the file ended first. */
   private inputEnd = 0;
+  /** Bytes of `input` that could not be read, as pairs: from, to. */
+  private readonly inputLost: number[] = [];
 
   constructor(
     workspace: Workspace,
     private readonly sources: readonly Storage[],
-    private readonly options: { readonly clusterSizeMax: number; readonly salvage?: boolean },
+    private readonly options: {
+      readonly clusterSizeMax: number;
+      readonly salvage?: boolean;
+      /** Operations do not say where in the disk they are. */
+      readonly placeless?: boolean;
+    },
   ) {
     const { clusterSizeMax } = options;
     this.input = workspace.reserve(Math.max(INPUT_BYTES, 2 * clusterSizeMax + 512) + INPUT_SLACK);
@@ -43,17 +53,43 @@ export class SourceReader {
     for (const source of sources) if (source instanceof CipherStorage) source.workIn(workspace);
   }
 
-  /** Reads plain bytes of a source; past its end there are zeros. */
-  copy(source: number, host: number, into: Uint8Array): Awaitable<void> {
+  /**
+   * Reads plain bytes of a source; past its end there are zeros.
+   * @param guest where in the disk they are, for whoever is told that they cannot be read
+   */
+  copy(source: number, host: number, into: Uint8Array, guest: number): Awaitable<void> {
     const storage = this.sources[source] as Storage;
     this.tally.bytesRead += into.length;
     const finish = (got: number) => {
       if (got < into.length) into.fill(0, got);
     };
-    if (this.options.salvage) return this.salvage(storage, host, into).then(finish);
-    const read = storage.read(host, into);
+    if (this.options.salvage) {
+      const { lost } = this.tally;
+      const lose = (at: number, length: number, why: string) =>
+        addLost(lost, { guest: guest + at, length, why });
+      return this.salvage({ storage, lose }, host, into, 0).then(finish);
+    }
+    const read = this.readFrom(storage, host, into, guest);
     if (!settled(read)) return read.then(finish);
     finish(read);
+  }
+
+  /** A read that tells, where it fails, of what part of the disk it was. */
+  private readFrom(
+    storage: Storage,
+    host: number,
+    into: Uint8Array,
+    guest: number,
+  ): Awaitable<number> {
+    const fail = (cause: unknown): never => {
+      throw this.options.placeless ? cause : atGuest(cause, guest);
+    };
+    try {
+      const read = storage.read(host, into);
+      return settled(read) ? read : read.catch(fail);
+    } catch (cause) {
+      return fail(cause);
+    }
   }
 
   /** Makes sure that an operation's stream is in memory; undefined where it is already. */
@@ -72,8 +108,13 @@ export class SourceReader {
     this.inputSource = -1;
     const storage = this.sources[index] as Storage;
     const into = this.input.bytes.subarray(0, to - from);
-    if (this.options.salvage) return this.salvage(storage, from, into).then(finish);
-    const read = storage.read(from, into);
+    this.inputLost.length = 0;
+    if (this.options.salvage) {
+      const lose = (at: number, length: number) =>
+        this.inputLost.push(from + at, from + at + length);
+      return this.salvage({ storage, lose }, from, into, 0).then(finish);
+    }
+    const read = this.readFrom(storage, from, into, ops[op + 4]!);
     if (!settled(read)) return read.then(finish);
     finish(read);
     return undefined;
@@ -97,13 +138,25 @@ export class SourceReader {
       dst: whole ? at : this.cluster.at,
       dstBytes: clusterSize,
     });
-    if (result !== clusterSize) {
-      if (!this.options.salvage) throw decodeFailure(result, codec, host);
+    if (result !== clusterSize || this.isLost(host, ops[op + 3]!)) {
+      if (!this.options.salvage) {
+        const failure = decodeFailure(result, codec, host);
+        throw this.options.placeless ? failure : atGuest(failure, ops[op + 4]!);
+      }
       this.memory.fill(0, at, at + length);
+      addLost(this.tally.lost, { guest: ops[op + 4]!, length, why: CLUSTER_LOST });
     } else if (!whole) {
       const from = this.cluster.at + skip;
       this.memory.copyWithin(at, from, from + length);
     }
+  }
+
+  private isLost(host: number, length: number): boolean {
+    const { inputLost } = this;
+    for (let pair = 0; pair < inputLost.length; pair += 2) {
+      if (inputLost[pair]! < host + length && host < inputLost[pair + 1]!) return true;
+    }
+    return false;
   }
 
   /** All of the workspace's memory, by address. */
@@ -143,21 +196,31 @@ export class SourceReader {
     return to;
   }
 
-  /** Reads what can be read, and zeros elsewhere. */
-  private async salvage(storage: Storage, host: number, into: Uint8Array): Promise<number> {
+  /** Reads what can be read, and zeros elsewhere: ever smaller parts of what fails. */
+  private async salvage(
+    from: {
+      readonly storage: Storage;
+      readonly lose: (at: number, length: number, why: string) => void;
+    },
+    host: number,
+    into: Uint8Array,
+    start: number,
+  ): Promise<number> {
     try {
-      return await storage.read(host, into);
+      return await from.storage.read(host, into);
     } catch (cause) {
       if (!isQcow2Error(cause, 'IO')) throw cause;
-    }
-    for (let at = 0; at < into.length; at += SALVAGE_BYTES) {
-      const piece = into.subarray(at, at + SALVAGE_BYTES);
-      try {
-        piece.fill(0, await storage.read(host + at, piece));
-      } catch (cause) {
-        if (!isQcow2Error(cause, 'IO')) throw cause;
-        piece.fill(0);
+      if (into.length <= SALVAGE_BYTES) {
+        into.fill(0);
+        from.lose(start, into.length, cause.message);
+        return into.length;
       }
+    }
+    const sectors = Math.ceil(into.length / SALVAGE_BYTES / SALVAGE_PARTS);
+    const part = sectors * SALVAGE_BYTES;
+    for (let at = 0; at < into.length; at += part) {
+      const piece = into.subarray(at, at + part);
+      piece.fill(0, await this.salvage(from, host + at, piece, start + at));
     }
     return into.length;
   }

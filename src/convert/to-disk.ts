@@ -69,6 +69,7 @@ export async function convertToDisk(
       jobBytes,
       writeZeros: sparseBytes === 0 || !targetIsZero,
       holdFrom: Number.POSITIVE_INFINITY,
+      salvage,
       ...(isPacked ? { clusters: { clusterSize, diskSize: total, copies: undefined } } : {}),
     }),
     runner,

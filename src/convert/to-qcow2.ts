@@ -256,12 +256,14 @@ class ImageConversion {
       });
     }
     const copies = target.compress && (create.compression ?? 'deflate');
-    // A level that was asked for is worth the work.
-    const copied = target.compress?.level === undefined ? copies : undefined;
+    // A level that was asked for is worth the work; and what is damaged cannot be told untouched.
+    const asIs = target.compress?.level === undefined && !options.salvage;
+    const copied = asIs ? copies : undefined;
     return new Planner(disks, {
       jobBytes,
       clusters: { clusterSize, diskSize: create.size, copies: copied },
       writeZeros: options.sparseBytes === 0,
+      salvage: options.salvage,
       holdFrom: Number.POSITIVE_INFINITY,
     });
   }

@@ -98,6 +98,7 @@ async function convertBytes(
       jobBytes,
       writeZeros: sparseBytes === 0 || !targetIsZero,
       splitZeros: sparseBytes === 0 || stream,
+      salvage,
       holdFrom,
     }),
     runner: new RawRunner(

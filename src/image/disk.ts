@@ -102,6 +102,17 @@ export class ExtentList {
     this.count = 0;
   }
 
+  /** How much there is now: what is added later can be taken back. */
+  mark(): readonly [count: number, length: number] {
+    return [this.count, this.count === 0 ? 0 : this.length(this.count - 1)];
+  }
+
+  /** Takes back what was added since. */
+  backTo([count, length]: readonly [count: number, length: number]): void {
+    this.count = count;
+    if (count > 0) this.records[(count - 1) * STRIDE + 2] = length;
+  }
+
   /** Forgets all records but the last, which may grow on. */
   keepLast(): void {
     if (this.count < 2) return;

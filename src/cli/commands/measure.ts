@@ -121,6 +121,7 @@ function open(host: Host, filename: string, request: Request): Promise<Disk> {
 async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {
   if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
   const values = parseValues(outputFormat, list);
+  if (outputFormat === 'luks') return measureLuks(source, values);
   return outputFormat === 'raw' ? measureRaw(source) : measureQcow2(source, targetOf(values));
 }
 
@@ -154,6 +155,7 @@ function targetOf(values: ListValues): MeasureTarget {
         '(use compat=1.1 or greater)',
     );
   }
+  const isLuks = values.get('encrypt.format')?.text === 'luks';
   return {
     clusterSize,
     refcountBits,
@@ -161,18 +163,25 @@ function targetOf(values: ListValues): MeasureTarget {
     version,
     backing: values.has('backing_file'),
     allocates: mode === 'full' || mode === 'falloc',
-    cryptoBytes: luksBytes(values),
+    cryptoBytes: isLuks ? headerBytes(values, 'encrypt.') : 0,
   };
 }
 
+/** A container has its header and all of the disk: what is encrypted has no holes. */
+function measureLuks(source: Disk | number, values: ListValues): Measure {
+  const header = headerBytes(values, '');
+  const own = Number(values.get('size')?.number ?? 0n);
+  const required = header + (typeof source === 'number' ? source : own || source.size);
+  return { required, fullyAllocated: required, bitmaps: undefined };
+}
+
 /** Bytes of the LUKS header: eight copies of the key, each of them 4000 times as long. */
-function luksBytes(values: ListValues): number {
-  if (values.get('encrypt.format')?.text !== 'luks') return 0;
-  if (!values.has('encrypt.key-secret')) {
-    throw new UsageError("Parameter 'encrypt.key-secret' is required for cipher");
+function headerBytes(values: ListValues, prefix: string): number {
+  if (!values.has(`${prefix}key-secret`)) {
+    throw new UsageError(`Parameter '${prefix}key-secret' is required for cipher`);
   }
-  const bits = Number(/\d+$/.exec(textOf(values, 'encrypt.cipher-alg', 'aes-256'))?.[0] ?? 256);
-  const keys = textOf(values, 'encrypt.cipher-mode', 'xts') === 'xts' ? 2 : 1;
+  const bits = Number(/\d+$/.exec(textOf(values, `${prefix}cipher-alg`, 'aes-256'))?.[0] ?? 256);
+  const keys = textOf(values, `${prefix}cipher-mode`, 'xts') === 'xts' ? 2 : 1;
   const slotBytes = Math.ceil(((bits / 8) * keys * 4000) / 4096) * 4096;
   return 4096 + 8 * slotBytes;
 }

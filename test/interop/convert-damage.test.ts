@@ -1,0 +1,157 @@
+/**
+ * Sources that are damaged or cannot be read: an error that says where, in bounded time, and no
+ * target that looks whole; with --salvage what qemu-img saves, and its warnings.
+ */
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { type Random, rng, SEED } from '../random.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, run, tool } from '../tool.ts';
+
+const DISK = 3 * 2 ** 20;
+const CLUSTER = 65_536;
+const ROUNDS = process.env.SLOW ? 300 : 4;
+
+/** Rules for sectors that cannot be read. */
+const failing = (...sectors: number[]) =>
+  sectors
+    .map((sector) => `[inject-error]\nevent = "none"\nerrno = "5"\nsector = "${sector}"\n`)
+    .join('\n');
+
+/** A raw disk, and the same as images of each kind. */
+async function prepare(next: Random, cwd: string): Promise<Buffer> {
+  const disk = Buffer.alloc(DISK);
+  for (let at = 0; at < DISK; at++) {
+    if ((at >> 14) % 5 !== 0) disk[at] = 97 + next.below(6);
+  }
+  writeFileSync(join(cwd, 'disk.raw'), disk);
+  writeFileSync(join(cwd, 'rules'), failing(20, 100, 101, 5000));
+  // Behind the metadata of an image.
+  writeFileSync(join(cwd, 'later'), failing(800, 801, 1500));
+  const convert = (args: string[], name: string) =>
+    qemuImg(['convert', ...args, '-f', 'raw', '-O', 'qcow2', 'disk.raw', name], { cwd });
+  await convert([], 'plain.qcow2');
+  await convert(['-c'], 'zlib.qcow2');
+  await convert(['-c', '-o', 'compression_type=zstd'], 'zstd.qcow2');
+  return disk;
+}
+
+/** Where the image's only L2 table is. */
+function tableOf(image: Buffer): number {
+  const l1 = Number(image.readBigUInt64BE(40));
+  return Number(image.readBigUInt64BE(l1) & 0x00ff_ffff_ffff_fe00n);
+}
+
+/** The warnings of a program, but for what qemu-img says of metadata, in two lines a sector. */
+function warnings(stderr: string, program: string): string {
+  const lines = stderr.split('\n').filter((line) => !/block status|Image is corrupt/.test(line));
+  return lines.join('\n').replaceAll(`${program}: `, 'PROGRAM: ');
+}
+
+const test = qemuSuite('damaged sources');
+
+test('--salvage saves what qemu-img saves, and says what is lost', () =>
+  inScratch(async (cwd) => {
+    await prepare(rng(), cwd);
+    const entry = readFileSync(join(cwd, 'plain.qcow2'));
+    // Aligned to nothing.
+    entry.writeBigUInt64BE(0x8000_0000_0005_0200n, tableOf(entry) + 8 * 3);
+    writeFileSync(join(cwd, 'entry.qcow2'), entry);
+    const stream = readFileSync(join(cwd, 'zlib.qcow2'));
+    const at = Number(stream.readBigUInt64BE(tableOf(stream) + 8 * 2) & 0x003f_ffff_ffff_ffffn);
+    stream.fill(0xff, at, at + 300);
+    writeFileSync(join(cwd, 'stream.qcow2'), stream);
+    const sources = [
+      ['-f', 'raw', 'blkdebug:rules:disk.raw'],
+      ['-f', 'qcow2', 'blkdebug:later:zstd.qcow2'],
+      ['entry.qcow2'],
+      ['stream.qcow2'],
+    ];
+    await eachAtOnce(sources.entries(), async ([index, source]) => {
+      for (const [format, ...more] of [['raw'], ['raw', '-q'], ['qcow2'], ['qcow2', '-c']]) {
+        const line = ['convert', '--salvage', ...more, '-O', format!, ...source];
+        const about = line.join(' ');
+        const [mine, reference] = [`ours${index}`, `theirs${index}`];
+        const ours = await tool([...line, mine], { cwd });
+        const theirs = await run(requireQemu().img, [...line, reference], { cwd });
+        const wanted = warnings(theirs.stderr, 'qemu-img');
+        assert.is(warnings(ours.stderr, 'qcow2-img'), wanted, about);
+        assert.is(ours.code, theirs.code, about);
+        if (theirs.code !== 0) continue;
+        const compare = ['compare', '-q', '-f', format!, '-F', format!, mine, reference];
+        await qemuImg(compare, { cwd });
+      }
+    });
+  }));
+
+test('a disk that fails in the middle: where, and no target', () =>
+  inScratch(async (cwd) => {
+    await prepare(rng(), cwd);
+    for (const [format, ...more] of [['raw'], ['qcow2'], ['qcow2', '-c', '-m', '2']]) {
+      const line = ['convert', ...more, '-f', 'raw', '-O', format!, 'blkdebug:rules:disk.raw'];
+      const { code, stderr } = await tool([...line, 'target'], { cwd });
+      assert.match(stderr, /^qcow2-img: error while reading at byte \d+: Input\/output error\n$/);
+      assert.is(code, 1);
+      assert.not(existsSync(join(cwd, 'target')));
+    }
+  }));
+
+test('bits that flip in streams and entries: an error or a disk, and soon', () =>
+  inScratch(async (cwd) => {
+    const next = rng();
+    const disk = await prepare(next, cwd);
+    await eachAtOnce(Array(ROUNDS).keys(), async (round) => {
+      const kind = ['zlib', 'zstd', 'plain'][round % 3];
+      const image = readFileSync(join(cwd, `${kind}.qcow2`));
+      const table = tableOf(image);
+      const inTable = round % 2 === 0 || kind === 'plain';
+      for (let flips = 1 + next.below(3); flips > 0; flips--) {
+        const data = table + CLUSTER;
+        const at = inTable
+          ? table + next.below((DISK / CLUSTER) * 8)
+          : data + next.below(image.length - data);
+        image[at]! ^= 1 << next.below(8);
+      }
+      const name = `flipped${round}.qcow2`;
+      writeFileSync(join(cwd, name), image);
+      const target = join(cwd, `target${round}`);
+      for (const way of [
+        ['raw'],
+        ['qcow2', '-c', '-o', 'cluster_size=32k'],
+        ['raw', '--salvage'],
+      ]) {
+        rmSync(target, { force: true });
+        const line = ['convert', '-f', 'qcow2', '-O', ...way, name, target];
+        const { code, stderr } = await tool(line, { cwd, timeoutMs: 60_000 });
+        const about = `SEED=${SEED} round ${round}: ${line.join(' ')}\n${stderr}`;
+        assert.ok(code === 0 || code === 1, about);
+        assert.not.match(stderr, /internal error|\.[jt]s:\d+/, about);
+        if (code === 0) continue;
+        assert.match(stderr, /^qcow2-img: error while reading (at byte \d+|the source): /, about);
+        assert.not(existsSync(target), about);
+      }
+    });
+    assert.is(disk.length, DISK);
+  }));
+
+test('compressed clusters that are damaged are zeros with --salvage, and all others as they were', () =>
+  inScratch(async (cwd) => {
+    const next = rng();
+    const disk = await prepare(next, cwd);
+    const image = readFileSync(join(cwd, 'zstd.qcow2'));
+    const table = tableOf(image);
+    const index = next.below(DISK / CLUSTER);
+    const entry = image.readBigUInt64BE(table + 8 * index);
+    // No stream begins with zeros, which are no frame.
+    const at = Number(entry & 0x003f_ffff_ffff_ffffn);
+    if (entry !== 0n) image.fill(0, at, at + 4);
+    writeFileSync(join(cwd, 'bad.qcow2'), image);
+    const args = ['convert', '--salvage', '-O', 'raw', 'bad.qcow2', 'saved.raw'];
+    assert.is((await tool(args, { cwd })).code, 0);
+    disk.fill(0, index * CLUSTER, (index + 1) * CLUSTER);
+    const saved = readFileSync(join(cwd, 'saved.raw'));
+    assert.is(difference(saved, disk), '', `SEED=${SEED} cluster ${index}`);
+  }));
+
+test.run();
