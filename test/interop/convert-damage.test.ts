@@ -135,7 +135,7 @@ test('bits that flip in streams and entries: an error or a disk, and soon', () =
     assert.is(disk.length, DISK);
   }));
 
-test('compressed clusters that are damaged are zeros with --salvage, and all others as they were', () =>
+test('with --salvage a damaged stream is zeros, and all else as it was', () =>
   inScratch(async (cwd) => {
     const next = rng();
     const disk = await prepare(next, cwd);
