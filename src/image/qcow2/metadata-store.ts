@@ -136,33 +136,50 @@ export class MetadataStore {
 
   /** Reads the refcount table. */
   async loadRefcountTable(): Promise<void> {
-    const { refcountTableOffset: at, refcountTableClusters: clusters } = this.header;
-    const bytes = new Uint8Array(clusters * this.geometry.clusterSize);
+    this.refcountTable = await this.readRefcountTable(this.header);
+    this.overlap.rebuild();
+  }
+
+  private async readRefcountTable(header: Header): Promise<number[]> {
+    const { refcountTableOffset: at, refcountTableClusters: clusters } = header;
+    const { clusterSize } = this.geometry;
+    const bytes = new Uint8Array(clusters * clusterSize);
     if (this.storage.announce) await this.storage.announce('reftable_load');
     const read = readFully(this.storage, at, bytes);
     if (!settled(read)) await read;
     const view = viewOf(bytes);
-    this.refcountTable = [];
+    const table: number[] = [];
     for (let entry = 0; entry < bytes.length; entry += 8) {
-      this.refcountTable.push(parseRefcountTableEntry(view, entry, this.geometry.clusterSize, at));
+      table.push(parseRefcountTableEntry(view, entry, clusterSize, at));
     }
-    this.overlap.rebuild();
+    return table;
   }
 
-  /** Reads all anew: somebody else has changed the file. What caches hold is clean. */
+  /**
+   * Reads all anew: somebody else has changed the file. What caches hold is clean. Where that
+   * fails, nothing may change any more: what is in memory is out of date.
+   */
   async reload(): Promise<void> {
-    const head = new Uint8Array(this.geometry.clusterSize);
-    await readFully(this.storage, 0, head);
-    this.header = parseHeader(head);
-    const { l1Offset, l1Entries } = this.header;
-    this.l1 = new Uint8Array(l1Entries * 8);
-    await readFully(this.storage, l1Offset, this.l1);
-    this.l1View = viewOf(this.l1);
+    try {
+      const head = new Uint8Array(this.geometry.clusterSize);
+      await readFully(this.storage, 0, head);
+      const header = parseHeader(head);
+      const l1 = new Uint8Array(header.l1Entries * 8);
+      await readFully(this.storage, header.l1Offset, l1);
+      const table = await this.readRefcountTable(header);
+      this.header = header;
+      this.l1 = l1;
+      this.l1View = viewOf(l1);
+      this.refcountTable = table;
+    } catch (cause) {
+      this.broken = new Qcow2Error('IO', 'The repaired image could not be read', 0, cause);
+      throw cause;
+    }
     this.l2.forget();
     this.refcountBlocks.forget();
     this.freeIndex = 0;
     this.freeByte = 0;
-    await this.loadRefcountTable();
+    this.overlap.rebuild();
   }
 
   get l1Entries(): number {

@@ -284,7 +284,8 @@ export class Qcow2Image implements WritableDisk {
     if (options.repair) this.needWriter();
     const { checkStorage } = await import('./check.ts');
     const check = () => checkStorage(storage, options);
-    return writer ? writer.whileQuiet(check) : check();
+    if (!writer) return check();
+    return options.repair ? writer.whileRepaired(check) : writer.whileQuiet(check);
   }
 
   /**

@@ -174,6 +174,10 @@ export class ImageWriter {
   }
 
   async resize(size: number, { preallocation = 'off' }: ResizeOptions): Promise<void> {
+    if (size < this.size) {
+      const { refuseMiscounted } = await import('./shrink-guard.ts');
+      await this.whileQuiet(() => refuseMiscounted(this.store.storage));
+    }
     const change = () => resizeDisk(this.parts, this.mapping, { to: size, preallocation });
     if (this.bitmaps.bitmaps.length === 0 || size === this.size) return change();
     const { resizeBitmaps } = await import('./bitmap-resize.ts');
@@ -249,9 +253,9 @@ export class ImageWriter {
     });
   }
 
-  /** Does `work` on the file while no request is under way, and reads anew what it changes. */
-  async whileQuiet<T>(work: () => Promise<T>): Promise<T> {
-    const { store, ranges, mapping } = this;
+  /** Looks at the file while no request is under way: all that is in memory is there, too. */
+  async whileQuiet<T>(look: () => Promise<T>): Promise<T> {
+    const { store, ranges } = this;
     const hold = ranges.acquire(0, Number.POSITIVE_INFINITY, false);
     try {
       if (hold.ready) await hold.ready;
@@ -259,22 +263,43 @@ export class ImageWriter {
         refuseCorrupt(store);
         await store.order.flush();
         await store.refcountBlocks.writeDirty();
-        const result = await work();
-        await store.reload();
-        const metadata = await readMetadata(store.storage);
-        store.snapshots = metadata.snapshots;
-        store.overlap.fixed = fixedRanges(metadata);
-        if (!store.dirty) {
-          // A repair has said so; the next write begins anew.
-          store.order.lazy = false;
-          this.started = undefined;
-        }
-        mapping.replaceL1(store.l1, store.header.l1Offset);
-        return result;
+        return await look();
       });
     } finally {
       ranges.release(hold);
     }
+  }
+
+  /** The same for one who changes the file: it is read anew, also where he got stuck halfway. */
+  async whileRepaired<T>(repair: () => Promise<T>): Promise<T> {
+    return this.whileQuiet(async () => {
+      const { store } = this;
+      if (store.broken) throw store.broken;
+      const outcome = await repair().then(
+        (value) => () => value,
+        (cause) => () => {
+          throw cause;
+        },
+      );
+      await this.readAnew();
+      return outcome();
+    });
+  }
+
+  private async readAnew(): Promise<void> {
+    const { store, mapping } = this;
+    await store.reload();
+    mapping.replaceL1(store.l1, store.header.l1Offset);
+    const metadata = await readMetadata(store.storage).catch((cause) => {
+      store.broken ??= new Qcow2Error('IO', 'The repaired image could not be read', 0, cause);
+      throw cause;
+    });
+    store.snapshots = metadata.snapshots;
+    store.overlap.fixed = fixedRanges(metadata);
+    if (store.dirty) return;
+    // A repair has said so; the next write begins anew.
+    store.order.lazy = false;
+    this.started = undefined;
   }
 
   /** Brings all on disk and says that the image is clean. */
