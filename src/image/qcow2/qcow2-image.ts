@@ -11,6 +11,7 @@ import type { Header } from '../../format/header.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
 import { type Region, Workspace } from '../../kernels/arena.ts';
 import { INPUT_SLACK, L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import { holdHead } from '../../storage/held-head.ts';
 import type { Storage } from '../../storage/storage.ts';
 import {
   type DataSource,
@@ -118,7 +119,8 @@ export class Qcow2Image implements WritableDisk {
   }
 
   /**
-   * Makes a new image in empty storage and opens it for writing.
+   * Makes a new image in empty storage and opens it for writing. It is none before all of it is
+   * there: its magic number is written last.
    * @param open how it is opened afterwards: with the backing and data files that it names
    * @throws Qcow2Error OUT_OF_RANGE for options that the format does not allow together
    */
@@ -127,17 +129,19 @@ export class Qcow2Image implements WritableDisk {
     options: Qcow2CreateOptions,
     open: Qcow2OpenOptions = {},
   ): Promise<Qcow2Image> {
+    const held = holdHead(storage);
     let fresh: Awaited<ReturnType<typeof writeFreshImage>>;
     try {
-      fresh = await writeFreshImage(storage, options);
+      fresh = await writeFreshImage(held.storage, options);
     } catch (cause) {
       await storage.close();
       throw cause;
     }
-    const image = await Qcow2Image.open(storage, { ...open, writable: true });
+    let image = await Qcow2Image.open(held.storage, { ...open, writable: true });
     try {
       await image.resize(fresh.size, fresh);
-      if (options.encryption) return await image.encrypted(options.encryption);
+      if (options.encryption) image = await image.encrypted(options.encryption);
+      await held.release();
     } catch (cause) {
       await image.close();
       throw cause;
