@@ -3,6 +3,7 @@ import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Command, type Host, UsageError } from '../../src/cli/command.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
 import { LOCK_HINT } from '../../src/storage/native-lock.ts';
+import type { NodeFileStorage } from '../../src/storage/node-file.ts';
 import { requireQemu } from '../oracle.ts';
 import { run } from '../tool.ts';
 
@@ -16,11 +17,15 @@ export interface Outcome {
 const realHost = nodeHost('qemu-img');
 const HINT = "Try 'qemu-img --help' for more information\n";
 
-/** The command in this process, with names of files read in a folder. */
+/**
+ * The command in this process, with names of files read in a folder.
+ * @param wrap what it is given in place of a file that it opens
+ */
 export async function ours(
   command: Command,
   folder: string,
   args: readonly string[],
+  wrap: (file: NodeFileStorage) => NodeFileStorage = (file) => file,
 ): Promise<Outcome> {
   const printed = { out: '', err: '' };
   const inFolder = (path: string) =>
@@ -35,7 +40,7 @@ export async function ours(
     note: (text: string) => void (printed.err += strip(text)),
     openFile: (path: string, options: object) => {
       const file = realHost.openFile(inFolder(path), options);
-      return Object.defineProperty(file, 'name', { value: path });
+      return wrap(Object.defineProperty(file, 'name', { value: path }));
     },
     exists: (path: string) => realHost.exists(inFolder(path)),
     remove: (path: string) => realHost.remove(inFolder(path)),
