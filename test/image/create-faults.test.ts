@@ -14,7 +14,7 @@ import { checkQcow2 } from './qcow2-check.ts';
 import { SLOW } from './slow.ts';
 import { BACKING, DATA, IMAGE } from './write-engine.ts';
 
-const SIZE = 600 * 1024;
+const SIZE = 200 * 1024;
 const PASSPHRASE = 'open sesame';
 
 const kinds: Readonly<Record<string, Omit<Qcow2CreateOptions, 'size'>>> = {
@@ -97,7 +97,7 @@ for (const [name, options] of Object.entries(kinds)) {
   test(`a failed call leaves nothing that looks whole: ${name}`, async () => {
     const next: Random = rng();
     for (const kind of FAULT_KINDS) {
-      const stride = SLOW ? 1 : 7;
+      const stride = SLOW ? 1 : 11;
       for (let index = next.below(stride); ; index += stride) {
         const how = kind === 'write' && next.oneIn(2) ? 'NO_SPACE' : 'IO';
         const partial = next.pick(['none', 'half', 'all'] as const);
@@ -112,7 +112,7 @@ for (const [name, options] of Object.entries(kinds)) {
     const files = new CrashFiles(MemoryFiles.empty(IMAGE, DATA, BACKING).all);
     const made = await create(files, options);
     await made.close();
-    const limits = SLOW ? { subsets: 20 } : { subsets: 2, cutsMax: 60 };
+    const limits = SLOW ? { subsets: 20 } : { subsets: 2, cutsMax: 25 };
     for (const state of files.states(next, limits)) {
       await judge(state.files, options, `SEED=${SEED} ${state.about}`);
     }
