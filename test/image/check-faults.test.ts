@@ -85,7 +85,7 @@ for (const [name, damage] of Object.entries(DAMAGES)) {
   }
 }
 
-test('an open image whose repair fails goes on, or takes no changes until it is opened anew', async () => {
+test('after a repair that failed an open image goes on, or takes no changes', async () => {
   const next = rng();
   let stopped = 0;
   for (const kind of ['read', 'write', 'flush'] as const) {
