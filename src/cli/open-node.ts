@@ -186,7 +186,8 @@ export async function openImageNode(
     snapshot,
     writable,
     writableDepth: options.writableDepth,
-    gate: gateOf(host, node.dataFile, { gate, from: storage.name, claim: shared }),
+    gate,
+    ...dataFileChoice(host, node.dataFile, shared),
     discard: discarding === undefined ? (options.discard ?? 'unmap') : unmaps(discarding),
     secret: secretSource(host, (depth) => secretIdAt(settings, depth)),
     ...openTuning(settings),
@@ -238,7 +239,7 @@ export function backingChoice(
     format,
     ...backingChoice(host, node.backing, claim),
     ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
-    ...(dataFile ? { dataFile: () => openPart(host, dataFile, { claim, writable: false }) } : {}),
+    ...dataFileChoice(host, dataFile, claim),
   };
   return { backing: choice };
 }
@@ -264,21 +265,14 @@ async function openOther(
   }
 }
 
-/** Opens what the image names, or the data file that settings put in its place. */
-export function gateOf(
+/** The data file that settings put in the place of the one that an image names, or of none. */
+export function dataFileChoice(
   host: Host,
-  dataFile: FileNode | undefined,
-  {
-    gate,
-    from,
-    claim,
-  }: { readonly gate: Gate; readonly from: string; readonly claim: ClaimOptions },
-): Gate {
-  if (!dataFile) return gate;
-  return (request) => {
-    if (request.kind !== 'data-file' || request.from !== from) return gate(request);
-    return openPart(host, dataFile, { claim, writable: request.writable });
-  };
+  node: FileNode | undefined,
+  claim: ClaimOptions,
+): Pick<OpenDiskOptions, 'dataFile'> {
+  if (!node) return {};
+  return { dataFile: (writable) => openPart(host, node, { claim, writable }) };
 }
 
 async function openPart(

@@ -48,6 +48,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly iterationsMax?: number | undefined;
   /** What stands in for the backing file that the image names, or for none. */
   readonly backing?: 'none' | BackingChoice | undefined;
+  /** Opens the data file, in place of the one that the image names, or where it names none. */
+  readonly dataFile?: ((writable: boolean) => Awaitable<Storage>) | undefined;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
   readonly writable?: boolean;
   /** The image so many steps down the chain is opened for writing, too. */
@@ -66,8 +68,8 @@ export interface BackingChoice {
   readonly storage?: (writable: boolean) => Awaitable<Storage>;
   /** The file's format, in place of what the image says. */
   readonly format?: Format | undefined;
-  /** Opens the data file that the backing file names. */
-  readonly dataFile?: (() => Awaitable<Storage>) | undefined;
+  /** See `OpenDiskOptions`. */
+  readonly dataFile?: OpenDiskOptions['dataFile'];
   /** The same, for what lies behind it. */
   readonly backing?: 'none' | BackingChoice | undefined;
 }
@@ -103,7 +105,7 @@ interface ChainPlace {
 
 async function openAt(
   storage: Storage,
-  options: OpenDiskOptions & Pick<BackingChoice, 'dataFile'>,
+  options: OpenDiskOptions,
   { workspace, depth }: ChainPlace,
 ): Promise<Disk> {
   const { gate = closedGate, snapshot, discard = 'unmap', writableDepth } = options;
@@ -167,9 +169,10 @@ async function openAt(
     overlapCheck: options.overlapCheck,
     lazyRefcounts: options.lazyRefcounts,
     dataFile: async (name) => {
-      if (options.dataFile) return options.dataFile();
+      if (options.dataFile) return options.dataFile(writable);
       return gate({ kind: 'data-file', name, from: storage.name, writable });
     },
+    dataFileUnnamed: options.dataFile !== undefined,
     backing: options.backing === 'none' ? 'none' : openBacking,
     backingUnnamed: choice !== undefined,
   });

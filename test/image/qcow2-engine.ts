@@ -11,7 +11,8 @@ export function qcow2Engine(cacheBytes = 65536): WriteEngine {
     writable: true,
     cacheBytes,
     backing: (name) => RawImage.open(files.open(name)),
-    dataFile: async (name) => files.open(name),
+    dataFile: async (name) => files.open(name || DATA),
+    dataFileUnnamed: true,
   });
   return {
     create: (files, setting) =>

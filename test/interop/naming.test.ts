@@ -3,7 +3,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
-import { eachAtOnce, inScratch, qemuImg, run, TOOL } from '../tool.ts';
+import { eachAtOnce, inScratch, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
 
 const IO_TOOL = resolve('dist/qcow2-io.js');
 /** Rules for a qcow2 image, behind what names it. */
@@ -35,6 +35,8 @@ const NAMES = [
   'driver=qcow2,backing.driver=raw,backing.file.filename=r.img,file.filename=a.qcow2',
   'driver=null-co',
 ];
+const NAMELESS =
+  'driver=qcow2,file.filename=nameless,data-file.driver=file,data-file.filename=r.img';
 const PATHS = [
   'blkdebug::a.qcow2',
   'blkdebug:a.qcow2',
@@ -120,6 +122,12 @@ const COMMANDS: readonly (readonly string[])[] = [
     ...['-c', 'aio_write -P 11 0 64k', '-c', 'resume A', '-c', 'aio_flush'],
     ...['-c', 'read -P 11 0 64k', 'blkdebug::a.qcow2'],
   ],
+  // Its data file has no name in the image.
+  ...['check', 'map'].flatMap((verb) => [
+    ['img', verb, 'nameless'],
+    ['img', verb, '--image-opts', NAMELESS],
+  ]),
+  ['io', '-c', 'read -P 17 0 2k', '-c', 'write 64k 4k', '--image-opts', NAMELESS],
   ['io', '-c', 'break foo A', '-c', 'resume B', '-c', 'remove_break C', 'blkdebug::a.qcow2'],
   ['io', '-c', 'open -o driver=null-co,read-zeroes=on', '-c', 'read -P 0 0 512', '-c', 'info'],
 ];
@@ -153,6 +161,10 @@ test('names, settings and rules mean what they mean to QEMU', async () => {
     const raw = new Uint8Array(2 ** 20);
     writeFileSync(join(base, 'r.img'), raw.fill(17, 0, 2048));
     writeFileSync(join(base, 'rules'), RULES);
+    const nameless = ['-o', 'data_file=r.img', 'nameless'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...nameless, '1M'], { cwd: base });
+    await qemuIo('nameless', ['write -P 17 0 2k'], { cwd: base });
+    await qemuImg(['amend', '-o', 'data_file=', 'nameless'], { cwd: base });
     await eachAtOnce(COMMANDS.entries(), async ([index, [kind, ...args]]) => {
       const { img, io } = requireQemu();
       const [mine, wanted] = await Promise.all(

@@ -1,11 +1,12 @@
 /** `check`: is an image sound, and where not, repairs it. */
 
 import type { Awaitable } from '../../base/awaitable.ts';
-import { isQcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import type { Gate } from '../../image/gate.ts';
 import { isFormat, type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
+import { reasonOf } from '../../image/qcow2/check-image.ts';
 import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
 import { openEncryption } from '../../image/qcow2/encryption.ts';
 import type { Metadata } from '../../image/qcow2/open.ts';
@@ -20,7 +21,7 @@ import { nameImage } from '../image-name.ts';
 import { checkFormatSettings } from '../image-node.ts';
 import { formatJson } from '../json.ts';
 import { explainOpen } from '../open-image.ts';
-import { backingChoice, gateOf, openFileNode } from '../open-node.ts';
+import { backingChoice, dataFileChoice, openFileNode } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';
@@ -155,18 +156,19 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       (await openEncryption(storage, metadata, { secret }))?.close();
       const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;
       const behind = { use: 'read', forceShare } as const;
-      const plain = pathGate(host, filename, { untrusted, claim: behind });
-      const gate = gateOf(host, node.dataFile, { gate: plain, from: filename, claim });
+      const gate = pathGate(host, filename, { untrusted, claim: behind });
+      const { dataFile } = dataFileChoice(host, node.dataFile, claim);
       const { backing } = backingChoice(host, node.backing, behind);
       const request = { from: filename, writable: false };
-      if (metadata.dataFile && dataFileName === undefined) {
+      if (metadata.dataFile && dataFileName === undefined && !dataFile) {
         throw new UsageError(
           `Could not open '${filename}': 'data-file' is required for this image`,
         );
       }
-      if (metadata.dataFile && dataFileName !== undefined) {
-        const name = dataFileName;
-        files.push(await gate({ ...request, kind: 'data-file', name, writable }));
+      if (metadata.dataFile) {
+        const name = dataFileName ?? '';
+        const named = () => gate({ ...request, kind: 'data-file', name, writable });
+        files.push(await (dataFile ? dataFile(writable) : named()));
       }
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
@@ -227,7 +229,10 @@ async function checkAndReport(
     const { leaksFixed, corruptionsFixed } = result;
     if (leaksFixed + corruptionsFixed > 0) {
       if (!json && !quiet) host.out(repairedText(result));
-      const again = await readCheckMetadata(storage);
+      const again = await readCheckMetadata(storage).catch((cause) => {
+        // A repair can write to what other tables claim, too: QEMU says no more of it than why.
+        throw new Qcow2Error('CORRUPT', reasonOf(cause));
+      });
       const clean = await checkOnce(host, request, storage, {
         metadata: again,
         repair: undefined,

@@ -63,6 +63,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly backingUnnamed?: boolean;
   /** Opens the external data file that the image names; needed where it has one. */
   readonly dataFile?: (name: string) => Promise<Storage>;
+  /** `dataFile` is asked for an image that does not name the one it has: with an empty name. */
+  readonly dataFileUnnamed?: boolean;
   /** Reads as one of the internal snapshots. */
   readonly snapshot?: SnapshotSelector;
   /** Bytes of L2 tables to keep in memory. Default 32 MiB. */
@@ -555,13 +557,13 @@ async function openDataFile(
   options: Qcow2OpenOptions,
 ): Promise<Storage> {
   if (!dataFile) return storage;
-  if (extensions.dataFileName === undefined) {
+  if (extensions.dataFileName === undefined && !options.dataFileUnnamed) {
     throw new Qcow2Error('CORRUPT', "'data-file' is required for this image", 72);
   }
   if (!options.dataFile) {
     throw new Qcow2Error('REFUSED', `no gate opens the data file '${extensions.dataFileName}'`);
   }
-  return options.dataFile(extensions.dataFileName);
+  return options.dataFile(extensions.dataFileName ?? '');
 }
 
 async function openBacking(
