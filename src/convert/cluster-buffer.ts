@@ -4,12 +4,14 @@
  *
  *   plain     the bytes of the clusters that operations touch, one cluster after another
  *   backing   what the target's backing file has there, where it has one
- *   packed    compressed clusters, copied or made here, one behind the other
+ *   packed    compressed clusters that were made here, one behind the other
+ *
+ * What is copied as it is has a unit each, and no bytes here: only where they come from.
  */
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK, type Kernels } from '../kernels/kernels.ts';
-import { JOB_OPS_MAX, OP_STRIDE, OpKind } from './job.ts';
+import { COPIED_ROOM, isCopied, JOB_OPS_MAX, OP_STRIDE, OpKind } from './job.ts';
 import type { ClusterOptions } from './runner.ts';
 import type { SourceReader } from './source-reader.ts';
 
@@ -33,16 +35,16 @@ export class ClusterBuffer {
   readonly packed: Region;
   private readonly backing: Region | undefined;
   private readonly ranges: Region;
-  private readonly clustersMax: number;
   /** Units in guest order. */
   count = 0;
   /** Of each unit: cluster index in the target, state, subclusters that hold data as a mask. */
   readonly guest: Float64Array;
   readonly state: Float64Array;
   readonly mask: Uint32Array;
-  /** Where a unit's bytes are in `plain`, or those of a copied stream in `packed`. */
+  /** Where a unit's bytes are in `plain` or `packed`, or of a copied one in its source's file. */
   readonly at: Float64Array;
-  private readonly copies: Uint8Array;
+  /** The source that a unit is copied from as it is, −1: it has its bytes here. */
+  readonly origin: Int32Array;
   private plainCount = 0;
   packedBytes = 0;
   /** What operations brought in, three numbers each: first unit, start and end in `plain`. */
@@ -58,13 +60,12 @@ export class ClusterBuffer {
     if (backingSource >= 0) this.backing = workspace.reserve(jobBytes);
     this.packed = workspace.reserve(jobBytes + INPUT_SLACK);
     this.ranges = workspace.reserve(RANGE_PAIRS * 8);
-    this.clustersMax = jobBytes / clusterSize;
-    const unitsMax = this.clustersMax + JOB_OPS_MAX;
+    const unitsMax = (jobBytes / clusterSize) * (1 + 1 / COPIED_ROOM) + JOB_OPS_MAX;
     this.guest = new Float64Array(unitsMax);
     this.state = new Float64Array(unitsMax);
     this.mask = new Uint32Array(unitsMax);
     this.at = new Float64Array(unitsMax);
-    this.copies = new Uint8Array(unitsMax);
+    this.origin = new Int32Array(unitsMax);
   }
 
   /** Brings in the bytes of all operations. */
@@ -75,13 +76,13 @@ export class ClusterBuffer {
     this.pieces.length = 0;
     this.listUnits(ops);
     const { backingSource } = this.options;
-    this.copies.fill(0);
     // How far the bytes of each side are there, in `plain` and `backing`.
     let filled = 0;
     let filledBacking = 0;
     let unit = 0;
     let unitBacking = 0;
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
+      if (isCopied(ops[op]!)) continue;
       const isBacking = backingSource >= 0 && ops[op + 1]! >= backingSource;
       const region = isBacking && this.backing ? this.backing : this.plain;
       const { clusterSize } = this.options;
@@ -90,12 +91,6 @@ export class ClusterBuffer {
       while (this.guest[index]! < first) index++;
       if (isBacking) unitBacking = index;
       else unit = index;
-      if (ops[op] === OpKind.stream) {
-        const loaded = this.reader.load(ops, op);
-        if (loaded) await loaded;
-        this.addStream(ops, op, index);
-        continue;
-      }
       const at = this.at[index]! + (ops[op + 4]! % clusterSize);
       const before = isBacking ? filledBacking : filled;
       if (before < at) region.bytes.fill(0, before, at);
@@ -130,45 +125,52 @@ export class ClusterBuffer {
   /** Which clusters the operations touch. Both sides come in guest order, the backing last. */
   private listUnits(ops: Float64Array): void {
     const { clusterSize, backingSource } = this.options;
-    const touched: number[] = [];
-    let sorted = true;
-    this.state.fill(0);
+    if (backingSource >= 0) {
+      this.listBoth(ops);
+      return;
+    }
+    let last = -1;
+    for (let op = 0; op < ops.length; op += OP_STRIDE) {
+      const target = ops[op + 4]!;
+      const from = Math.floor(target / clusterSize);
+      const to = Math.floor((target + ops[op + 5]! - 1) / clusterSize);
+      const kind = ops[op]!;
+      if (isCopied(kind)) {
+        const state = kind === OpKind.stream ? ops[op + 3]! : UnitState.data;
+        const [source, host] = [ops[op + 1]!, ops[op + 2]!];
+        for (let cluster = from; cluster <= to; cluster++) {
+          this.addUnit(cluster, state, source, host + (cluster - from) * clusterSize);
+        }
+      } else {
+        const first = from === last ? from + 1 : from;
+        for (let cluster = first; cluster <= to; cluster++) this.addPlain(cluster);
+      }
+      last = to;
+    }
+  }
+
+  private listBoth(ops: Float64Array): void {
+    const { clusterSize } = this.options;
+    const touched = new Set<number>();
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
       const from = Math.floor(ops[op + 4]! / clusterSize);
       const to = Math.floor((ops[op + 4]! + ops[op + 5]! - 1) / clusterSize);
-      const last = touched.at(-1) ?? -1;
-      if (from < last) sorted = false;
-      for (let cluster = from; cluster <= to; cluster++) {
-        if (cluster !== last || !sorted) touched.push(cluster);
-      }
-      if (ops[op] === OpKind.stream) this.state[touched.length - 1] = 1;
+      for (let cluster = from; cluster <= to; cluster++) touched.add(cluster);
     }
-    if (backingSource >= 0) {
-      const both = Float64Array.from(new Set(touched)).sort();
-      touched.splice(0, touched.length, ...both);
-    }
-    this.count = touched.length;
-    for (let unit = 0; unit < touched.length; unit++) {
-      this.guest[unit] = touched[unit]!;
-      this.mask[unit] = 0;
-      const copied = backingSource < 0 && this.state[unit] === 1;
-      this.state[unit] = copied ? 1 : UnitState.skip;
-      this.at[unit] = copied ? -1 : this.plainCount++ * clusterSize;
-    }
+    for (const cluster of Float64Array.from(touched).sort()) this.addPlain(cluster);
   }
 
-  private addStream(ops: Float64Array, op: number, unit: number): void {
-    const bytes = this.reader.stream(ops, op);
-    this.packed.bytes.set(bytes, this.packedBytes);
-    this.at[unit] = this.packedBytes;
-    this.state[unit] = bytes.length;
-    this.copies[unit] = 1;
-    this.packedBytes += bytes.length;
+  private addPlain(cluster: number): void {
+    this.addUnit(cluster, UnitState.skip, -1, this.plainCount++ * this.options.clusterSize);
   }
 
-  /** Whether a compressed unit was copied, rather than made here. */
-  isCopied(unit: number): boolean {
-    return this.copies[unit] === 1;
+  private addUnit(cluster: number, state: number, origin: number, at: number): void {
+    const unit = this.count++;
+    this.guest[unit] = cluster;
+    this.state[unit] = state;
+    this.mask[unit] = origin < 0 ? 0 : ALL;
+    this.origin[unit] = origin;
+    this.at[unit] = at;
   }
 
   /** Finds out what of the gathered bytes has to be written. */
@@ -177,7 +179,7 @@ export class ClusterBuffer {
     if (sparseBytes === 0 && backingSource < 0) this.mask.fill(ALL, 0, this.count);
     else this.findData(options.wholeClusters);
     for (let unit = 0; unit < this.count; unit++) {
-      if (this.state[unit]! > 0) continue;
+      if (this.origin[unit]! >= 0) continue;
       if (backingSource >= 0 && this.equalsBacking(unit)) this.state[unit] = UnitState.skip;
       else if (this.mask[unit] !== 0) this.state[unit] = UnitState.data;
       else if (!explicitZeros) this.state[unit] = UnitState.skip;
@@ -253,7 +255,7 @@ export class ClusterBuffer {
     const { clusterSize } = this.options;
     const { plain, packed } = this;
     for (let unit = 0; unit < this.count; unit++) {
-      if (this.state[unit] !== UnitState.data) continue;
+      if (this.state[unit] !== UnitState.data || this.origin[unit]! >= 0) continue;
       const dstMax = Math.min(clusterSize - 1, packed.length - INPUT_SLACK - this.packedBytes);
       const src = plain.at + this.at[unit]!;
       const dst = packed.at + this.packedBytes;

@@ -13,6 +13,7 @@ import { compressInto } from '../codec/compress.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
+import { type CopiedRange, type CopyTarget, RangeCopier } from './range-copier.ts';
 import type { ImageRunnerOptions, Placement, Runner, Tally, Turn } from './runner.ts';
 import { SourceReader } from './source-reader.ts';
 
@@ -24,14 +25,15 @@ const ZEROS_BYTES = 2 ** 16;
 /** What images are written to: clusters, and tables beside them. */
 export interface ImageTarget {
   /** The image file. */
-  readonly file: Pick<Storage, 'write'>;
+  readonly file: CopyTarget;
   /** Where plain clusters go: the file itself, or an external data file. */
-  readonly data: Pick<Storage, 'write'>;
+  readonly data: CopyTarget;
 }
 
 /** Makes clusters of a new qcow2 image. */
 export class ImageRunner implements Runner {
   private readonly reader: SourceReader;
+  private readonly copier: RangeCopier;
   private readonly slots: ClusterBuffer[] = [];
   private readonly free: ClusterBuffer[] = [];
   private readonly waiting: ((slot: ClusterBuffer) => void)[] = [];
@@ -44,6 +46,7 @@ export class ImageRunner implements Runner {
   ) {
     const workspace = new Workspace();
     this.reader = new SourceReader(workspace, sources, options);
+    this.copier = new RangeCopier(workspace, sources, this.reader.tally);
     for (let slot = 0; slot < SLOTS; slot++) {
       this.slots.push(new ClusterBuffer(workspace, options, this.reader));
     }
@@ -111,12 +114,28 @@ export class ImageRunner implements Runner {
     const { file, data } = this.target;
     const { stream } = placement;
     let at = stream?.from ?? 0;
-    for (const { host, bytes, isData } of pieces) {
+    for (let index = 0; index < pieces.length; ) {
+      const { host, isData, bytes } = pieces[index]!;
       if (stream && at < host) await this.pad(at, host);
-      const written = (isData ? data : file).write(host, bytes);
-      if (!settled(written)) await written;
-      this.tally.bytesWritten += bytes.length;
-      at = host + bytes.length;
+      const target = isData ? data : file;
+      at = host;
+      if (bytes) {
+        const written = target.write(host, bytes);
+        if (!settled(written)) await written;
+        at += bytes.length;
+        index++;
+      } else {
+        // Copies that follow each other in the target's file go together.
+        const copies: CopiedRange[] = [];
+        for (; index < pieces.length; index++) {
+          const piece = pieces[index]!;
+          if (piece.bytes || piece.host !== at || piece.isData !== isData) break;
+          copies.push(piece);
+          at += piece.length;
+        }
+        await this.copier.copy(copies, target);
+      }
+      this.tally.bytesWritten += at - host;
     }
     if (stream && at < stream.to) await this.pad(at, stream.to);
   }
@@ -130,26 +149,10 @@ export class ImageRunner implements Runner {
 
   private pieces(slot: ClusterBuffer, { hosts, tables, stream }: Placement): Piece[] {
     const { clusterSize, subclusterSize } = this.options;
-    const pieces: Piece[] = [];
+    const pieces = new PieceList();
     const tally = this.tally;
+    const { plain, packed } = slot;
     let index = 0;
-    let last: { memory: Uint8Array; from: number; to: number; host: number } | undefined;
-    const flush = () => {
-      if (!last) return;
-      const isData = last.memory === slot.plain.bytes;
-      pieces.push({ host: last.host, bytes: last.memory.subarray(last.from, last.to), isData });
-      last = undefined;
-    };
-    const add = (memory: Uint8Array, from: number, length: number, host: number) => {
-      if (last && last.memory === memory && last.to === from) {
-        if (last.host + last.to - last.from === host) {
-          last.to += length;
-          return;
-        }
-      }
-      flush();
-      last = { memory, from, to: from + length, host };
-    };
     for (let unit = 0; unit < slot.count; unit++) {
       const state = slot.state[unit]!;
       if (state === UnitState.skip) {
@@ -158,32 +161,85 @@ export class ImageRunner implements Runner {
       }
       const host = hosts[index++]!;
       const at = slot.at[unit]!;
+      const origin = slot.origin[unit]!;
       if (state > 0) {
-        tally[slot.isCopied(unit) ? 'copiedClusters' : 'compressedClusters']++;
-        add(slot.packed.bytes, at, state, host);
+        tally[origin >= 0 ? 'copiedClusters' : 'compressedClusters']++;
+        if (origin >= 0) pieces.addCopy(origin, at, state, host, false);
+        else pieces.addBytes(packed.bytes, at, state, host, false);
       } else if (state === UnitState.data) {
         tally.dataClusters++;
         const mask = slot.mask[unit]!;
-        if (mask === 0xffff_ffff) add(slot.plain.bytes, at, clusterSize, host);
+        if (origin >= 0) pieces.addCopy(origin, at, clusterSize, host, true);
+        else if (mask === 0xffff_ffff) pieces.addBytes(plain.bytes, at, clusterSize, host, true);
         else {
           for (let sub = 0; sub < 32; sub++) {
             if (((mask >>> sub) & 1) === 0) continue;
             const skip = sub * subclusterSize;
-            add(slot.plain.bytes, at + skip, subclusterSize, host + skip);
+            pieces.addBytes(plain.bytes, at + skip, subclusterSize, host + skip, true);
           }
         }
       }
     }
-    flush();
-    for (const { host, bytes } of tables) pieces.push({ host, bytes, isData: false });
-    if (stream) pieces.sort((a, b) => a.host - b.host);
-    return pieces;
+    const list = pieces.end();
+    for (const { host, bytes } of tables) {
+      list.push({ host, bytes, isData: false, source: -1, from: 0, length: bytes.length });
+    }
+    if (stream) list.sort((a, b) => a.host - b.host);
+    return list;
   }
 }
 
-interface Piece {
-  readonly host: number;
-  readonly bytes: Uint8Array;
+/** What goes to one place of the target's file: bytes, or a range of a source. */
+interface Piece extends CopiedRange {
+  bytes: Uint8Array | undefined;
   /** Plain bytes of the guest. */
   readonly isData: boolean;
+}
+
+/** Pieces in the making: what continues the last one is joined with it. */
+class PieceList {
+  private readonly list: Piece[] = [];
+  private last: Piece | undefined;
+  /** The memory that the last piece lies in, from `last.from` on. */
+  private memory: Uint8Array | undefined;
+
+  addBytes(memory: Uint8Array, at: number, length: number, host: number, isData: boolean): void {
+    this.add(memory, -1, at, length, host, isData);
+  }
+
+  addCopy(source: number, at: number, length: number, host: number, isData: boolean): void {
+    this.add(undefined, source, at, length, host, isData);
+  }
+
+  end(): Piece[] {
+    this.finish();
+    return this.list;
+  }
+
+  private add(
+    memory: Uint8Array | undefined,
+    source: number,
+    from: number,
+    length: number,
+    host: number,
+    isData: boolean,
+  ): void {
+    const { last } = this;
+    if (last && last.source === source && this.memory === memory) {
+      const done = last.length;
+      if (last.from + done === from && last.host + done === host && last.isData === isData) {
+        last.length += length;
+        return;
+      }
+    }
+    this.finish();
+    this.memory = memory;
+    this.last = { host, bytes: undefined, isData, source, from, length };
+    this.list.push(this.last);
+  }
+
+  private finish(): void {
+    const { last, memory } = this;
+    if (last && memory) last.bytes = memory.subarray(last.from, last.from + last.length);
+  }
 }

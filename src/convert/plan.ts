@@ -6,7 +6,7 @@ import { settled } from '../base/awaitable.ts';
 import { isQcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
-import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
+import { COPIED_ROOM, JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
 import { addLost, type LostRange } from './runner.ts';
 
 /** One job: operations of a range of the target. */
@@ -33,6 +33,8 @@ export interface PlanClusters {
   readonly diskSize: number;
   /** Compressed clusters of this kind are copied as they are. */
   readonly copies: ClusterCodec | undefined;
+  /** So are plain ones: nobody looks for zeros in them. */
+  readonly moves?: boolean;
 }
 
 /** What decides the shape of jobs. */
@@ -132,7 +134,7 @@ export class Planner implements JobSource {
       const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
       if (!settled(collected)) await collected;
     }
-    this.sortStreams();
+    await this.sortStreams();
     this.at = end;
     return true;
   }
@@ -187,11 +189,11 @@ export class Planner implements JobSource {
     if (builder.count >= JOB_OPS_MAX) return true;
     let needed = clusterSize;
     if (list.kind(record) === ExtentKind.compressed) {
-      const { codec } = this.sources[list.source(record)] as DataSource;
-      // A stream that is copied may be a little longer than the cluster.
-      if (codec === copies) needed = Math.max(needed, list.stored(record));
+      const source = this.sources[list.source(record)] as DataSource;
       // One that is decoded should not be cut in two.
-      else needed = list.length(record) - this.partDone + clusterSize;
+      if (source.codec !== copies || source.clusterSize !== clusterSize) {
+        needed = list.length(record) - this.partDone + clusterSize;
+      }
     }
     return this.jobRoom + needed > options.jobBytes;
   }
@@ -211,8 +213,15 @@ export class Planner implements JobSource {
       const host = list.host(index);
       const source = list.source(index);
       this.builder.add(OpKind.stream, source, host, stored, target, length, 0, clusterSize);
-      this.jobRoom += stored;
+      this.jobRoom += stored * COPIED_ROOM;
       this.lastCluster = target / clusterSize;
+    } else if (kind === ExtentKind.data && this.isMoved(clusters, rest, target)) {
+      const room = Math.max(clusterSize, (options.jobBytes - this.jobRoom) / COPIED_ROOM);
+      length = Math.min(rest - (rest % clusterSize), room - (room % clusterSize));
+      const host = list.host(index) + this.partDone;
+      this.builder.add(OpKind.move, list.source(index), host, 0, target, length, 0, 0);
+      this.jobRoom += length * COPIED_ROOM;
+      this.lastCluster = (target + length) / clusterSize - 1;
     } else {
       const first = Math.floor(target / clusterSize);
       const start = first * clusterSize;
@@ -237,28 +246,35 @@ export class Planner implements JobSource {
     if (list.skip(index) !== 0 || this.partDone !== 0 || target % clusterSize !== 0) return false;
     const length = list.length(index);
     if (length !== clusterSize && target + length !== diskSize) return false;
-    // What may be longer than a cluster is made anew: then it is known to be shorter.
-    return this.storedBytes(index) <= clusterSize;
+    // What may be longer than a cluster is made anew: then it is known to be shorter. So is what
+    // may not be there as a whole.
+    const stored = this.storedBytes(index);
+    return stored > 0 && stored <= clusterSize && stored > list.stored(index) - 512;
+  }
+
+  /** Whether what is next of plain bytes has whole clusters that are copied without a look. */
+  private isMoved({ clusterSize, moves }: PlanClusters, rest: number, target: number): boolean {
+    return moves === true && target % clusterSize === 0 && rest >= clusterSize;
   }
 
   /**
    * Bytes of a stream: an entry says in how many sectors it lies, and where another one starts in
-   * the last of them, it ends there.
+   * the last of them, or the file ends, it ends there.
    */
   private storedBytes(index: number): number {
     const { list, starts } = this;
     const stored = list.stored(index);
     const host = list.host(index);
-    const sorted = starts.get(list.source(index));
-    if (!sorted) return stored;
-    const apart = (sorted[indexAbove(sorted, host)] ?? Number.POSITIVE_INFINITY) - host;
-    return apart < stored && apart > stored - 512 ? apart : stored;
+    const known = starts.get(list.source(index));
+    if (!known) return stored;
+    const apart = known.nextAbove(host) - host;
+    return apart < stored && apart > stored - 512 ? apart : Math.min(stored, known.end - host);
   }
 
   /** Where the streams of the window start, by their source. */
-  private readonly starts = new Map<number, Float64Array>();
+  private readonly starts = new Map<number, StreamStarts>();
 
-  private sortStreams(): void {
+  private async sortStreams(): Promise<void> {
     const { list, starts, options } = this;
     starts.clear();
     if (!options.clusters?.copies) return;
@@ -270,7 +286,10 @@ export class Planner implements JobSource {
       if (hosts) hosts.push(list.host(index));
       else found.set(source, [list.host(index)]);
     }
-    for (const [source, hosts] of found) starts.set(source, Float64Array.from(hosts).sort());
+    for (const [source, hosts] of found) {
+      const { storage } = this.sources[source] as DataSource;
+      starts.set(source, new StreamStarts(hosts, await storage.size()));
+    }
   }
 
   // ---- raw targets ---------------------------------------------------------------------------
@@ -314,14 +333,38 @@ export class Planner implements JobSource {
   }
 }
 
-/** Index of the first of sorted numbers that is above `value`. */
-function indexAbove(sorted: Float64Array, value: number): number {
-  let from = 0;
-  let to = sorted.length;
-  while (from < to) {
-    const middle = (from + to) >>> 1;
-    if (sorted[middle]! > value) to = middle;
-    else from = middle + 1;
+/** Where streams of a file start. */
+class StreamStarts {
+  private readonly sorted: Float64Array;
+  /** Where the last answer was found: streams come nearly in the order of the file. */
+  private last = 0;
+
+  /** @param end bytes of the file */
+  constructor(
+    starts: readonly number[],
+    readonly end: number,
+  ) {
+    this.sorted = Float64Array.from(starts).sort();
   }
-  return from;
+
+  /** The first start above `host`; Infinity where there is none. */
+  nextAbove(host: number): number {
+    const { sorted } = this;
+    let at = this.last;
+    for (let step = 1; at > 0 && sorted[at - 1]! > host; step *= 2) at = Math.max(0, at - step);
+    // All in front of `at` are at most `host`.
+    let to = at;
+    for (let step = 1; to < sorted.length && sorted[to]! <= host; step *= 2) {
+      at = to + 1;
+      to += step;
+    }
+    to = Math.min(to, sorted.length);
+    while (at < to) {
+      const middle = (at + to) >>> 1;
+      if (sorted[middle]! > host) to = middle;
+      else at = middle + 1;
+    }
+    this.last = at;
+    return sorted[at] ?? Number.POSITIVE_INFINITY;
+  }
 }

@@ -166,13 +166,6 @@ export class SourceReader {
   }
   private view: Uint8Array | undefined;
 
-  /** The bytes of a stream that was loaded, as many of its upper bound as the file has. */
-  stream(ops: Float64Array, op: number): Uint8Array {
-    const at = ops[op + 2]! - this.inputFrom;
-    const end = Math.min(at + ops[op + 3]!, this.inputTo - this.inputFrom);
-    return this.input.bytes.subarray(at, Math.max(at, end));
-  }
-
   private holds(ops: Float64Array, op: number): boolean {
     if (this.inputSource !== ops[op + 1]) return false;
     const host = ops[op + 2]!;
