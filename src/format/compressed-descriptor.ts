@@ -45,10 +45,21 @@ export function serializeCompressedDescriptor(
   { host, length }: CompressedDescriptor,
   clusterBits: number,
 ): { high: number; low: number } {
+  const view = new DataView(new ArrayBuffer(8));
+  putCompressedDescriptor(view, 0, host, length, clusterBits);
+  return { high: view.getUint32(0), low: view.getUint32(4) };
+}
+
+/** Writes the compressed L2 entry of a stream at byte `at` of a table, without an object for it. */
+export function putCompressedDescriptor(
+  view: DataView,
+  at: number,
+  host: number,
+  length: number,
+  clusterBits: number,
+): void {
   const split = 30 - (clusterBits - 8);
   const sectors = Math.floor((host + length - 1) / 512) - Math.floor(host / 512);
-  return {
-    high: (0x4000_0000 + sectors * 2 ** split + Math.floor(host / HIGH)) >>> 0,
-    low: (host % HIGH) >>> 0,
-  };
+  view.setUint32(at, 0x4000_0000 + sectors * 2 ** split + Math.floor(host / HIGH));
+  view.setUint32(at + 4, host % HIGH);
 }

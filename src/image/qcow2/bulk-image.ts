@@ -14,10 +14,9 @@
 import { divCeil, HIGH } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
+import { putCompressedDescriptor } from '../../format/compressed-descriptor.ts';
 import type { CryptoHeaderPointer } from '../../format/crypto-header-pointer.ts';
 import { type Geometry, geometryOf, l1EntriesFor } from '../../format/geometry.ts';
-import { serializeL2Entry } from '../../format/l2-entry.ts';
-import { serializeL2ExtendedEntry } from '../../format/l2-extended-entry.ts';
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { checkCreateOptions, freshHeader, type Qcow2CreateOptions } from './create.ts';
@@ -152,7 +151,7 @@ export class BulkImage {
         host = this.create.dataFile ? cluster * clusterSize : this.take() * clusterSize;
       } else if (state > 0) host = this.takeBytes(state);
       hosts[unit] = host;
-      this.setEntry(l2, index, { state, host, mask });
+      this.setEntry(l2, index, state, host, mask);
     }
     this.emitBlocks();
     // In a stream, compressed bytes that go on in the next job's cluster are its.
@@ -285,14 +284,31 @@ export class BulkImage {
     this.refcountTable[slot] = host;
   }
 
+  /** The block of a slot, where it is in the making: most often the last one that was asked for. */
+  private blockOf(slot: number): RefcountBlock | undefined {
+    if (slot !== this.lastSlot) {
+      this.lastSlot = slot;
+      this.lastBlock = this.blocks.get(slot);
+    }
+    return this.lastBlock;
+  }
+  private lastSlot = NOWHERE;
+  private lastBlock: RefcountBlock | undefined;
+
+  private makeBlock(slot: number): RefcountBlock {
+    const view = new DataView(new ArrayBuffer(this.geometry.clusterSize));
+    const block = { host: NOWHERE, view };
+    this.blocks.set(slot, block);
+    this.lastSlot = NOWHERE;
+    return block;
+  }
+
   /** Adds to the count of a cluster, making the block that holds it. */
   private count(cluster: number, add: number): void {
-    const { refcountBlockEntries, refcountOrder, clusterSize } = this.geometry;
+    const { refcountBlockEntries, refcountOrder } = this.geometry;
     const index = cluster % refcountBlockEntries;
     const slot = (cluster - index) / refcountBlockEntries;
-    const known = this.blocks.get(slot);
-    const block = known ?? { host: NOWHERE, view: new DataView(new ArrayBuffer(clusterSize)) };
-    if (!known) this.blocks.set(slot, block);
+    const block = this.blockOf(slot) ?? this.makeBlock(slot);
     const value = refcountAt(block.view, index, refcountOrder) + add;
     putRefcount(block.view, 0, index, refcountOrder, value);
   }
@@ -303,7 +319,7 @@ export class BulkImage {
     let at = this.freeByte;
     const cluster = Math.floor(at / clusterSize);
     const index = cluster % refcountBlockEntries;
-    const block = this.blocks.get((cluster - index) / refcountBlockEntries);
+    const block = this.blockOf((cluster - index) / refcountBlockEntries);
     // The count of a cluster is the number of streams that touch it.
     const isFull = !block || refcountAt(block.view, index, refcountOrder) >= this.countMax;
     if (at === 0 || isFull) at = this.take() * clusterSize;
@@ -374,16 +390,15 @@ export class BulkImage {
   private setEntry(
     view: DataView,
     index: number,
-    unit: { readonly state: number; readonly host: number; readonly mask: number },
+    state: number,
+    host: number,
+    mask: number,
   ): void {
     const { clusterBits, l2EntryBytes, extendedL2 } = this.geometry;
-    const { state, host, mask } = unit;
     const at = index * l2EntryBytes;
-    if (state > 0) {
-      const entry = { kind: 'compressed', host, length: state } as const;
-      if (extendedL2) serializeL2ExtendedEntry(view, at, entry, clusterBits);
-      else serializeL2Entry(view, at, entry, clusterBits);
-    } else if (extendedL2) {
+    // The second half of an extended entry is zeros for a stream.
+    if (state > 0) putCompressedDescriptor(view, at, host, state, clusterBits);
+    else if (extendedL2) {
       const isZero = state === ZERO;
       // What a backing file has must not show in subclusters that hold no data.
       const zero = isZero || this.create.backing ? ~mask >>> 0 : 0;
@@ -408,6 +423,7 @@ export class BulkImage {
     const block = this.blocks.get(slot);
     assert(block !== undefined && block.host !== NOWHERE, 'a block that has its place');
     this.blocks.delete(slot);
+    this.lastSlot = NOWHERE;
     this.tables.push({ host: block.host, bytes: bytesOf(block.view) });
   }
 
