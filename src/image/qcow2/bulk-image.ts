@@ -387,13 +387,7 @@ export class BulkImage {
     this.tables.push({ host, bytes: bytesOf(l2.view) });
   }
 
-  private setEntry(
-    view: DataView,
-    index: number,
-    state: number,
-    host: number,
-    mask: number,
-  ): void {
+  private setEntry(view: DataView, index: number, state: number, host: number, mask: number): void {
     const { clusterBits, l2EntryBytes, extendedL2 } = this.geometry;
     const at = index * l2EntryBytes;
     // The second half of an extended entry is zeros for a stream.
