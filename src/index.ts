@@ -23,9 +23,10 @@ export { convertToRaw, convertToStream, type StreamTarget } from './convert/to-r
 export type { Header } from './format/header.ts';
 export type { Snapshot } from './format/snapshot-table.ts';
 export type { DataSource, Disk, Extent } from './image/disk.ts';
+export { FORMATS, type Format, probeFormat } from './image/formats.ts';
 export { closedGate, type Gate, type GateRequest } from './image/gate.ts';
 export { LuksImage, type LuksOpenOptions } from './image/luks/luks-image.ts';
-export { FORMATS, type Format, type OpenDiskOptions, openDisk, probeFormat } from './image/open.ts';
+export { type OpenDiskOptions, openDisk } from './image/open.ts';
 export type { GuestRange } from './image/qcow2/bitmap-ranges.ts';
 export type { BitmapDescription } from './image/qcow2/bitmap-state.ts';
 export type { BitmapOptions } from './image/qcow2/bitmap-verbs.ts';

@@ -90,3 +90,8 @@ export function putU64(view: DataView, at: number, value: number): void {
   view.setUint32(at, Math.floor(value / HIGH));
   view.setUint32(at + 4, value % HIGH);
 }
+
+/** A view of an array's bytes. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -23,7 +23,7 @@ export interface Host {
   note(text: string): void;
   openFile(path: string, options?: NodeFileOptions): NodeFileStorage;
   /** Standard input as an image. */
-  openInput(): NodeFileStorage;
+  openInput(): Promise<NodeFileStorage>;
   /** Standard output as a target of guest bytes. */
   openOutput(): PipeStorage;
   exists(path: string): boolean;
@@ -40,7 +40,7 @@ export interface Host {
   imageOpts?: boolean;
   /** And those of targets (`--target-image-opts`). */
   targetImageOpts?: boolean;
-  /** Asks for a passphrase; absent where nobody sits at a terminal. */
+  /** Asks for a passphrase; undefined where nobody sits at a terminal. */
   readonly askPassphrase?: ((prompt: string) => Promise<string | undefined>) | undefined;
   /** Hides the command line from those who list processes. */
   hideArguments?(): void;

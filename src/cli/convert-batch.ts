@@ -74,7 +74,7 @@ function splitArguments(args: readonly string[]): { list: string; options: strin
 }
 
 async function readList(host: Host, path: string): Promise<string> {
-  const file = path === '-' ? host.openInput() : host.openFile(path);
+  const file = path === '-' ? await host.openInput() : host.openFile(path);
   try {
     const bytes = new Uint8Array(file.size());
     file.read(0, bytes);

@@ -1,5 +1,5 @@
 /** What a new image can be told with `-o`, format by format, and how QEMU's tools print it. */
-import type { Format } from '../image/open.ts';
+import type { Format } from '../image/formats.ts';
 import type { ListOption, ListValues } from './option-list.ts';
 
 const text = (name: string, help: string): ListOption => ({ name, type: 'str', help });

@@ -1,15 +1,12 @@
 /** The process as a command's host: the only file that knows it. */
 import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
-import { isatty } from 'node:tty';
-import { startNodeWorkers } from '../convert/pool-node.ts';
 import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError, openNodeFile } from '../storage/node-file.ts';
-import { openStandardInput } from '../storage/node-input.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import type { Host } from './command.ts';
-import { passphrasePrompt } from './passphrase-prompt.ts';
 import { Secrets } from './secrets.ts';
 
 const STDOUT = 1;
@@ -41,10 +38,15 @@ export function nodeHost(script: string | undefined): Host {
   let listening = false;
   return {
     program,
-    terminal: isatty(STDOUT),
+    get terminal() {
+      // Not imported: with it come Node's streams and sockets, which cost milliseconds.
+      const tty = createRequire(import.meta.url)('node:tty') as typeof import('node:tty');
+      return tty.isatty(STDOUT);
+    },
     threads: availableParallelism(),
-    startWorkers: (setup, count) => {
+    startWorkers: async (setup, count) => {
       process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
+      const { startNodeWorkers } = await import('../convert/pool-node.ts');
       return startNodeWorkers(setup, count);
     },
     out: (text) => writeText(STDOUT, text),
@@ -57,7 +59,7 @@ export function nodeHost(script: string | undefined): Host {
     },
     note: (text) => writeText(STDERR, text),
     openFile: openNodeFile,
-    openInput: () => openStandardInput(),
+    openInput: async () => (await import('../storage/node-input.ts')).openStandardInput(),
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),
     exists: existsSync,
     remove: (path) => unlinkSync(path),
@@ -71,7 +73,10 @@ export function nodeHost(script: string | undefined): Host {
       }
     },
     secrets: new Secrets(),
-    askPassphrase: passphrasePrompt((text) => writeText(STDERR, text)),
+    askPassphrase: async (prompt) => {
+      const { passphrasePrompt } = await import('./passphrase-prompt.ts');
+      return passphrasePrompt((text) => writeText(STDERR, text))?.(prompt);
+    },
     hideArguments: () => {
       process.title = program;
     },

@@ -8,7 +8,7 @@
  *   backing.…  data-file.…   what stands in for those that the image names
  */
 import { Qcow2Error } from '../base/errors.ts';
-import { type Format, isFormat } from '../image/open.ts';
+import { type Format, isFormat } from '../image/formats.ts';
 import type { Host } from './command.ts';
 import { resolveName } from './path-gate.ts';
 import { isTuning } from './qcow2-settings.ts';

@@ -1,15 +1,14 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
-import { isQcow2Error } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import type { OpenDiskOptions } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
-import { type Host, UsageError } from './command.ts';
+import type { Host } from './command.ts';
+import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
 import { pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
-import { HintedError } from './option-list.ts';
 
 /** How an image of the command line is opened. */
 export interface OpenImageOptions {
@@ -32,17 +31,6 @@ const CACHE_BYTES = 2 ** 20;
 /** And where tables change while it goes. */
 const WRITE_CACHE_BYTES = 2 ** 22;
 
-/** Runs `open`, and turns what goes wrong into one line: `Could not open 'FILE': why`. */
-export async function explainOpen<T>(filename: string, open: () => Promise<T>): Promise<T> {
-  try {
-    return await open();
-  } catch (cause) {
-    if (!isQcow2Error(cause) && !(cause instanceof HintedError)) throw cause;
-    const error = new UsageError(`Could not open '${filename}': ${cause.message}`);
-    throw cause instanceof HintedError ? Object.assign(error, { hintText: cause.hintText }) : error;
-  }
-}
-
 /** @throws UsageError where the image cannot be opened */
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
@@ -55,7 +43,7 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       writable: false,
       cacheBytes: CACHE_BYTES,
       claim: { use, forceShare },
-      ...(isInput ? { storage: host.openInput() } : {}),
+      ...(isInput ? { storage: await host.openInput() } : {}),
     });
     return disk;
   });

@@ -1,19 +1,13 @@
 /** Opening what a name on the command line stands for: `image-node.ts` says what that may be. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import type { Disk } from '../image/disk.ts';
+import { type Format, probeFormat } from '../image/formats.ts';
 import type { Gate } from '../image/gate.ts';
-import {
-  type BackingChoice,
-  type Format,
-  type OpenDiskOptions,
-  openDisk,
-  probeFormat,
-} from '../image/open.ts';
+import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
-import type { NodeFileStorage } from '../storage/node-file.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Host, UsageError } from './command.ts';
-import { type ClaimOptions, claimImageFile, type ImagePart } from './image-claims.ts';
+import type { ClaimOptions } from './image-claims.ts';
 import { secretIdAt, secretSource } from './image-name.ts';
 import {
   type BackingNode,
@@ -22,105 +16,10 @@ import {
   type ImageNode,
   pathOf,
 } from './image-node.ts';
+import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
 import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
 import { switchOf } from './settings.ts';
-
-/** An open node, and the files below it that may be claimed. */
-interface OpenedNode {
-  readonly storage: Storage;
-  readonly files: readonly NodeFileStorage[];
-}
-
-/** Opens a node without claiming anything. */
-async function openNode(host: Host, node: FileNode, writable: boolean): Promise<OpenedNode> {
-  switch (node.driver) {
-    case 'file': {
-      const file = host.openFile(node.path, { writable });
-      return { storage: file, files: node.settings.get('locking') === 'off' ? [] : [file] };
-    }
-    case 'null-co':
-    case 'null-aio': {
-      const { nullStorage } = await import('../storage/null.ts');
-      const readZeroes = switchOf(node.settings, 'read-zeroes') ?? false;
-      const storage = nullStorage({ name: `${node.driver}://`, size: node.size, readZeroes });
-      return { storage, files: [] };
-    }
-    case 'raw':
-      return wrapped(await openNode(host, node.below, writable), async (storage) => {
-        const { WindowStorage } = await import('../storage/window.ts');
-        checkWindow(node, await storage.size());
-        return new WindowStorage(storage, node.offset, node.size);
-      });
-    case 'blkdebug':
-      return wrapped(await openNode(host, node.below, writable), async (storage) => {
-        const { checkDebugSettings, debugRules } = await import('./debug-settings.ts');
-        const { DebugStorage } = await import('../storage/debug-storage.ts');
-        const rules = debugRules(host, node.config, node.settings);
-        checkDebugSettings(node.settings);
-        return new DebugStorage(storage, rules);
-      });
-  }
-}
-
-async function wrapped(
-  { storage, files }: OpenedNode,
-  wrap: (storage: Storage) => Promise<Storage>,
-): Promise<OpenedNode> {
-  try {
-    return { storage: await wrap(storage), files };
-  } catch (cause) {
-    await storage.close();
-    throw cause;
-  }
-}
-
-function checkWindow(node: FileNode & { readonly driver: 'raw' }, actual: number): void {
-  const { offset, size } = node;
-  const of = `size of the containing file (${actual})`;
-  if (offset > actual) {
-    throw new Qcow2Error('OUT_OF_RANGE', `Offset (${offset}) cannot be greater than ${of}`);
-  }
-  if (size !== undefined && offset + size > actual) {
-    const sum = `The sum of offset (${offset}) and size (${size})`;
-    const what = `${sum} has to be smaller or equal to the  actual ${of}`;
-    throw new Qcow2Error('OUT_OF_RANGE', what);
-  }
-}
-
-/** A node's storage, and what it is. */
-export interface OpenedFile {
-  readonly storage: Storage;
-  readonly format: Format;
-}
-
-/**
- * Opens a node, finds out what it is, and claims its files.
- * @throws Qcow2Error as opening and claiming do
- */
-export async function openFileNode(
-  host: Host,
-  node: FileNode,
-  options: {
-    readonly writable: boolean;
-    readonly format: Format | undefined;
-    readonly claim: ClaimOptions | undefined;
-    /** What of an image the file is, where it is not the image itself. */
-    readonly part?: ImagePart;
-  },
-): Promise<OpenedFile> {
-  const { storage, files } = await openNode(host, node, options.writable);
-  try {
-    const format = options.format ?? (await probeFormat(storage));
-    for (const file of files) {
-      if (options.claim) claimImageFile(file, options.part ?? format, options.claim);
-    }
-    return { storage, format };
-  } catch (cause) {
-    await storage.close();
-    throw cause;
-  }
-}
 
 /** How a node is opened as a disk. */
 export interface OpenImageNodeOptions

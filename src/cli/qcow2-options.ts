@@ -3,7 +3,7 @@
 import { Qcow2Error } from '../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../base/limits.ts';
 import type { Preallocation } from '../image/disk.ts';
-import { isFormat } from '../image/open.ts';
+import { isFormat } from '../image/formats.ts';
 import { checkCreateOptions, type Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import type { EncryptionChoice } from '../image/qcow2/encrypt-fresh.ts';
 import { UsageError } from './command.ts';

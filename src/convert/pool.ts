@@ -2,6 +2,7 @@
  * Workers as the control plane sees them, and the messages between the two. How a worker is
  * started is the host's: `pool-node.ts` has threads.
  */
+import type { Awaitable } from '../base/awaitable.ts';
 import { type ErrorCode, Qcow2Error } from '../base/errors.ts';
 import type { StorageHandle } from '../storage/storage.ts';
 import type { Placement, RunnerOptions, Tally, Turn, Units } from './runner.ts';
@@ -29,8 +30,8 @@ export interface JobWorker {
   close(): Promise<void>;
 }
 
-/** Starts workers; they need not be up when this returns. */
-export type StartWorkers = (setup: WorkerSetup, count: number) => JobWorker[];
+/** Starts workers; they need not be up when this is done. */
+export type StartWorkers = (setup: WorkerSetup, count: number) => Awaitable<JobWorker[]>;
 
 /** To a worker: another conversion, a job, or leave for a job to write. */
 export type ToWorker =

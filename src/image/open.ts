@@ -1,17 +1,15 @@
 /**
- * Opening a disk whatever its format: the one place that knows which formats there are. Names
- * inside images go through the caller's gate, down the whole chain.
+ * Opening a disk whatever its format. Names inside images go through the caller's gate, down the
+ * whole chain.
  */
 import type { Awaitable } from '../base/awaitable.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { CHAIN_DEPTH_MAX, L2_CACHE_BYTES_DEFAULT } from '../base/limits.ts';
-import { isQcow2 } from '../format/header.ts';
-import { isLuks } from '../format/luks-header.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Disk, WritableDisk } from './disk.ts';
+import { type Format, isFormat, probeFormat } from './formats.ts';
 import { closedGate, type Gate } from './gate.ts';
-import { LuksImage } from './luks/luks-image.ts';
 import type { CheckListener } from './qcow2/check-findings.ts';
 import type { DiscardPolicy } from './qcow2/give-back.ts';
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
@@ -19,15 +17,6 @@ import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
 import { RawImage } from './raw/raw-image.ts';
 import type { Secret } from './secret.ts';
-
-/** Formats by the names that people and images give them. */
-export const FORMATS = ['raw', 'qcow2', 'luks'] as const;
-export type Format = (typeof FORMATS)[number];
-
-/** True for a format name that this library reads. */
-export function isFormat(name: string): name is Format {
-  return (FORMATS as readonly string[]).includes(name);
-}
 
 /** How a disk is opened. */
 export interface OpenDiskOptions extends DiscardPolicy {
@@ -74,15 +63,6 @@ export interface BackingChoice {
   readonly backing?: 'none' | BackingChoice | undefined;
 }
 
-/** What a file is, by its first bytes. What is not qcow2 is raw. */
-export async function probeFormat(storage: Storage): Promise<Format> {
-  const head = new Uint8Array(8);
-  const got = await storage.read(0, head);
-  const bytes = head.subarray(0, got);
-  if (isLuks(bytes)) return 'luks';
-  return isQcow2(bytes) ? 'qcow2' : 'raw';
-}
-
 /**
  * Opens a disk and its backing chain, read-only unless told otherwise. Owns the storage from here
  * on, also on failure.
@@ -126,7 +106,10 @@ async function openAt(
     await storage.close();
     throw cause;
   }
-  if (format === 'luks') return LuksImage.open(storage, { secret, iterationsMax, depth, writable });
+  if (format === 'luks') {
+    const { LuksImage } = await import('./luks/luks-image.ts');
+    return LuksImage.open(storage, { secret, iterationsMax, depth, writable });
+  }
   if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
   const choice = options.backing === 'none' ? undefined : options.backing;
   const openBacking = async (name: string, ownFormat: string | undefined) => {

@@ -2,8 +2,8 @@
 import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
+import { type Format, isFormat } from '../../image/formats.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
-import { type Format, isFormat } from '../../image/open.ts';
 import type { AmendOptions } from '../../image/qcow2/amend.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { checkCacheMode } from '../cache-mode.ts';

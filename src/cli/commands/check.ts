@@ -2,8 +2,9 @@
 
 import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { isFormat } from '../../image/formats.ts';
 import type { Gate } from '../../image/gate.ts';
-import { isFormat, type OpenDiskOptions, openDisk } from '../../image/open.ts';
+import { type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
 import { reasonOf } from '../../image/qcow2/check-image.ts';
@@ -15,13 +16,14 @@ import { errnoText } from '../../storage/node-file.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { nameImage } from '../image-name.ts';
 import { checkFormatSettings } from '../image-node.ts';
 import { formatJson } from '../json.ts';
-import { explainOpen } from '../open-image.ts';
-import { backingChoice, dataFileChoice, openFileNode } from '../open-node.ts';
+import { openFileNode } from '../open-file-node.ts';
+import { backingChoice, dataFileChoice } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';

@@ -1,7 +1,8 @@
 /** `create`: a new raw or qcow2 image. */
 import { alignUp } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { type Format, isFormat, openDisk, probeFormat } from '../../image/open.ts';
+import { type Format, isFormat, probeFormat } from '../../image/formats.ts';
+import { openDisk } from '../../image/open.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../../storage/node-file.ts';

@@ -1,10 +1,11 @@
 /** `qcow2-img info`: what an image, or each image of a backing chain, says about itself. */
 import { formatBytes, formatSize } from '../../base/sizes.ts';
-import { isFormat } from '../../image/open.ts';
+import { isFormat } from '../../image/formats.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import type { ClaimOptions } from '../image-claims.ts';
 import { nameImage } from '../image-name.ts';
@@ -12,8 +13,7 @@ import { checkFormatSettings, type ImageNode, isDebugged, isNull, pathOf } from 
 import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
 import { nodeName } from '../node-name.ts';
-import { explainOpen } from '../open-image.ts';
-import { openFileNode } from '../open-node.ts';
+import { openFileNode } from '../open-file-node.ts';
 import { given, valueGiven as lastValue, type OptionSpec } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { switchOf } from '../settings.ts';

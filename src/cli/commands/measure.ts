@@ -7,7 +7,7 @@ import {
   measureRaw,
 } from '../../convert/measure.ts';
 import type { Disk } from '../../image/disk.ts';
-import { type Format, isFormat } from '../../image/open.ts';
+import { type Format, isFormat } from '../../image/formats.ts';
 import { checkCreateOptions } from '../../image/qcow2/create.ts';
 import type { SnapshotSelector } from '../../image/qcow2/snapshots.ts';
 import { type Command, type Host, UsageError } from '../command.ts';

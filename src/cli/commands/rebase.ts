@@ -3,7 +3,7 @@ import { isQcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
 import { rebaseImage } from '../../convert/rebase.ts';
 import type { Disk } from '../../image/disk.ts';
-import { isFormat } from '../../image/open.ts';
+import { isFormat } from '../../image/formats.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { checkCacheMode } from '../cache-mode.ts';

@@ -9,7 +9,7 @@ import { CipherStorage } from '../../crypto/cipher-storage.ts';
 import { type LuksVolume, payloadKeys, unlockLuks } from '../../crypto/luks.ts';
 import { formatLuks, type LuksFormatOptions } from '../../crypto/luks-format.ts';
 import { changeKeySlots, type KeySlotChange } from '../../crypto/luks-slots.ts';
-import { LUKS_HEADER_BYTES, type LuksHeader, parseLuksHeader } from '../../format/luks-header.ts';
+import type { LuksHeader } from '../../format/luks-header.ts';
 import type { SectorKeys, Storage } from '../../storage/storage.ts';
 import {
   type DataSource,
@@ -21,6 +21,7 @@ import {
 } from '../disk.ts';
 import { RawImage } from '../raw/raw-image.ts';
 import { askSecret, type Passphrase, passphraseBytes, type Secret } from '../secret.ts';
+import { readLuksContainer } from './container-header.ts';
 
 /** How a container is opened. */
 export interface LuksOpenOptions {
@@ -28,16 +29,6 @@ export interface LuksOpenOptions {
   readonly depth?: number;
   readonly writable?: boolean;
   readonly iterationsMax?: number | undefined;
-}
-
-/**
- * Reads a container's header.
- * @throws Qcow2Error CORRUPT, UNSUPPORTED
- */
-export async function readLuksContainer(storage: Storage): Promise<LuksHeader> {
-  const bytes = new Uint8Array(LUKS_HEADER_BYTES);
-  await storage.read(0, bytes);
-  return parseLuksHeader(bytes, 0);
 }
 
 /** An open container. Owns its storage. */

@@ -3,13 +3,14 @@
  * steps of which a power cut may keep any: the image opens, and at worst its bitmaps are not to be
  * believed, which the autoclear bit says.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { type BitmapExtension, serializeBitmapExtension } from '../../format/bitmap-directory.ts';
 import { Autoclear } from '../../format/feature-bits.ts';
 import { ExtensionType } from '../../format/header-extensions.ts';
 import { readFully } from '../../storage/read-fully.ts';
-import { type MetadataStore, numberBytes, u64Bytes, viewOf } from './metadata-store.ts';
+import { type MetadataStore, numberBytes, u64Bytes } from './metadata-store.ts';
 
 /** Type and length, then the extension's data. */
 const HEAD_BYTES = 8;

@@ -1,4 +1,5 @@
 /** One bitmap of an open image: what its directory entry says, and its table while it is needed. */
+import { viewOf } from '../../base/be.ts';
 import { divCeil } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { type BitmapDirectoryEntry, BitmapFlag } from '../../format/bitmap-directory.ts';
@@ -9,7 +10,6 @@ import {
 } from '../../format/bitmap-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { viewOf } from './metadata-store.ts';
 
 /** A bitmap as it is listed. */
 export interface BitmapDescription {

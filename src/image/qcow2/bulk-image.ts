@@ -11,6 +11,7 @@
  *            written before it is known; only L1 and refcount table stand in front, and are known
  *            from a first pass
  */
+import { viewOf } from '../../base/be.ts';
 import { divCeil, HIGH } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
@@ -20,7 +21,6 @@ import { type Geometry, geometryOf, l1EntriesFor } from '../../format/geometry.t
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { checkCreateOptions, freshHeader, type Qcow2CreateOptions } from './create.ts';
-import { viewOf } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
 
 /** Numbers per unit in `place`: cluster index, state, mask of subclusters that hold data. */

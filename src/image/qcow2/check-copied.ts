@@ -2,13 +2,13 @@
  * COPIED flags of the active disk: they must say of which tables and clusters the refcount is 1,
  * for those are written in place.
  */
+import { viewOf } from '../../base/be.ts';
 import { divFloor } from '../../base/bits.ts';
 import { L2Flags } from '../../kernels/kernels.ts';
 import type { ReferenceCounts } from './check-counts.ts';
 import { hex64 } from './check-findings.ts';
 import { type CheckedImage, l1Host, reasonOf, stopped } from './check-image.ts';
 import { type StoredRefcounts, UNREADABLE } from './check-refcounts.ts';
-import { viewOf } from './metadata-store.ts';
 
 const COPIED = 0x8000_0000;
 /** Of `l2CopiedMismatch`: no window comes after this one. */

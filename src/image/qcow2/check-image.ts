@@ -2,6 +2,7 @@
  * An image as a check looks at it: its file, its header, and the tables that say where the others
  * are. Nothing of it need be sound. All writes of a repair go through here.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil, HIGH } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
@@ -10,7 +11,7 @@ import type { Header } from '../../format/header.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Findings, Repair } from './check-findings.ts';
-import { numberBytes, u64Bytes, viewOf } from './metadata-store.ts';
+import { numberBytes, u64Bytes } from './metadata-store.ts';
 import type { Metadata } from './open.ts';
 
 /** One entry of the snapshot table, as far as a check needs it; the rest is kept as bytes. */

@@ -1,10 +1,10 @@
 /** What a check has to know of an image before it looks at it, and which images it leaves alone. */
+import { viewOf } from '../../base/be.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { BitmapFlag } from '../../format/bitmap-directory.ts';
 import { parseBitmapTableEntry } from '../../format/bitmap-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { viewOf } from './metadata-store.ts';
 import { type Metadata, readMetadata } from './open.ts';
 
 /**

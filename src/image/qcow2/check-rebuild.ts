@@ -5,13 +5,13 @@
  * Clusters are taken where QEMU takes them: each block's from the first free one that it counts
  * itself on, the table's from the first gap that is large enough.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil, divFloor } from '../../base/bits.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { ReferenceCounts } from './check-counts.ts';
 import { type CheckedImage, stopped } from './check-image.ts';
-import { viewOf } from './metadata-store.ts';
 
 /** Clusters that a rebuilt image may have more than before, at most: what counts need room for. */
 export function rebuildRoom({ geometry, clusters }: CheckedImage): number {

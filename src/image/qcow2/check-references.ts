@@ -6,6 +6,7 @@
  * Tables come in as many at a time as lie side by side, and kernels count their entries; what an
  * entry is wrong in is told apart by `check-l2-entry.ts`.
  */
+import { viewOf } from '../../base/be.ts';
 import { divFloor } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { tick } from '../../base/tick.ts';
@@ -14,7 +15,6 @@ import { type Findings, hex64 } from './check-findings.ts';
 import { type CheckedImage, l1Host, l1Of, stopped } from './check-image.ts';
 import { checkOddEntry } from './check-l2-entry.ts';
 import { bitmapClusters } from './check-open.ts';
-import { viewOf } from './metadata-store.ts';
 
 const COPIED = 0x8000_0000;
 /** Tables remembered: those that many L1 entries share need not be gone through for each. */

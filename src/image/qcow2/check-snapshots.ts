@@ -3,6 +3,7 @@
  * table may hold are given up, extra data beyond its limit is cut off, and entries that lack the
  * fields of version 3 get them.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp, HIGH } from '../../base/bits.ts';
 import { isQcow2Error } from '../../base/errors.ts';
 import {
@@ -13,7 +14,7 @@ import {
 import { Workspace } from '../../kernels/arena.ts';
 import { Allocator } from './allocate.ts';
 import { type CheckedImage, type CheckedSnapshot, reasonOf, stopped } from './check-image.ts';
-import { MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
+import { MetadataStore, numberBytes } from './metadata-store.ts';
 import { Refcounts } from './refcounts.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 

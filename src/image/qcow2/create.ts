@@ -2,6 +2,7 @@
  * Making a new image: header, refcount table, first refcount block, L1 table, in QEMU's order and
  * at QEMU's places, so that the same options give the same bytes.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import {
@@ -27,7 +28,6 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Preallocation } from '../disk.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
-import { viewOf } from './metadata-store.ts';
 
 /** Clusters from this size on have room for the names of feature bits. */
 const FEATURE_NAMES_FROM = 8192;

@@ -1,8 +1,9 @@
 /** Where the L2 tables of snapshots are: for the guard that is asked to know (`overlap.ts`). */
+import { viewOf } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { INACTIVE_L1_BYTES_MAX } from '../../base/limits.ts';
 import { parseL1Entry } from '../../format/l1-entry.ts';
-import { type MetadataStore, viewOf } from './metadata-store.ts';
+import type { MetadataStore } from './metadata-store.ts';
 import { readL1 } from './open.ts';
 
 /**

@@ -2,7 +2,9 @@
  * The tables of a writable image, in memory and on disk: header fields, L1, cached L2 slices, the
  * refcount table and cached refcount blocks. Whoever changes them holds `lock`.
  */
+
 import { settled } from '../../base/awaitable.ts';
+import { viewOf } from '../../base/be.ts';
 import { alignDown, alignUp, HIGH } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
@@ -279,9 +281,4 @@ export function u64Bytes({ high, low }: { high: number; low: number }): Uint8Arr
 /** Eight bytes of a number. */
 export function numberBytes(value: number): Uint8Array {
   return u64Bytes({ high: Math.floor(value / HIGH), low: value % HIGH });
-}
-
-/** A view of an array's bytes. */
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -8,6 +8,7 @@
  * Places and order are QEMU's, so that the same options give the same file. With extended entries
  * the subclusters stay unallocated: a cluster has its place, and still shows the backing file.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignDown, alignUp, divCeil } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
@@ -16,7 +17,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { extendStorage, type Reserve } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
-import { numberBytes, viewOf } from './metadata-store.ts';
+import { numberBytes } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
 import { freeCell, writeData } from './write.ts';
 import type { WriteParts } from './write-parts.ts';

@@ -1,13 +1,14 @@
 /**
  * The public face of a qcow2 image: an open `Disk` with what the image says about itself. Holds no
- * algorithm; those are in the files beside it.
+ * algorithm; those are in the files beside it. What most who open an image do without (writing,
+ * encryption, checks) is loaded when it is asked for.
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { assert, isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_CACHE_BYTES_DEFAULT, L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
-import type { Header } from '../../format/header.ts';
+import { CryptMethod, type Header } from '../../format/header.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
 import { type Region, Workspace } from '../../kernels/arena.ts';
 import { INPUT_SLACK, L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
@@ -31,20 +32,19 @@ import { BitmapState, bitmapSliceBytes } from './bitmap-state.ts';
 import { Bitmaps } from './bitmaps.ts';
 import type { CheckOptions } from './check.ts';
 import type { CheckListener, CheckResult } from './check-findings.ts';
-import { type Qcow2CreateOptions, writeFreshImage } from './create.ts';
+import type { Qcow2CreateOptions, writeFreshImage } from './create.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
-import { type Encryption, openEncryption } from './encryption.ts';
+import type { Encryption } from './encryption.ts';
 import type { DiscardPolicy } from './give-back.ts';
 import { Mapping, type RunVisitor } from './mapping.ts';
 import { type Metadata, readL1, readMetadata } from './open.ts';
 import type { OverlapOptions } from './overlap-options.ts';
-import { plainStorage } from './plain-storage.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
 import { findSnapshot, type SnapshotOwner, type SnapshotSelector, Snapshots } from './snapshots.ts';
 import { TableCache } from './table-cache.ts';
 import { vmStateOffset } from './vm-state.ts';
-import { ImageWriter } from './writer.ts';
+import type { ImageWriter } from './writer.ts';
 
 /** Bytes of refcount blocks that a writer keeps in memory; four blocks at least. */
 const REFCOUNT_CACHE_BYTES = 1024 * 1024;
@@ -134,6 +134,7 @@ export class Qcow2Image implements WritableDisk {
     const held = holdHead(storage);
     let fresh: Awaited<ReturnType<typeof writeFreshImage>>;
     try {
+      const { writeFreshImage } = await import('./create.ts');
       fresh = await writeFreshImage(held.storage, options);
     } catch (cause) {
       await storage.close();
@@ -374,6 +375,7 @@ export class Qcow2Image implements WritableDisk {
   private async encrypted(choice: EncryptionChoice): Promise<Qcow2Image> {
     const { parts } = this;
     const encryption = await this.needWriter().encryptFresh(choice);
+    const { plainStorage } = await import('./plain-storage.ts');
     const plainData = plainStorage(encryption, parts, () => this.size);
     return new Qcow2Image({ ...parts, encryption, plainData });
   }
@@ -455,7 +457,9 @@ async function openImage(
   owned: { close(): Awaitable<void> }[],
 ): Promise<OpenImage> {
   let metadata = await readMetadata(storage);
-  const encryption = await openEncryption(storage, metadata, options);
+  const isEncrypted = metadata.header.cryptMethod !== CryptMethod.none;
+  const crypto = isEncrypted ? await import('./encryption.ts') : undefined;
+  const encryption = await crypto?.openEncryption(storage, metadata, options);
   if (options.writable && metadata.dirty && !metadata.corrupt && storage.writable) {
     const { repairDirty } = await import('./check.ts');
     metadata = await repairDirty(storage, options.onRepair);
@@ -484,7 +488,7 @@ async function openImage(
     (header.version === 2 ? L2Flags.version2 : 0) | (metadata.dataFile ? L2Flags.dataFile : 0);
   const sliceBytes = Math.min(geometry.clusterSize, L2_SLICE_BYTES_MAX);
   const writer = writable
-    ? await ImageWriter.open({
+    ? await (await import('./writer.ts')).ImageWriter.open({
         storage,
         data: dataStorage,
         backing,
@@ -534,7 +538,11 @@ async function openImage(
   await writer?.attach(mapping, reader);
   const depth = options.depth ?? 0;
   const diskSize = () => writer?.header.size ?? header.size;
-  const plainData = encryption && plainStorage(encryption, { dataStorage, reader }, diskSize);
+  let plainData: Storage | undefined;
+  if (encryption) {
+    const { plainStorage } = await import('./plain-storage.ts');
+    plainData = plainStorage(encryption, { dataStorage, reader }, diskSize);
+  }
   return {
     storage,
     dataStorage,

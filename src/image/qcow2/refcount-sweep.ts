@@ -4,11 +4,12 @@
  *
  * Methods are called with the metadata lock held, and all caches written.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignDown } from '../../base/bits.ts';
 import { assert, Qcow2Error } from '../../base/errors.ts';
 import { serializeL1Entry } from '../../format/l1-entry.ts';
 import { discardRange } from './give-back.ts';
-import { type MetadataStore, viewOf } from './metadata-store.ts';
+import type { MetadataStore } from './metadata-store.ts';
 import type { Refcounts } from './refcounts.ts';
 import { l2TablesOf, referencesOf, scratchPairs, slicesOf } from './references.ts';
 

@@ -2,6 +2,7 @@
  * Another width of refcounts: blocks and a table of their own behind all that is in use, then one
  * write of the header's first sector, then the old ones go. A power cut shows the old or the new.
  */
+import { viewOf } from '../../base/be.ts';
 import { divCeil } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
@@ -9,7 +10,7 @@ import { headerGeometry } from '../../format/header.ts';
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { noteInactiveL2 } from './inactive-l2.ts';
-import { type MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
+import { type MetadataStore, numberBytes } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
 import type { WriteParts } from './write-parts.ts';
 

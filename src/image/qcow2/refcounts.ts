@@ -6,7 +6,9 @@
  * file: a new block is the next free cluster; a table that is full is replaced by one half as
  * large again, with its blocks, behind all that is in use.
  */
+
 import { settled } from '../../base/awaitable.ts';
+import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
@@ -14,7 +16,7 @@ import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-bloc
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
-import { numberBytes, viewOf } from './metadata-store.ts';
+import { numberBytes } from './metadata-store.ts';
 import { scratchPairs } from './references.ts';
 
 /** Clusters that one search looks at before it asks whether the table can be believed. */

@@ -2,11 +2,13 @@
  * What L1 and L2 tables refer to, in bulk: the tables of an L1 table one by one, and the clusters
  * of an L2 slice as runs of entries whose clusters follow each other.
  */
+
 import { settled } from '../../base/awaitable.ts';
+import { viewOf } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import { L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
-import { type MetadataStore, viewOf } from './metadata-store.ts';
+import type { MetadataStore } from './metadata-store.ts';
 
 /** Bytes of scratch memory for each entry of a slice: a run record, a word, a pair of u32. */
 export const SCRATCH_BYTES_PER_ENTRY = RUN_BYTES + 8 + 8;

@@ -2,6 +2,7 @@
  * Changing the virtual size: the L1 table grows where it must; what lies beyond a smaller end is
  * let go of, with the L2 tables and refcount blocks that it had, and the file ends where it can.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { L1_BYTES_MAX, VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
@@ -11,7 +12,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Preallocation } from '../disk.ts';
 import { discardClusters } from './discard.ts';
 import type { Mapping } from './mapping.ts';
-import { type MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
+import { type MetadataStore, numberBytes } from './metadata-store.ts';
 import { clustersInUse, preallocate } from './preallocate.ts';
 import { writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';

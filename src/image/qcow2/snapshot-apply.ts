@@ -3,13 +3,14 @@
  * the snapshot reaches is counted once more, then the L1 table changes in one write, then what the
  * old one reached is let go of. A crash shows the disk as it was before, or as in the snapshot.
  */
+import { viewOf } from '../../base/be.ts';
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
 import { checkSnapshotL1, type Snapshot } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import type { Mapping } from './mapping.ts';
-import { numberBytes, viewOf } from './metadata-store.ts';
+import { numberBytes } from './metadata-store.ts';
 import { readL1 } from './open.ts';
 import { type FileRange, type L1Table, RefcountSweep, rebuildCopied } from './refcount-sweep.ts';
 import { refuseDataFile } from './snapshot-create.ts';

@@ -1,4 +1,5 @@
 /** Writing the snapshot table: always as a new one, which the header then names at once. */
+import { viewOf } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { SNAPSHOT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import {
@@ -7,7 +8,7 @@ import {
   serializeSnapshot,
 } from '../../format/snapshot-table.ts';
 import { noteInactiveL2 } from './inactive-l2.ts';
-import { type MetadataStore, numberBytes, viewOf } from './metadata-store.ts';
+import { type MetadataStore, numberBytes } from './metadata-store.ts';
 import type { MetadataRange } from './overlap.ts';
 import type { WriteParts } from './write-parts.ts';
 
