@@ -1,4 +1,5 @@
-// Builds dist/: kernels (asc), bundles (esbuild), type declarations (tsc).
+// Builds dist/: kernels (asc), bundles (esbuild), type declarations (tsc). The tools are in dist/
+// itself, the library in dist/lib/.
 //
 //   node scripts/build.js
 //
@@ -19,6 +20,7 @@ import {
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
+import { bundleTool, tools } from './tool-bundles.js';
 
 const bin = (name) => join(root, 'node_modules', '.bin', name);
 
@@ -76,6 +78,9 @@ export const workerEntry = { 'convert-worker': 'src/convert/worker-node.ts' };
 /** The same for browsers, where it also opens files that pages cannot. */
 export const webWorkerEntry = { 'web-worker': 'src/convert/worker-web.ts' };
 
+/** Where the library is: modules, while the tools are scripts (`tool-bundles.js` says why). */
+const LIBRARY = 'lib';
+
 /** What the demonstration converts. */
 const SAMPLE = 'src/cli/sample.qcow2';
 
@@ -98,7 +103,7 @@ export async function build({ strict = false } = {}) {
   const built =
     buildKernels(join(out, 'kernels.wasm')) &&
     (await bundle(out)) &&
-    (declareTypes(join(out, 'types')) || !strict);
+    (declareTypes(join(out, LIBRARY, 'types')) || !strict);
   if (!built) {
     say('the build failed: see above');
     // The tests of what is still sound only need the kernels.
@@ -116,26 +121,21 @@ export async function build({ strict = false } = {}) {
 }
 
 async function bundle(out) {
-  const { build: esbuild, stop } = await import('esbuild');
-  const common = { ...bundleOptions, outdir: out, plugins: [kernelsFrom(out)] };
+  const esbuild = await import('esbuild');
+  const common = { ...bundleOptions, plugins: [kernelsFrom(out)] };
   const node = { ...common, platform: 'node' };
+  const library = { outdir: join(out, LIBRARY) };
   try {
     await Promise.all([
-      esbuild({
+      ...tools.map((entry) => bundleTool(esbuild, entry, { ...node, outdir: out })),
+      esbuild.build({
         ...node,
-        entryPoints: {
-          'qcow2-img': 'src/cli/qcow2-img.ts',
-          'qcow2-io': 'src/cli/qcow2-io.ts',
-          ...workerEntry,
-        },
-        minify: true,
-        splitting: true,
-        // Flat: the worker is looked for beside whichever chunk its starter ends up in.
-        chunkNames: '[name]-[hash]',
+        ...library,
+        entryPoints: { node: 'src/node.ts', ...workerEntry },
       }),
-      esbuild({ ...node, entryPoints: { node: 'src/node.ts' } }),
-      esbuild({
+      esbuild.build({
         ...common,
+        ...library,
         platform: 'browser',
         entryPoints: { index: 'src/index.ts', ...webWorkerEntry },
       }),
@@ -145,8 +145,10 @@ async function bundle(out) {
     if (Array.isArray(err.errors)) return false;
     throw err;
   } finally {
-    await stop();
+    await esbuild.stop();
   }
+  writeFileSync(join(out, 'package.json'), '{ "type": "commonjs" }\n');
+  writeFileSync(join(out, LIBRARY, 'package.json'), '{ "type": "module" }\n');
   await writeManual(out);
   for (const tool of ['qcow2-img.js', 'qcow2-io.js']) chmodSync(join(out, tool), 0o755);
   if (existsSync(join(root, SAMPLE))) copyFileSync(join(root, SAMPLE), join(out, basename(SAMPLE)));

@@ -95,4 +95,8 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main();
+// Until it is known: a tool that ends without an answer has failed.
+process.exitCode = 1;
+main().then((code) => {
+  process.exitCode = code;
+});

@@ -1,4 +1,4 @@
-/** What dist/types says can be read by strict projects, whichever way they resolve modules. */
+/** What dist/lib/types says can be read by strict projects, whichever way they resolve modules. */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';

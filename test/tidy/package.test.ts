@@ -1,6 +1,8 @@
 /** What the package asks of those who install it, and what the tool costs to start. */
-import { readFileSync, statSync } from 'node:fs';
-import { build, type Metafile } from 'esbuild';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -9,8 +11,16 @@ import * as assert from 'uvu/assert';
  * koffi is optional: without it there are no locks and no holes.
  */
 const DEPENDENCIES: string[] = ['koffi'];
-/** What `qcow2-img --version` has to load and parse. Subcommands come when they are asked for. */
-const STARTUP_BYTES_MAX = 100_000;
+
+/** What a run of the tool may load of dist/: files, and bytes to parse. */
+const BUDGETS = [
+  { args: ['--version'], files: 3, bytes: 80_000 },
+  { args: ['info', 'empty.qcow2'], files: 3, bytes: 80_000 },
+  { args: ['convert', '-O', 'raw', 'empty.qcow2', 'empty.raw'], files: 5, bytes: 330_000 },
+] as const;
+
+/** Parts of Node that take milliseconds to load, which none of these runs needs. */
+const HEAVY = ['crypto', 'net', 'stream', 'tty', 'worker_threads', 'fs/promises'];
 
 interface Package {
   readonly dependencies?: Record<string, string>;
@@ -33,16 +43,33 @@ function wrongDependencies(json: Package): string[] {
   ];
 }
 
-/** Files that are loaded before the first statement of `entry` runs. */
-function loadedAtStart(inputs: Metafile['inputs'], entry: string): string[] {
-  const loaded = new Set([entry]);
-  for (const path of loaded) {
-    for (const { path: next, kind, external } of inputs[path]?.imports ?? []) {
-      if (kind === 'import-statement' && !external) loaded.add(next);
-    }
-  }
-  return [...loaded];
+/** What a run of the tool loads: files of ours, and parts of Node. */
+interface Loaded {
+  readonly files: readonly string[];
+  readonly builtins: readonly string[];
 }
+
+/** Says at exit what was loaded: a script that runs before the tool. */
+const WITNESS = `
+const before = new Set(process.moduleLoadList);
+process.on('exit', () => {
+  const files = Object.keys(require.cache).filter((path) => path !== __filename);
+  const builtins = process.moduleLoadList.filter((name) => !before.has(name));
+  require('node:fs').writeFileSync('loaded.json', JSON.stringify({ files, builtins }));
+});
+`;
+
+function runWatched(folder: string, program: string, args: readonly string[]): Loaded {
+  const witness = join(folder, 'witness.cjs');
+  writeFileSync(witness, WITNESS);
+  const command = ['--require', witness, program, ...args];
+  execFileSync(process.execPath, command, { cwd: folder, stdio: 'pipe' });
+  return JSON.parse(readFileSync(join(folder, 'loaded.json'), 'utf8'));
+}
+
+/** Heavy parts of Node among those that a run loaded. */
+const heavyOf = ({ builtins }: Loaded) =>
+  HEAVY.filter((name) => builtins.includes(`NativeModule ${name}`));
 
 const test = suite('package');
 
@@ -57,37 +84,36 @@ test('finds a new dependency, and one that is not pinned', () => {
   assert.is(wrongDependencies({ optionalDependencies: { koffi: '^3.3.4' } }).length, 1);
 });
 
-test('the tool starts from a small bundle', async () => {
-  const entry = 'dist/qcow2-img.js';
-  const { metafile } = await build({
-    entryPoints: [entry],
-    bundle: true,
-    format: 'esm',
-    platform: 'node',
-    packages: 'external',
-    write: false,
-    metafile: true,
-    outdir: 'unwritten',
-    logLevel: 'silent',
+for (const { args, files, bytes } of BUDGETS) {
+  test(`little is loaded for ${args.join(' ')}`, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'budget-'));
+    try {
+      const image = join(folder, 'empty.qcow2');
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1G']);
+      const loaded = runWatched(folder, resolve('dist/qcow2-img.js'), args);
+      const ours = loaded.files.filter((path) => path.endsWith('.js'));
+      const sum = ours.reduce((total, path) => total + statSync(path).size, 0);
+      assert.ok(ours.length > 0 && ours.length <= files, ours.join(' '));
+      assert.ok(sum < bytes, `${sum} bytes in ${ours.join(' ')}`);
+      assert.equal(heavyOf(loaded), []);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
-  const files = loadedAtStart(metafile.inputs, entry);
-  const bytes = files.reduce((sum, path) => sum + statSync(path).size, 0);
-  assert.ok(bytes < STARTUP_BYTES_MAX, `${bytes} bytes in ${files.join(' ')}`);
-});
+}
 
-test('counts what is imported at once, and not what comes later', () => {
-  const file = (...imports: Metafile['inputs'][string]['imports']) => ({ bytes: 1, imports });
-  const inputs = {
-    'a.js': file(
-      { path: 'b.js', kind: 'import-statement' },
-      { path: 'later.js', kind: 'dynamic-import' },
-      { path: 'node:fs', kind: 'import-statement', external: true },
-    ),
-    'b.js': file({ path: 'c.js', kind: 'import-statement' }),
-    'c.js': file({ path: 'a.js', kind: 'import-statement' }),
-    'later.js': file(),
-  };
-  assert.equal(loadedAtStart(inputs, 'a.js'), ['a.js', 'b.js', 'c.js']);
+test('sees files that are loaded late, and heavy parts of Node', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'budget-'));
+  try {
+    const program = join(folder, 'program.cjs');
+    writeFileSync(join(folder, 'late.js'), 'require("node:crypto");');
+    writeFileSync(program, 'setTimeout(() => require("./late.js"), 1);');
+    const loaded = runWatched(folder, program, []);
+    assert.is(loaded.files.length, 2);
+    assert.equal(heavyOf(loaded).includes('crypto'), true);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test.run();
