@@ -6,8 +6,8 @@
 // tiers, each of which builds on the one before (TIERS below). An `import('./x.ts')` in the sources
 // becomes one of its tier, which has x.ts as one of its names.
 //
-// The files are scripts (CommonJS), and dist/ says so in a package.json of its own: Node's loader of
-// modules takes some 10 ms to come up, and all of `node:fs` with its streams and promises along.
+// The files are scripts (CommonJS), and dist/ says so in a package.json of its own: Node's loader
+// of modules takes milliseconds, and loads the streams and promises of `node:fs` whoever needs them.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import { root } from './setup.js';
