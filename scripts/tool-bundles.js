@@ -7,7 +7,7 @@
 // becomes one of its tier, which has x.ts as one of its names.
 //
 // The files are scripts (CommonJS), and dist/ says so in a package.json of its own: Node's loader
-// of modules takes milliseconds, and loads the streams and promises of `node:fs` whoever needs them.
+// of modules takes milliseconds, and loads the streams and promises of `node:fs` with it.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import { root } from './setup.js';
