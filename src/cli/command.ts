@@ -44,6 +44,8 @@ export interface Host {
   readonly askPassphrase?: ((prompt: string) => Promise<string | undefined>) | undefined;
   /** Hides the command line from those who list processes. */
   hideArguments?(): void;
+  /** Calls back whenever the person asks how far the command is (SIGUSR1). */
+  onProgressRequest?(tell: () => void): void;
   /** Fires when the person asks to stop (SIGINT, SIGTERM). */
   readonly interrupted: AbortSignal;
 }
@@ -52,9 +54,9 @@ export interface Host {
 export interface Command {
   readonly name: string;
   /** What it takes; `help/commands-described.ts` says what for. */
-  readonly options?: readonly OptionSpec[];
-  /** How it is called, in one line, where nothing describes it yet. */
-  readonly usage?: string;
+  readonly options: readonly OptionSpec[];
+  /** The last argument is an operand, whatever it looks like. */
+  readonly lastIsOperand?: boolean;
   run(args: readonly string[], host: Host): Promise<number>;
 }
 
@@ -63,6 +65,7 @@ export class UsageError extends Error {
   constructor(
     message: string,
     readonly hint = false,
+    readonly exitCode = 1,
   ) {
     super(message);
   }

@@ -12,36 +12,39 @@ import {
   type ListValues,
   parseOptionList,
 } from './option-list.ts';
-import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from './options.ts';
+import { given, type OptionSpec, type ParsedOptions, parseInteger, valueGiven } from './options.ts';
 import { parseRate } from './rate.ts';
+import { sizeArgument } from './size-argument.ts';
 
 /** Options of `convert`. */
 export const CONVERT_OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'output-format', short: 'O', value: true },
-  { name: 'backing-file', short: 'B', value: true },
-  { name: 'backing-format', short: 'F', value: true },
-  { name: 'compress', short: 'c', value: false },
-  { name: 'copy-range', short: 'C', value: false },
-  { name: 'options', short: 'o', value: true },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'quiet', short: 'q', value: false },
-  { name: 'sparse-size', short: 'S', value: true },
-  { name: 'no-create', short: 'n', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'output-format', short: 'O', value: true, own: true },
+  { name: 'backing-file', short: 'B', value: true, own: true },
+  { name: 'backing-format', short: 'F', value: true, own: true },
+  { name: 'compress', short: 'c', value: false, own: true },
+  { name: 'copy-range', short: 'C', value: false, own: true },
+  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
+  { name: 'sparse-size', short: 'S', value: true, own: true },
+  { name: 'no-create', short: 'n', value: false, own: true },
   { name: 'target-is-zero', value: false },
-  { name: 'snapshot', short: 'l', value: true },
-  { name: 'threads', short: 'm', value: true },
-  { name: 'out-of-order', short: 'W', value: false },
-  { name: 'rate', short: 'r', value: true },
-  { name: 'cache', short: 't', value: true },
-  { name: 'source-cache', short: 'T', value: true },
+  { name: 'snapshot', short: 'l', value: true, own: true },
+  { name: 'threads', short: 'm', value: true, own: true },
+  { name: 'out-of-order', short: 'W', value: false, own: true },
+  { name: 'rate', short: 'r', value: true, own: true },
+  { name: 'cache', short: 't', value: true, own: true },
+  { name: 'source-cache', short: 'T', value: true, own: true },
   { name: 'salvage', value: false },
   { name: 'bitmaps', value: false },
   { name: 'skip-broken-bitmaps', value: false },
-  { name: 'bitmap', value: true },
-  { name: 'output', value: true },
+  { name: 'bitmap', value: true, own: true },
+  { name: 'output', value: true, own: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'untrusted', value: false, own: true },
+  { name: 'batch', value: true, own: true },
+  { name: 'target-image-opts', value: false },
 ];
 
 /** Largest -S, and what it is a multiple of (qemu-img's buffer limit). */
@@ -250,18 +253,12 @@ function parseLevel(values: ListValues): number | undefined {
 
 function parseSparse(text: string | undefined): number {
   if (text === undefined) return 4096;
-  const bytes = parseSize(text);
-  if (bytes === undefined) {
-    throw new UsageError(
-      'Invalid buffer size for sparse output specified. You may use k, M, G, T, P or E suffixes ' +
-        'for\nkilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
-    );
-  }
+  const what = 'buffer size for sparse output';
+  const bytes = sizeArgument(what, text);
   if (bytes % SPARSE_UNIT !== 0 || bytes > SPARSE_MAX) {
     throw new UsageError(
-      'Invalid buffer size for sparse output specified. Valid sizes are multiples of ' +
-        `${SPARSE_UNIT} up to ${SPARSE_MAX}. Select 0 to disable sparse detection ` +
-        '(fully allocates output).',
+      `Invalid ${what} specified. Valid sizes are multiples of ${SPARSE_UNIT} up to ` +
+        `${SPARSE_MAX}. Select 0 to disable sparse detection (fully allocates output).`,
     );
   }
   return bytes;
@@ -269,7 +266,7 @@ function parseSparse(text: string | undefined): number {
 
 function parseThreads(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  const threads = /^\d+$/.test(text) ? Number(text) : 0;
+  const threads = parseInteger(text) ?? 0;
   if (threads < 1 || threads > THREADS_MAX) {
     throw new UsageError(
       `Invalid number of coroutines. Allowed number of coroutines is between 1 and ${THREADS_MAX}`,

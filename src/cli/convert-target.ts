@@ -15,7 +15,7 @@ import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
 import { resolveName } from './path-gate.ts';
 import { qcow2Options, textOf } from './qcow2-options.ts';
-import { sameFileBy } from './same-file.ts';
+import { refuseSourceAsTarget, sameFileBy } from './same-file.ts';
 
 /** How a conversion goes, apart from its target. */
 export type Course = ConvertOptions & { readonly onLength?: (bytes: number) => void };
@@ -340,17 +340,6 @@ async function intoExisting(
     return result;
   } finally {
     await disk.close();
-  }
-}
-
-/** Writing the target must not destroy what is to be read: no file of any source's chain. */
-function refuseSourceAsTarget(host: Host, target: string, disks: readonly Disk[]): void {
-  if (!host.exists(target)) return;
-  const real = host.realPath(target);
-  for (const { storage } of disks.flatMap(({ sources }) => sources)) {
-    if (host.exists(storage.name) && host.realPath(storage.name) === real) {
-      throw new UsageError(`'${target}' is both a source and the target`);
-    }
   }
 }
 

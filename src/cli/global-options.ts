@@ -1,45 +1,65 @@
-/** Options that every command takes: `--object`, and `--image-opts` where images are opened. */
-import type { Host } from './command.ts';
-import { UsageError } from './command.ts';
+/** Options that commands share: `--help`, `--object`, and `--image-opts` where images are opened. */
+import { type Command, type Host, UsageError } from './command.ts';
+import { takeOptions } from './getopt.ts';
+import type { OptionSpec } from './options.ts';
 
-/** What is left of a command line without them. */
-export interface GlobalOptions {
-  readonly rest: readonly string[];
-  /** Texts of `--object`, in their order. */
-  readonly objects: readonly string[];
-  readonly imageOpts: boolean;
-  readonly targetImageOpts: boolean;
+const HELP: OptionSpec = { name: 'help', short: 'h', value: false };
+const OBJECT: OptionSpec = { name: 'object', value: true };
+const IMAGE_OPTS: OptionSpec = { name: 'image-opts', value: false };
+
+/** What a command does not have of them, as in QEMU. */
+const LACKS: Readonly<Record<string, OptionSpec>> = { bench: OBJECT, create: IMAGE_OPTS };
+
+/**
+ * Takes them out of a command's arguments, tells the host, and defines secrets, in the order they
+ * are given.
+ * @returns what is left for the command; undefined where it is asked for help
+ * @throws UsageError for options that the command does not have
+ */
+export function takeGlobalOptions(
+  host: Host,
+  command: Command,
+  args: readonly string[],
+): string[] | undefined {
+  const global = [HELP, OBJECT, IMAGE_OPTS].filter((spec) => spec !== LACKS[command.name]);
+  const own = command.options.filter(({ name }) => !global.some((spec) => spec.name === name));
+  const last = command.lastIsOperand ? args.slice(-1) : [];
+  let help = false;
+  const rest = takeOptions(
+    command.name,
+    args.slice(0, args.length - last.length),
+    [...own, ...global],
+    ({ name, value }) => {
+      help = name === HELP.name;
+      if (help) return 'end';
+      if (name === OBJECT.name) takeObject(host, command, value);
+      else if (name === IMAGE_OPTS.name) host.imageOpts = true;
+      else if (name === 'target-image-opts') host.targetImageOpts = true;
+      else return 'left';
+      return 'taken';
+    },
+  );
+  return help ? undefined : [...rest, ...last];
 }
 
-/** @throws UsageError where a value is missing */
-export function takeGlobalOptions(args: readonly string[]): GlobalOptions {
-  const rest: string[] = [];
-  const objects: string[] = [];
-  let imageOpts = false;
-  let targetImageOpts = false;
-  for (let at = 0; at < args.length; at++) {
-    const arg = args[at] as string;
-    if (arg === '--') {
-      rest.push(...args.slice(at));
-      break;
-    }
-    if (arg === '--object') {
-      const value = args[++at];
-      if (value === undefined) {
-        throw new UsageError(`missing argument for option '${arg}'`, true);
-      }
-      objects.push(value);
-    } else if (arg.startsWith('--object=')) objects.push(arg.slice('--object='.length));
-    else if (arg === '--image-opts') imageOpts = true;
-    else if (arg === '--target-image-opts') targetImageOpts = true;
-    else rest.push(arg);
+function takeObject(host: Host, { name }: Command, text: string): void {
+  try {
+    defineObject(host, text);
+  } catch (cause) {
+    // 1 tells of disks that differ.
+    if (name !== 'compare' || !(cause instanceof UsageError)) throw cause;
+    throw Object.assign(cause, { exitCode: 2 });
   }
-  return { rest, objects, imageOpts, targetImageOpts };
 }
 
-/** Defines the secrets, and hides them from those who list processes. */
-export function defineObjects(host: Host, objects: readonly string[]): void {
-  if (objects.length === 0) return;
+/**
+ * Defines a secret, and hides it from those who list processes.
+ * @throws UsageError for what is none
+ */
+export function defineObject(
+  host: Pick<Host, 'openFile' | 'secrets' | 'hideArguments'>,
+  text: string,
+): void {
   host.hideArguments?.();
-  for (const text of objects) host.secrets.add(host, text);
+  host.secrets.add(host, text);
 }

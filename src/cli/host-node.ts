@@ -80,6 +80,9 @@ export function nodeHost(script: string | undefined): Host {
     hideArguments: () => {
       process.title = program;
     },
+    onProgressRequest: (tell) => {
+      process.on('SIGUSR1', tell);
+    },
     get interrupted() {
       if (!listening) {
         listening = true;

@@ -3,6 +3,7 @@
  * value is doubled; a name alone says `on`, one with `no` in front `off`.
  */
 import { UsageError } from './command.ts';
+import { scanSize } from './options.ts';
 
 /** What values an option takes: text, bytes with a suffix, a whole number, on or off. */
 export type ListOptionType = 'str' | 'size' | 'num' | 'bool (on/off)';
@@ -36,36 +37,12 @@ export class HintedError extends UsageError {
   }
 }
 
-const SUFFIXES = 'bkmgtpe';
-const HEXADECIMAL = /^\s*\+?(0x[0-9a-f]+)$/i;
-const DECIMAL = /^\s*\+?(\d+)(\.\d*)?([bkmgtpe]?)$/i;
 const NUMBER = /^\s*([+-]?)(0x[0-9a-f]+|\d+)$/i;
 const WORD = 2n ** 64n;
 
 const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
 and exabytes, respectively.
 `;
-
-/**
- * A size with all its digits, which may be more than a file can have.
- * @returns bytes below 2^64, `range` for more, `invalid` for what is no size
- */
-export function scanSize(text: string): bigint | 'invalid' | 'range' {
-  const hexadecimal = HEXADECIMAL.exec(text)?.[1];
-  if (hexadecimal !== undefined) return inRange(BigInt(hexadecimal));
-  const match = DECIMAL.exec(text);
-  if (!match) return 'invalid';
-  const [, digits, fraction = '.', suffix] = match as unknown as [string, string, string, string];
-  const factor = suffix === '' ? 1n : 1024n ** BigInt(SUFFIXES.indexOf(suffix.toLowerCase()));
-  const rest = Number(`0${fraction}0`);
-  // There is no half of a byte.
-  if (rest !== 0 && factor === 1n) return 'invalid';
-  return inRange(BigInt(digits) * factor + BigInt(Math.trunc(rest * Number(factor))));
-}
-
-function inRange(bytes: bigint): bigint | 'range' {
-  return bytes < WORD ? bytes : 'range';
-}
 
 /** The size that a parameter has; the same words wherever a tool of QEMU's reads one so. */
 export function parseSizeParameter(name: string, text: string): bigint {

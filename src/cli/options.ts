@@ -4,11 +4,19 @@ export interface OptionSpec {
   readonly name: string;
   readonly short?: string;
   readonly value: boolean;
+  /** qemu-img has no such long name: it cannot be abbreviated, nor stands it in others' way. */
+  readonly own?: true;
+}
+
+/** One option as it was given; its value is empty where it has none. */
+export interface OptionGiven {
+  readonly name: string;
+  readonly value: string;
 }
 
 /** What was given, in the order it was given. */
 export interface ParsedOptions {
-  readonly options: readonly { readonly name: string; readonly value: string }[];
+  readonly options: readonly OptionGiven[];
   readonly operands: readonly string[];
 }
 
@@ -22,29 +30,38 @@ export function valueGiven({ options }: ParsedOptions, name: string): string | u
   return options.findLast((option) => option.name === name)?.value;
 }
 
-/** Multipliers of size suffixes. */
 const SUFFIXES = 'bkmgtpe';
+const HEXADECIMAL = /^\s*\+?(0x[0-9a-f]+)$/i;
+const DECIMAL = /^\s*\+?(\d+)(\.\d*)?([bkmgtpe]?)$/i;
+const WORD = 2n ** 64n;
 
 /**
- * A size as QEMU's tools read it: decimal or hexadecimal digits, a fraction with a suffix, one of
- * b k M G T P E.
- * @returns bytes, or undefined where the text is no size, or none that fits
+ * A size as QEMU's tools read it, with all its digits: decimal or hexadecimal, a fraction with a
+ * suffix, one of b k M G T P E.
+ * @returns bytes below 2^64, `range` for more, `invalid` for what is no size
  */
-export function parseSize(text: string): number | undefined {
-  const match = /^(0x[0-9a-f]+|\d+(?:\.\d*)?|\.\d+)([bkmgtpe]?)$/i.exec(text.trim());
-  if (!match) return undefined;
-  const digits = match[1] as string;
-  const suffix = (match[2] as string).toLowerCase();
-  const factor = suffix === '' ? 1 : 1024 ** SUFFIXES.indexOf(suffix);
-  if (digits.startsWith('0x') || digits.startsWith('0X')) {
-    return suffix === '' ? checkedSize(BigInt(digits)) : undefined;
-  }
-  if (!digits.includes('.')) return checkedSize(BigInt(digits) * BigInt(factor));
-  // A fraction of a byte makes no sense.
-  if (factor === 1) return undefined;
-  return checkedSize(BigInt(Math.round(Number(digits) * factor)));
+export function scanSize(text: string): bigint | 'invalid' | 'range' {
+  const hexadecimal = HEXADECIMAL.exec(text)?.[1];
+  if (hexadecimal !== undefined) return inRange(BigInt(hexadecimal));
+  const match = DECIMAL.exec(text);
+  if (!match) return 'invalid';
+  const [, digits, fraction = '.', suffix] = match as unknown as [string, string, string, string];
+  const factor = suffix === '' ? 1n : 1024n ** BigInt(SUFFIXES.indexOf(suffix.toLowerCase()));
+  const rest = Number(`0${fraction}0`);
+  // There is no half of a byte.
+  if (rest !== 0 && factor === 1n) return 'invalid';
+  return inRange(BigInt(digits) * factor + BigInt(Math.trunc(rest * Number(factor))));
 }
 
-function checkedSize(bytes: bigint): number | undefined {
-  return bytes < 2n ** 63n ? Number(bytes) : undefined;
+function inRange(bytes: bigint): bigint | 'range' {
+  return bytes < WORD ? bytes : 'range';
+}
+
+/** A whole number as C reads it, octal with a leading 0: undefined where it is none. */
+export function parseInteger(text: string): number | undefined {
+  const match = /^\s*([+-]?)(?:(0x[0-9a-f]+)|0([0-7]*)|([1-9]\d*))$/i.exec(text);
+  if (!match) return undefined;
+  const [, sign, hexadecimal, octal, decimal] = match;
+  const value = hexadecimal ?? (octal === undefined ? decimal : `0o0${octal}`);
+  return sign === '-' ? -Number(value) : Number(value);
 }

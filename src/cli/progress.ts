@@ -31,11 +31,28 @@ const BAR_CELLS = 30;
 /** Starts the display that fits the host. */
 export function startProgress(host: Host, options: ProgressOptions): Progress {
   const { enabled, stream } = options;
-  if (!enabled) return { update() {}, end() {}, stop() {} };
+  if (!enabled) return askedProgress(host);
+  // Whoever sees it needs not ask.
+  host.onProgressRequest?.(() => {});
   const print = (text: string) => (stream ? host.note(text) : host.out(text));
   return host.terminal && !stream
     ? barProgress(print, options.total)
     : percentProgress(print, options);
+}
+
+const percentText = (percent: number) => `    (${percent.toFixed(2)}/100%)`;
+
+/** Nothing, but a line whenever somebody asks. */
+function askedProgress(host: Host): Progress {
+  let percent = 0;
+  host.onProgressRequest?.(() => host.note(`${percentText(percent)}\n`));
+  return {
+    update(done, total) {
+      percent = total > 0 ? (done / total) * 100 : 100;
+    },
+    end() {},
+    stop() {},
+  };
 }
 
 /** qemu-img's: a line that is written over, a step for each percent. */
@@ -47,7 +64,7 @@ function percentProgress(
   let updates = 0;
   const show = (percent: number) => {
     shown = percent;
-    print(`    (${percent.toFixed(2)}/100%)\r`);
+    print(`${percentText(percent)}\r`);
   };
   show(0);
   return {

@@ -2,18 +2,20 @@
 /** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
 import { isQcow2Error } from '../base/errors.ts';
 import { type Command, type Host, UsageError } from './command.ts';
-import { defineObjects, takeGlobalOptions } from './global-options.ts';
+import { takeGlobalOptions } from './global-options.ts';
 import { dieBySignal, nodeHost } from './host-node.ts';
 
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
   check: async () => (await import('./commands/check.ts')).check,
   amend: async () => (await import('./commands/amend.ts')).amend,
+  bench: async () => (await import('./commands/bench.ts')).bench,
   bitmap: async () => (await import('./commands/bitmap.ts')).bitmap,
   commit: async () => (await import('./commands/commit.ts')).commit,
   compare: async () => (await import('./commands/compare.ts')).compare,
   convert: async () => (await import('./commands/convert.ts')).convert,
   create: async () => (await import('./commands/create.ts')).create,
+  dd: async () => (await import('./commands/dd.ts')).dd,
   info: async () => (await import('./commands/info.ts')).info,
   map: async () => (await import('./commands/map.ts')).map,
   rebase: async () => (await import('./commands/rebase.ts')).rebase,
@@ -42,28 +44,12 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
     if (name.startsWith('-')) throw new UsageError(`unrecognized option '${name}'`, true);
     throw new UsageError(`Command not found: ${name}`, true);
   }
-  if (asksForHelp(rest)) {
-    const { commandHelp } = await import('./help/help-text.ts');
-    host.out(commandHelp(host.program, name));
-    return 0;
-  }
-  const global = takeGlobalOptions(rest);
-  defineObjects(host, global.objects);
-  host.imageOpts = global.imageOpts && name !== 'create';
-  host.targetImageOpts = global.targetImageOpts && name === 'convert';
-  if (global.targetImageOpts && !host.targetImageOpts) {
-    throw new UsageError("unrecognized option '--target-image-opts'", true);
-  }
-  if (global.imageOpts && !host.imageOpts) {
-    throw new UsageError("unrecognized option '--image-opts'", true);
-  }
-  return (await load()).run(global.rest, host);
-}
-
-function asksForHelp(args: readonly string[]): boolean {
-  const end = args.indexOf('--');
-  const options = end < 0 ? args : args.slice(0, end);
-  return options.includes('--help') || options.includes('-h');
+  const command = await load();
+  const left = takeGlobalOptions(host, command, rest);
+  if (left) return command.run(left, host);
+  const { commandHelp } = await import('./help/help-text.ts');
+  host.out(commandHelp(host.program, name));
+  return 0;
 }
 
 async function completion(host: Host, shell: string | undefined): Promise<number> {
@@ -83,7 +69,7 @@ async function main(): Promise<number> {
       host.error(cause.message);
       if ('hintText' in cause) host.note(String(cause.hintText));
       if (cause.hint) host.note(`Try '${host.program} --help' for more information\n`);
-      return 1;
+      return cause.exitCode;
     }
     if (isQcow2Error(cause, 'ABORTED')) {
       dieBySignal(host.interrupted.reason);

@@ -1,9 +1,8 @@
 /** Sizes and offsets on the command line, with the messages of QEMU's tools. */
 import { UsageError } from './command.ts';
-import { parseSize } from './options.ts';
+import { scanSize } from './options.ts';
 
 const INT64_MAX = 2n ** 63n - 1n;
-const IS_NUMBER = /^\s*(0x[0-9a-f]+|\d+(\.\d*)?[bkmgtpe]?)$/i;
 
 /**
  * @param what the name of it in messages
@@ -16,15 +15,15 @@ export function sizeArgument(
   range: { readonly min?: bigint; readonly max?: bigint } = {},
 ): number {
   const { min = 0n, max = INT64_MAX } = range;
-  const bytes = parseSize(text);
-  if (bytes === undefined && !IS_NUMBER.test(text)) {
+  const bytes = scanSize(text);
+  if (bytes === 'invalid') {
     throw new UsageError(
       `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for\n` +
         'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
     );
   }
-  if (bytes === undefined || BigInt(bytes) < min || BigInt(bytes) > max) {
+  if (bytes === 'range' || bytes < min || bytes > max) {
     throw new UsageError(`Invalid ${what} specified. Must be between ${min} and ${max}.`);
   }
-  return bytes;
+  return Number(bytes);
 }

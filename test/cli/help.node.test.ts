@@ -10,10 +10,6 @@ import { inScratch, must, run, tool } from '../tool.ts';
 const test = suite('help');
 
 const NAMES = readdirSync('src/cli/commands').map((name) => basename(name, '.ts'));
-/** Options that are taken before a command sees its own. */
-const TAKEN_BEFORE: Record<string, readonly string[]> = {
-  convert: ['target-image-opts', 'batch'],
-};
 const GLOBAL = GLOBAL_OPTIONS.map(({ name }) => name);
 
 test('every option of every command is described, and none that there is not', async () => {
@@ -25,10 +21,9 @@ test('every option of every command is described, and none that there is not', a
     const taken = command.options
       .filter((option) => !GLOBAL.includes(option.name))
       .map((option) => `${option.short ?? ''} ${option.name} ${option.value}`);
-    const before = TAKEN_BEFORE[name] ?? [];
-    const told = described.options
-      .filter((option) => !before.includes(option.name))
-      .map((option) => `${option.short ?? ''} ${option.name} ${option.value !== undefined}`);
+    const told = described.options.map(
+      (option) => `${option.short ?? ''} ${option.name} ${option.value !== undefined}`,
+    );
     assert.equal(told.toSorted(), taken.toSorted(), name);
     for (const { text } of described.options) assert.match(text, /\w/);
   }

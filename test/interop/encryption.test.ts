@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { type ErrorCode, isQcow2Error } from '../../src/base/errors.ts';
-import { parseSize } from '../../src/cli/options.ts';
+import { scanSize } from '../../src/cli/options.ts';
 import type { LuksFormatOptions } from '../../src/crypto/luks-format.ts';
 import type { EncryptionChoice } from '../../src/image/qcow2/encrypt-fresh.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
@@ -79,7 +79,7 @@ async function make(path: string, layout: string, size = SIZE): Promise<void> {
     ...(of('ivgen-hash-alg') ? { generatorHash: of('ivgen-hash-alg') } : {}),
     ...(of('hash-alg') ? { hash: of('hash-alg') } : {}),
   } as LuksFormatOptions;
-  const clusterSize = parseSize(values.get('cluster_size') ?? '65536') as number;
+  const clusterSize = Number(scanSize(values.get('cluster_size') ?? '65536'));
   const encryption: EncryptionChoice =
     of('format') === 'aes'
       ? { format: 'aes', passphrase: PASSPHRASE }

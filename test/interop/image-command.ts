@@ -1,6 +1,8 @@
 /** One command of the tool, run in this process and by qemu-img, in a folder. Node only. */
+import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Command, type Host, UsageError } from '../../src/cli/command.ts';
+import { takeGlobalOptions } from '../../src/cli/global-options.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
 import { LOCK_HINT } from '../../src/storage/native-lock.ts';
 import type { NodeFileStorage } from '../../src/storage/node-file.ts';
@@ -47,12 +49,14 @@ export async function ours(
     realPath: (path: string) => realHost.realPath(inFolder(path)),
   });
   try {
-    return { code: await command.run(args, host), ...printed };
+    const left = takeGlobalOptions(host, command, args);
+    assert.ok(left, 'nothing here asks for help');
+    return { code: await command.run(left, host), ...printed };
   } catch (cause) {
     if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
     host.error(cause.message);
     if (cause instanceof UsageError && cause.hint) host.note(HINT);
-    return { code: 1, ...printed };
+    return { code: cause instanceof UsageError ? cause.exitCode : 1, ...printed };
   }
 }
 

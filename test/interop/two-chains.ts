@@ -7,8 +7,8 @@ import { difference, qemuImg, run } from '../tool.ts';
 import { PATTERN } from './random-image.ts';
 
 /** Copies of a folder's files for both tools. */
-export function twoFolders(folder: string): readonly [string, string] {
-  const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
+export function twoFolders(folder: string, of = ''): readonly [string, string] {
+  const folders = [`${folder}/ours${of}`, `${folder}/theirs${of}`] as const;
   for (const made of folders) mkdirSync(made);
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     if (!entry.isFile() || entry.name === PATTERN) continue;

@@ -23,13 +23,13 @@ import {
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'options', short: 'o', value: true },
-  { name: 'cache', short: 't', value: true },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'quiet', short: 'q', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'cache', short: 't', value: true, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'force', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 const text = (name: string, help: string): ListOption => ({ name, type: 'str', help });

@@ -1,13 +1,15 @@
 /** `bitmap`: changes the persistent dirty bitmaps of an image, or lists them. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import type { WritableDisk } from '../../image/disk.ts';
+import type { BitmapDescription } from '../../image/qcow2/bitmap-state.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { formatJson } from '../json.ts';
 import { openImage } from '../open-image.ts';
 import { openWritable } from '../open-writable.ts';
-import { given, type OptionSpec, type ParsedOptions, parseSize, valueGiven } from '../options.ts';
+import { given, type OptionSpec, type ParsedOptions, valueGiven } from '../options.ts';
+import { sizeArgument } from '../size-argument.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'add', value: false },
@@ -16,13 +18,13 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'enable', value: false },
   { name: 'disable', value: false },
   { name: 'merge', value: true },
-  { name: 'list', value: false },
+  { name: 'list', value: false, own: true },
   { name: 'granularity', short: 'g', value: true },
   { name: 'source-file', short: 'b', value: true },
   { name: 'source-format', short: 'F', value: true },
-  { name: 'format', short: 'f', value: true },
-  { name: 'output', value: true },
-  { name: 'untrusted', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'output', value: true, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 const ACTIONS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
@@ -39,6 +41,8 @@ interface Request {
   readonly actions: readonly { readonly action: Action; readonly value: string }[];
   readonly granularity: number;
   readonly source: { readonly filename: string; readonly format: string | undefined } | undefined;
+  /** Lists the bitmaps that there are in the end. */
+  readonly json: boolean;
   readonly untrusted: boolean;
 }
 
@@ -50,13 +54,16 @@ export const bitmap: Command = {
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);
     if (given(parsed, 'list')) return list(host, parsed);
-    return change(host, parseRequest(host, parsed));
+    return change(host, parseRequest(parsed));
   },
 };
 
-function parseRequest(host: Host, parsed: ParsedOptions): Request {
+function parseRequest(parsed: ParsedOptions): Request {
   const value = (name: string) => valueGiven(parsed, name);
-  const granularity = parseGranularity(host, value('granularity'));
+  const granularityText = value('granularity');
+  // 0: as it comes.
+  const granularity =
+    granularityText === undefined ? 0 : sizeArgument('granularity', granularityText);
   const isAction = (name: string): name is Action => ACTIONS.some((action) => action === name);
   const actions = parsed.options.flatMap((option) =>
     isAction(option.name) ? [{ action: option.name, value: option.value }] : [],
@@ -87,17 +94,9 @@ function parseRequest(host: Host, parsed: ParsedOptions): Request {
     actions,
     granularity,
     source: source === undefined ? undefined : { filename: source, format: value('source-format') },
+    json: wantsJson(parsed),
     untrusted: given(parsed, 'untrusted'),
   };
-}
-
-/** 0: not given. */
-function parseGranularity(host: Host, text: string | undefined): number {
-  if (text === undefined) return 0;
-  const size = parseSize(text);
-  if (size !== undefined) return size;
-  host.error('Invalid granularity specified. You may use k, M, G, T, P or E suffixes for');
-  throw new UsageError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
 }
 
 async function change(host: Host, request: Request): Promise<number> {
@@ -114,6 +113,7 @@ async function change(host: Host, request: Request): Promise<number> {
     } finally {
       if (from !== disk) await from.close();
     }
+    if (request.json && disk instanceof Qcow2Image) host.out(jsonText(disk.bitmaps.list()));
   } catch (cause) {
     if (!(cause instanceof InconsistentBitmap)) throw cause;
     host.error(cause.message);
@@ -186,32 +186,42 @@ async function list(host: Host, parsed: ParsedOptions): Promise<number> {
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting one image file name', true);
   }
-  const output = valueGiven(parsed, 'output') ?? 'human';
-  if (output !== 'json' && output !== 'human') {
-    throw new UsageError('--output must be used with human or json as argument.');
-  }
+  const isJson = wantsJson(parsed);
   const format = valueGiven(parsed, 'format');
   const untrusted = given(parsed, 'untrusted');
   const disk = await openImage(host, filename, { format, untrusted, use: 'inspect' });
   try {
     const bitmaps = disk instanceof Qcow2Image ? disk.bitmaps.list() : [];
-    if (output === 'json') {
-      const members = bitmaps.map(({ name, granularity, enabled, inconsistent }) => ({
-        name,
-        granularity,
-        enabled,
-        inconsistent,
-      }));
-      host.out(`${formatJson(members)}\n`);
-      return 0;
-    }
-    if (bitmaps.length > 0) host.out(`${'GRANULARITY'.padStart(11)}  STATE         NAME\n`);
-    for (const { name, granularity, enabled, inconsistent } of bitmaps) {
-      const state = inconsistent ? 'inconsistent' : enabled ? 'enabled' : 'disabled';
-      host.out(`${String(granularity).padStart(11)}  ${state.padEnd(12)}  ${name}\n`);
-    }
+    host.out(isJson ? jsonText(bitmaps) : humanText(bitmaps));
     return 0;
   } finally {
     await disk.close();
   }
+}
+
+function wantsJson(parsed: ParsedOptions): boolean {
+  const output = valueGiven(parsed, 'output') ?? 'human';
+  if (output !== 'json' && output !== 'human') {
+    throw new UsageError('--output must be used with human or json as argument.');
+  }
+  return output === 'json';
+}
+
+function jsonText(bitmaps: readonly BitmapDescription[]): string {
+  const members = bitmaps.map(({ name, granularity, enabled, inconsistent }) => ({
+    name,
+    granularity,
+    enabled,
+    inconsistent,
+  }));
+  return `${formatJson(members)}\n`;
+}
+
+function humanText(bitmaps: readonly BitmapDescription[]): string {
+  if (bitmaps.length === 0) return '';
+  const lines = bitmaps.map(({ name, granularity, enabled, inconsistent }) => {
+    const state = inconsistent ? 'inconsistent' : enabled ? 'enabled' : 'disabled';
+    return `${String(granularity).padStart(11)}  ${state.padEnd(12)}  ${name}\n`;
+  });
+  return `${'GRANULARITY'.padStart(11)}  STATE         NAME\n${lines.join('')}`;
 }

@@ -30,18 +30,14 @@ import { startProgress } from '../progress.ts';
 import { checkTuning } from '../qcow2-settings.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'help', short: 'h', value: false },
   { name: 'format', short: 'f', value: true },
   { name: 'repair', short: 'r', value: true },
   { name: 'output', value: true },
-  { name: 'quiet', short: 'q', value: false },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'cache', short: 'T', value: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'cache', short: 'T', value: true, own: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'untrusted', value: false },
-  // QEMU's, and not ours yet: named so that abbreviations are ambiguous in the same places.
-  { name: 'object', value: true },
-  { name: 'image-opts', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 const CACHE_MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
@@ -68,11 +64,6 @@ export const check: Command = {
 
   async run(args, host) {
     const request = parseRequest(args);
-    if (request === 'help') {
-      const { commandHelp } = await import('../help/help-text.ts');
-      host.out(commandHelp(host.program, 'check'));
-      return 0;
-    }
     const image = await openForCheck(host, request);
     try {
       if (!image.metadata) {
@@ -86,17 +77,13 @@ export const check: Command = {
   },
 };
 
-function parseRequest(args: readonly string[]): Request | 'help' {
+function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  if (given(parsed, 'help')) return 'help';
   for (const { name, value } of parsed.options) {
     if (name === 'repair' && value !== 'leaks' && value !== 'all') {
       const what = `Unknown option value for -r (expecting 'leaks' or 'all'): ${value}`;
       throw new UsageError(what, true);
     }
-  }
-  for (const name of ['object', 'image-opts']) {
-    if (given(parsed, name)) throw new UsageError(`--${name} is not supported`);
   }
   const [filename, ...more] = parsed.operands;
   if (filename === undefined || more.length > 0) {

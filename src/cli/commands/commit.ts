@@ -12,14 +12,14 @@ import { startProgress } from '../progress.ts';
 import { parseRate } from '../rate.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'cache', short: 't', value: true },
-  { name: 'base', short: 'b', value: true },
-  { name: 'rate', short: 'r', value: true },
-  { name: 'drop', short: 'd', value: false },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'quiet', short: 'q', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'cache', short: 't', value: true, own: true },
+  { name: 'base', short: 'b', value: true, own: true },
+  { name: 'rate', short: 'r', value: true, own: true },
+  { name: 'drop', short: 'd', value: false, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** What was asked for, checked. */
@@ -44,7 +44,11 @@ export const commit: Command = {
     const request = parseRequest(args);
     const { filename, quiet } = request;
     const depth = await findBase(host, request);
-    const disk = await openWritableImage(host, filename, { ...request, writableDepth: depth });
+    const disk = await openWritableImage(host, filename, {
+      ...request,
+      writableDepth: depth,
+      warns: true,
+    });
     try {
       await commitInto(host, disk, depth, request);
     } finally {

@@ -13,15 +13,15 @@ import { startProgress } from '../progress.ts';
 import { sameFileBy } from '../same-file.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'second-format', short: 'F', value: true },
-  { name: 'source-cache', short: 'T', value: true },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'quiet', short: 'q', value: false },
-  { name: 'strict', short: 's', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'second-format', short: 'F', value: true, own: true },
+  { name: 'source-cache', short: 'T', value: true, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
+  { name: 'strict', short: 's', value: false, own: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'output', value: true },
-  { name: 'untrusted', value: false },
+  { name: 'output', value: true, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** Exit codes. */

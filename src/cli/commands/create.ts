@@ -1,37 +1,31 @@
 /** `create`: a new raw or qcow2 image. */
-import { alignUp } from '../../base/bits.ts';
-import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { isQcow2Error } from '../../base/errors.ts';
 import { type Format, isFormat, probeFormat } from '../../image/formats.ts';
 import { openDisk } from '../../image/open.ts';
-import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
-import { RawImage } from '../../image/raw/raw-image.ts';
-import type { NodeFileStorage } from '../../storage/node-file.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
-import { encryptionChoice, givenPassphrase, luksFormat } from '../encryption-options.ts';
 import { parseCommandLine } from '../getopt.ts';
-import { claimImageFile, RAW_WRITE } from '../image-claims.ts';
+import { createNewImage } from '../new-image.ts';
 import {
   asksForHelp,
   HintedError,
   isOptionList,
   type ListValues,
   parseOptionList,
-  scanSize,
 } from '../option-list.ts';
-import { given, type OptionSpec, type ParsedOptions, valueGiven } from '../options.ts';
+import { given, type OptionSpec, type ParsedOptions, scanSize, valueGiven } from '../options.ts';
 import { pathGate, resolveName } from '../path-gate.ts';
-import { qcow2Options, SIZE_LIMIT, textOf } from '../qcow2-options.ts';
+import { SIZE_LIMIT } from '../qcow2-options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'quiet', short: 'q', value: false },
-  { name: 'backing-file', short: 'b', value: true },
-  { name: 'backing-format', short: 'F', value: true },
-  { name: 'unsafe', short: 'u', value: false },
-  { name: 'options', short: 'o', value: true },
-  { name: 'untrusted', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
+  { name: 'backing-file', short: 'b', value: true, own: true },
+  { name: 'backing-format', short: 'F', value: true, own: true },
+  { name: 'unsafe', short: 'u', value: false, own: true },
+  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** What was asked for, as far as the command line alone says. */
@@ -46,13 +40,6 @@ interface Request {
   readonly unsafe: boolean;
   readonly quiet: boolean;
   readonly untrusted: boolean;
-}
-
-/** What is to be made. */
-interface Plan {
-  readonly format: Format;
-  readonly values: ListValues;
-  readonly path: string;
 }
 
 /** The subcommand. */
@@ -129,10 +116,7 @@ async function createImage(host: Host, request: Request): Promise<void> {
   await completeFromBacking(host, request, values);
   if (!values.has('size')) throw new UsageError('Image creation needs a size parameter');
   if (!request.quiet) host.out(formattingLine(filename, format, values));
-  const plan = { format, values, path };
-  if (format === 'raw') await createRaw(host, plan);
-  else if (format === 'luks') await createLuks(host, plan);
-  else await createQcow2(host, plan);
+  await createNewImage(host, { format, values, path });
 }
 
 /** The options of `-o`, and those that have a letter of their own. */
@@ -239,129 +223,5 @@ async function lookAtEncrypted(
     return { format: found, size: report.virtualSize };
   } finally {
     await file.close();
-  }
-}
-
-/** A file that is to hold a new image. Nothing of it is lost before the options are known good. */
-interface Target {
-  readonly path: string;
-  /** It was made here and now. */
-  readonly isNew: boolean;
-}
-
-/** Makes sure that a file can be written, and makes it where there is none. */
-function claimTarget(host: Host, path: string): Target {
-  const isNew = path === '' || !host.exists(path);
-  openTarget(host, path, isNew).close();
-  return { path, isNew };
-}
-
-function openTarget(host: Host, path: string, create: boolean): NodeFileStorage {
-  try {
-    return host.openFile(path, { writable: true, create, claim: RAW_WRITE });
-  } catch (cause) {
-    if (!isQcow2Error(cause)) throw cause;
-    const message = cause.message.replace(/^Could not open/, 'Could not create');
-    throw new Qcow2Error(cause.code, message, undefined, cause);
-  }
-}
-
-async function createRaw(host: Host, { values, path }: Plan): Promise<void> {
-  const modes = ['off', 'metadata', 'falloc', 'full'] as const;
-  const mode = textOf(values, 'preallocation', 'off');
-  const preallocation = modes.find((one) => one === mode);
-  if (!preallocation) throw new UsageError(`invalid parameter value: ${mode}`);
-  const size = Number(values.get('size')?.number);
-  const target = claimTarget(host, path);
-  try {
-    if (preallocation === 'metadata') {
-      throw new UsageError('Unsupported preallocation mode: metadata');
-    }
-    if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
-    const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
-    try {
-      await disk.resize(alignUp(size, 512), { preallocation });
-    } finally {
-      await disk.close();
-    }
-  } catch (cause) {
-    dropNew(host, [target]);
-    throw isTooLarge(cause) ? tooLarge('raw') : cause;
-  }
-}
-
-/** What a file is told that was made for an image which then could not be. */
-function dropNew(host: Host, targets: readonly (Target | undefined)[]): void {
-  for (const target of targets) if (target?.isNew) host.remove(target.path);
-}
-
-function isTooLarge(cause: unknown): boolean {
-  const inner = isQcow2Error(cause) ? cause.cause : undefined;
-  if (isQcow2Error(inner)) return isTooLarge(inner);
-  return (inner as { code?: unknown } | undefined)?.code === 'EFBIG';
-}
-
-function tooLarge(format: Format): UsageError {
-  const hint = format === 'qcow2' ? ' (try using a larger cluster size)' : '';
-  return new UsageError(`The image size is too large for file format '${format}'${hint}`);
-}
-
-async function createLuks(host: Host, { values, path }: Plan): Promise<void> {
-  const { LuksImage } = await import('../../image/luks/luks-image.ts');
-  const choice = luksFormat(values, '');
-  const preallocation = (['off', 'falloc', 'full'] as const).find(
-    (mode) => mode === textOf(values, 'preallocation', 'off'),
-  );
-  if (!preallocation) {
-    throw new UsageError(`invalid parameter value: ${textOf(values, 'preallocation', '')}`);
-  }
-  const size = Number(values.get('size')?.number);
-  if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
-  const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
-  const target = claimTarget(host, path);
-  try {
-    const file = openTarget(host, path, true);
-    claimImageFile(file, 'luks', { use: 'write' });
-    const image = await LuksImage.create(file, { ...choice, passphrase, size: 0 });
-    try {
-      await image.resize(alignUp(size, 512), { preallocation });
-    } finally {
-      await image.close();
-    }
-  } catch (cause) {
-    dropNew(host, [target]);
-    throw isTooLarge(cause) ? tooLarge('luks') : cause;
-  }
-}
-
-async function createQcow2(host: Host, { values, path }: Plan): Promise<void> {
-  const target = claimTarget(host, path);
-  let data: Target | undefined;
-  try {
-    const dataName = values.get('data_file')?.text;
-    const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
-    if (dataPath !== undefined) {
-      data = claimTarget(host, dataPath);
-      if (host.realPath(dataPath) === host.realPath(path)) {
-        throw new UsageError(`'${path}' cannot be its own data file`);
-      }
-    }
-    const encryption = await encryptionChoice(host, values, path);
-    const options = qcow2Options(values, dataPath, encryption);
-    const file = openTarget(host, path, true);
-    claimImageFile(file, 'qcow2', { use: 'write' });
-    const image = await Qcow2Image.create(file, options, {
-      backing: 'none',
-      dataFile: async (name) => {
-        const storage = openTarget(host, name, true);
-        claimImageFile(storage, 'data-file', { use: 'write' });
-        return storage;
-      },
-      cacheBytes: 2 ** 22,
-    });
-    await image.close();
-  } catch (cause) {
-    dropNew(host, [target, data]);
-    throw isTooLarge(cause) ? tooLarge('qcow2') : cause;
   }
 }

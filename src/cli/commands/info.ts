@@ -21,15 +21,11 @@ import { snapshotList } from '../snapshot-list.ts';
 import { treeText } from '../tree-text.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'help', short: 'h', value: false },
   { name: 'format', short: 'f', value: true },
   { name: 'output', value: true },
   { name: 'backing-chain', value: false },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'untrusted', value: false },
-  // QEMU's, and not ours: named so that abbreviations are ambiguous in the same places.
-  { name: 'object', value: true },
-  { name: 'image-opts', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** What the command line asks for. */
@@ -49,20 +45,14 @@ export const info: Command = {
 
   async run(args, host) {
     const request = parseRequest(args);
-    if (request === 'help') {
-      const { commandHelp } = await import('../help/help-text.ts');
-      host.out(commandHelp(host.program, 'info'));
-      return 0;
-    }
     const reports = await reportChain(host, request);
     host.out(request.json ? jsonText(reports, request) : reports.map(humanText).join('\n'));
     return 0;
   },
 };
 
-function parseRequest(args: readonly string[]): Request | 'help' {
+function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  if (given(parsed, 'help')) return 'help';
   const [filename, ...more] = parsed.operands;
   if (filename === undefined || more.length > 0) {
     throw new UsageError('Expecting one image file name', true);

@@ -16,8 +16,8 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'force-share', short: 'U', value: false },
   { name: 'start-offset', short: 's', value: true },
   { name: 'max-length', short: 'l', value: true },
-  { name: 'bitmap', value: true },
-  { name: 'untrusted', value: false },
+  { name: 'bitmap', value: true, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** Text that is printed at once: maps may have millions of lines. */

@@ -22,14 +22,14 @@ import { isOn, textOf } from '../qcow2-options.ts';
 import { sizeArgument } from '../size-argument.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'output-format', short: 'O', value: true },
-  { name: 'options', short: 'o', value: true },
-  { name: 'snapshot', short: 'l', value: true },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'output-format', short: 'O', value: true, own: true },
+  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'snapshot', short: 'l', value: true, own: true },
   { name: 'output', value: true },
   { name: 'size', value: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** What was asked for, checked. */

@@ -16,17 +16,17 @@ import { startProgress } from '../progress.ts';
 import { sameFileBy } from '../same-file.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
-  { name: 'backing', short: 'b', value: true },
-  { name: 'backing-format', short: 'F', value: true },
-  { name: 'cache', short: 't', value: true },
-  { name: 'source-cache', short: 'T', value: true },
-  { name: 'unsafe', short: 'u', value: false },
-  { name: 'compress', short: 'c', value: false },
-  { name: 'progress', short: 'p', value: false },
-  { name: 'quiet', short: 'q', value: false },
+  { name: 'format', short: 'f', value: true, own: true },
+  { name: 'backing', short: 'b', value: true, own: true },
+  { name: 'backing-format', short: 'F', value: true, own: true },
+  { name: 'cache', short: 't', value: true, own: true },
+  { name: 'source-cache', short: 'T', value: true, own: true },
+  { name: 'unsafe', short: 'u', value: false, own: true },
+  { name: 'compress', short: 'c', value: false, own: true },
+  { name: 'progress', short: 'p', value: false, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 /** What was asked for, checked. */

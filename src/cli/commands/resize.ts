@@ -11,11 +11,11 @@ import { HintedError, parseSizeParameter } from '../option-list.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'format', short: 'f', value: true },
+  { name: 'format', short: 'f', value: true, own: true },
   { name: 'preallocation', value: true },
-  { name: 'quiet', short: 'q', value: false },
+  { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'shrink', value: false },
-  { name: 'untrusted', value: false },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 const MODES = ['off', 'metadata', 'falloc', 'full'] as const;
@@ -36,6 +36,8 @@ interface Request {
 export const resize: Command = {
   name: 'resize',
   options: OPTIONS,
+  // `-1G` is no option.
+  lastIsOperand: true,
 
   async run(args, host) {
     try {

@@ -13,14 +13,14 @@ import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { snapshotList } from '../snapshot-list.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'list', short: 'l', value: false },
-  { name: 'apply', short: 'a', value: true },
-  { name: 'create', short: 'c', value: true },
-  { name: 'delete', short: 'd', value: true },
-  { name: 'quiet', short: 'q', value: false },
+  { name: 'list', short: 'l', value: false, own: true },
+  { name: 'apply', short: 'a', value: true, own: true },
+  { name: 'create', short: 'c', value: true, own: true },
+  { name: 'delete', short: 'd', value: true, own: true },
+  { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'output', value: true },
-  { name: 'untrusted', value: false },
+  { name: 'output', value: true, own: true },
+  { name: 'untrusted', value: false, own: true },
 ];
 
 const ACTIONS = ['list', 'apply', 'create', 'delete'] as const;
@@ -91,9 +91,20 @@ async function change(host: Host, request: Request): Promise<number> {
   const disk = await openWritable(host, filename, { format: undefined, forceShare, untrusted });
   try {
     const image = disk instanceof Qcow2Image ? disk : undefined;
+    // What an action is about: after it, or before it is gone.
+    const before = image?.snapshots.list() ?? [];
     if (action === 'create') await create(image, name);
     else if (action === 'apply') await apply(host, image, request);
     else if (action === 'delete') await remove(image, name);
+    if (request.json) {
+      const one =
+        action === 'create'
+          ? image?.snapshots.list().at(-1)
+          : (before.find(({ id }) => id === name && action === 'apply') ??
+            before.find((snapshot) => snapshot.name === name));
+      const members = one && { action: action as string, snapshot: snapshotMembers(one) };
+      host.out(`${formatJson(members ?? {})}\n`);
+    }
     return 0;
   } finally {
     await disk.close();

@@ -1,6 +1,6 @@
 /** The command line of `qcow2-io`, and what it makes the tool do. */
 import { UsageError } from '../command.ts';
-import { defineObjects } from '../global-options.ts';
+import { defineObject } from '../global-options.ts';
 import { versionText } from '../help/version-text.ts';
 import { getopt, type OptionShape } from './getopt.ts';
 import { CommandFailure } from './io-command.ts';
@@ -56,7 +56,7 @@ export async function runTool(host: IoHost, args: readonly string[]): Promise<nu
 /** Defines a secret. */
 function define(host: IoHost, text: string): void {
   try {
-    defineObjects(host, [text]);
+    defineObject(host, text);
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     throw new CommandFailure(cause.message, 'program');

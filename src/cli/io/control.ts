@@ -2,9 +2,10 @@
 import { DEBUG_EVENTS } from '../../storage/debug-events.ts';
 import type { DebugRules } from '../../storage/debug-rules.ts';
 import { DebugStorage } from '../../storage/debug-storage.ts';
+import { parseInteger } from '../options.ts';
 import { CommandFailure, type IoCommand, usageLine } from './io-command.ts';
 import { ABORT_SIGNAL } from './io-host.ts';
-import { parseBytes, parseInteger } from './number.ts';
+import { parseBytes } from './number.ts';
 import type { Session } from './session.ts';
 
 /** The longest time that a timer takes, in milliseconds. */

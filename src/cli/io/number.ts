@@ -45,12 +45,3 @@ function scanDecimal(text: string): bigint | undefined {
 function factorOf(suffix: string): bigint {
   return suffix === '' ? 1n : 1024n ** BigInt(SUFFIXES.indexOf(suffix.toLowerCase()));
 }
-
-/** A whole number as C reads it, octal with a leading 0: undefined where it is none. */
-export function parseInteger(text: string): number | undefined {
-  const match = /^\s*([+-]?)(?:(0x[0-9a-f]+)|0([0-7]*)|([1-9]\d*))$/i.exec(text);
-  if (!match) return undefined;
-  const [, sign, hexadecimal, octal, decimal] = match;
-  const value = hexadecimal ?? (octal === undefined ? decimal : `0o0${octal}`);
-  return sign === '-' ? -Number(value) : Number(value);
-}

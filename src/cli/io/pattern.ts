@@ -1,9 +1,9 @@
 /** Bytes that a write sends and a read looks for. */
 import { isQcow2Error } from '../../base/errors.ts';
 import { errnoText } from '../../storage/node-file.ts';
+import { parseInteger } from '../options.ts';
 import { CommandFailure } from './io-command.ts';
 import type { IoHost } from './io-host.ts';
-import { parseInteger } from './number.ts';
 
 /** What is written where nothing else was asked for. */
 export const DEFAULT_PATTERN = 0xcd;

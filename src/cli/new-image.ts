@@ -1,0 +1,154 @@
+/** Making new images, for the commands that make one. */
+import { alignUp } from '../base/bits.ts';
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import type { Format } from '../image/formats.ts';
+import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import { RawImage } from '../image/raw/raw-image.ts';
+import type { NodeFileStorage } from '../storage/node-file.ts';
+import { type Host, UsageError } from './command.ts';
+import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
+import { claimImageFile, RAW_WRITE } from './image-claims.ts';
+import type { ListValues } from './option-list.ts';
+import { resolveName } from './path-gate.ts';
+import { qcow2Options, textOf } from './qcow2-options.ts';
+
+/** What is to be made. */
+export interface NewImage {
+  readonly format: Format;
+  /** What it is made with; its size is among it. */
+  readonly values: ListValues;
+  readonly path: string;
+}
+
+/**
+ * Makes an image, over what was there before. On failure what was not there is not there.
+ * @throws UsageError, Qcow2Error
+ */
+export function createNewImage(host: Host, image: NewImage): Promise<void> {
+  if (image.format === 'raw') return createRaw(host, image);
+  return image.format === 'luks' ? createLuks(host, image) : createQcow2(host, image);
+}
+
+/** A file that is to hold a new image. Nothing of it is lost before the options are known good. */
+interface Target {
+  readonly path: string;
+  /** It was made here and now. */
+  readonly isNew: boolean;
+}
+
+/** Makes sure that a file can be written, and makes it where there is none. */
+function claimTarget(host: Host, path: string): Target {
+  const isNew = path === '' || !host.exists(path);
+  openTarget(host, path, isNew).close();
+  return { path, isNew };
+}
+
+function openTarget(host: Host, path: string, create: boolean): NodeFileStorage {
+  try {
+    return host.openFile(path, { writable: true, create, claim: RAW_WRITE });
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    const message = cause.message.replace(/^Could not open/, 'Could not create');
+    throw new Qcow2Error(cause.code, message, undefined, cause);
+  }
+}
+
+async function createRaw(host: Host, { values, path }: NewImage): Promise<void> {
+  const modes = ['off', 'metadata', 'falloc', 'full'] as const;
+  const mode = textOf(values, 'preallocation', 'off');
+  const preallocation = modes.find((one) => one === mode);
+  if (!preallocation) throw new UsageError(`invalid parameter value: ${mode}`);
+  const size = Number(values.get('size')?.number);
+  const target = claimTarget(host, path);
+  try {
+    if (preallocation === 'metadata') {
+      throw new UsageError('Unsupported preallocation mode: metadata');
+    }
+    if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
+    const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
+    try {
+      await disk.resize(alignUp(size, 512), { preallocation });
+    } finally {
+      await disk.close();
+    }
+  } catch (cause) {
+    dropNew(host, [target]);
+    throw isTooLarge(cause) ? tooLarge('raw') : cause;
+  }
+}
+
+/** What a file is told that was made for an image which then could not be. */
+function dropNew(host: Host, targets: readonly (Target | undefined)[]): void {
+  for (const target of targets) if (target?.isNew) host.remove(target.path);
+}
+
+function isTooLarge(cause: unknown): boolean {
+  const inner = isQcow2Error(cause) ? cause.cause : undefined;
+  if (isQcow2Error(inner)) return isTooLarge(inner);
+  return (inner as { code?: unknown } | undefined)?.code === 'EFBIG';
+}
+
+function tooLarge(format: Format): UsageError {
+  const hint = format === 'qcow2' ? ' (try using a larger cluster size)' : '';
+  return new UsageError(`The image size is too large for file format '${format}'${hint}`);
+}
+
+async function createLuks(host: Host, { values, path }: NewImage): Promise<void> {
+  const { LuksImage } = await import('../image/luks/luks-image.ts');
+  const choice = luksFormat(values, '');
+  const preallocation = (['off', 'falloc', 'full'] as const).find(
+    (mode) => mode === textOf(values, 'preallocation', 'off'),
+  );
+  if (!preallocation) {
+    throw new UsageError(`invalid parameter value: ${textOf(values, 'preallocation', '')}`);
+  }
+  const size = Number(values.get('size')?.number);
+  if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
+  const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
+  const target = claimTarget(host, path);
+  try {
+    const file = openTarget(host, path, true);
+    claimImageFile(file, 'luks', { use: 'write' });
+    const image = await LuksImage.create(file, { ...choice, passphrase, size: 0 });
+    try {
+      await image.resize(alignUp(size, 512), { preallocation });
+    } finally {
+      await image.close();
+    }
+  } catch (cause) {
+    dropNew(host, [target]);
+    throw isTooLarge(cause) ? tooLarge('luks') : cause;
+  }
+}
+
+async function createQcow2(host: Host, { values, path }: NewImage): Promise<void> {
+  const target = claimTarget(host, path);
+  let data: Target | undefined;
+  try {
+    const dataName = values.get('data_file')?.text;
+    const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
+    if (dataPath !== undefined) {
+      data = claimTarget(host, dataPath);
+      if (host.realPath(dataPath) === host.realPath(path)) {
+        throw new UsageError(`'${path}' cannot be its own data file`);
+      }
+    }
+    const encryption = await encryptionChoice(host, values, path);
+    const options = qcow2Options(values, dataPath, encryption);
+    const file = openTarget(host, path, true);
+    claimImageFile(file, 'qcow2', { use: 'write' });
+    const image = await Qcow2Image.create(file, options, {
+      backing: 'none',
+      dataFile: async (name) => {
+        const storage = openTarget(host, name, true);
+        claimImageFile(storage, 'data-file', { use: 'write' });
+        return storage;
+      },
+      cacheBytes: 2 ** 22,
+    });
+    await image.close();
+  } catch (cause) {
+    dropNew(host, [target, data]);
+    throw isTooLarge(cause) ? tooLarge('qcow2') : cause;
+  }
+}
