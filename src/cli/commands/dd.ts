@@ -3,7 +3,7 @@ import { alignUp } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { type CopyStep, copyPlain } from '../../convert/copy-plain.ts';
 import type { Disk } from '../../image/disk.ts';
-import { type Format, isFormat } from '../../image/open.ts';
+import { type Format, isFormat } from '../../image/formats.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
