@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
+import { parseHeader } from '../../src/format/header.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
 import {
@@ -208,11 +209,17 @@ function said({ code, stdout, stderr, signal }: Ended, program: string): string 
   return `exit ${code ?? signal}\n${stdout}${err}`;
 }
 
-async function mapOf(cwd: string, name: string): Promise<string> {
+/** Bytes of a file whose clusters one refcount block counts. */
+function oneBlockBytes(path: string): number {
+  const { clusterBits, refcountOrder } = parseHeader(readFileSync(path));
+  return ((8 * 2 ** clusterBits) / 2 ** refcountOrder) * 2 ** clusterBits;
+}
+
+async function mapOf(cwd: string, name: string, places: boolean): Promise<string> {
   const map = await qemuImg(['map', '--output=json', '-f', 'qcow2', name], { cwd });
   const lines: string[] = [];
   for (const { start, depth, present, zero, data, offset } of JSON.parse(map.toString())) {
-    const place = offset === undefined ? '' : `at +${offset - start}`;
+    const place = offset === undefined || !places ? '' : `at +${offset - start}`;
     const what = `depth ${depth} ${present} ${data ? 'data' : zero} ${place}`;
     if (!lines.at(-1)?.endsWith(`: ${what}`)) lines.push(`${start}: ${what}`);
   }
@@ -257,7 +264,9 @@ async function once(next: Random, folder: string): Promise<void> {
   const checked = await run(requireQemu().img, ['check', target], { cwd: here });
   assert.is(checked.code, 0, `${what}${checked.stdout}${checked.stderr}`);
   if (!sameLayout || args.includes('-C')) return;
-  assert.is(await mapOf(here, target), await mapOf(there, target), what);
+  // Past the first refcount block qemu-img puts the next one behind a whole request's clusters.
+  const places = sizes[1]! <= oneBlockBytes(join(there, target));
+  assert.is(await mapOf(here, target, places), await mapOf(there, target, places), what);
   assert.is(sizes[0], sizes[1], what);
 }
 

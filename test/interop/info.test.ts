@@ -11,6 +11,7 @@ import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Host, UsageError } from '../../src/cli/command.ts';
 import { info } from '../../src/cli/commands/info.ts';
+import { takeGlobalOptions } from '../../src/cli/global-options.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
 import {
   buildImage,
@@ -43,7 +44,9 @@ async function ours(args: readonly string[]): Promise<Printed> {
     note: (text: string) => void (printed.err += text),
   });
   try {
-    return { code: await info.run(args, host), ...printed };
+    const left = takeGlobalOptions(host, info, args);
+    assert.ok(left, 'no call for help');
+    return { code: await info.run(left, host), ...printed };
   } catch (cause) {
     if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
     host.error(cause.message);
