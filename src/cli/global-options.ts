@@ -1,4 +1,4 @@
-/** Options that commands share: `--help`, `--object`, and `--image-opts` where images are opened. */
+/** Options that commands share: `--help`, `--object`, `--image-opts` where images are opened. */
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeOptions } from './getopt.ts';
 import type { OptionSpec } from './options.ts';
