@@ -33,3 +33,8 @@ export function formatBytes(bytes: number): string {
 export function formatU64(high: number, low: number): string {
   return ((BigInt(high) << 32n) | BigInt(low)).toString();
 }
+
+/** A number as C's `%#x` prints it. */
+export function cHex(value: number): string {
+  return value === 0 ? '0' : `0x${value.toString(16)}`;
+}

@@ -18,6 +18,7 @@ const ERRNOS: Readonly<Record<string, Errno>> = {
   ENOSPC: { number: 28, text: 'No space left on device' },
   EROFS: { number: 30, text: 'Read-only file system' },
   ENOTSUP: { number: 95, text: 'Operation not supported' },
+  ENOMEDIUM: { number: 123, text: 'No medium found' },
   EDQUOT: { number: 122, text: 'Disk quota exceeded' },
   ECANCELED: { number: 125, text: 'Operation canceled' },
 };

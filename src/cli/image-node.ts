@@ -3,7 +3,7 @@
  * below it where its bytes are: a file, a part of one, nothing at all (`null-co`), or another of
  * these with rules before it (`blkdebug`).
  *
- *   driver=qcow2|raw|luks|file|null-co|blkdebug
+ *   driver=qcow2|raw|luks|file|null-co|blkdebug|copy-on-read|compress
  *   file.…  image.…          the node below;  file.driver=file where nothing is said
  *   backing.…  data-file.…   what stands in for those that the image names
  */
@@ -38,7 +38,17 @@ export type FileNode =
       /** Path of a file with rules. */
       readonly config: string | undefined;
       readonly settings: Settings;
-    };
+    }
+  /** The bytes of a disk: an image within an image. */
+  | { readonly driver: 'image'; readonly image: ImageNode; readonly settings: Settings };
+
+/** What nodes above a disk change of how it is read and written. */
+export interface Filters {
+  /** What is read of images further down the chain is written to the disk. */
+  readonly copyOnRead?: boolean;
+  /** Whole clusters are written, compressed. */
+  readonly compress?: boolean;
+}
 
 /** A disk: a format, and where it is. */
 export interface ImageNode {
@@ -51,10 +61,11 @@ export interface ImageNode {
   /** Stands in for the data file that the image names. */
   readonly dataFile: FileNode | undefined;
   readonly settings: Settings;
+  readonly filters?: Filters | undefined;
 }
 
 /** What is said of a backing file; without a file of its own it is the one that the image names. */
-export type BackingNode = Omit<ImageNode, 'file' | 'bare'> & {
+export type BackingNode = Omit<ImageNode, 'file' | 'bare' | 'filters'> & {
   readonly file: FileNode | undefined;
 };
 
@@ -79,6 +90,13 @@ const OF_DRIVER: Record<string, readonly string[]> = {
     ...['encrypt.format', 'encrypt.key-secret'],
   ],
   luks: ['file', 'file.', 'key-secret'],
+  'copy-on-read': ['file', 'file.', 'bottom'],
+  compress: ['file', 'file.'],
+};
+/** Drivers that stand above a disk. */
+const FILTERS: Readonly<Record<string, Filters>> = {
+  'copy-on-read': { copyOnRead: true },
+  compress: { compress: true },
 };
 /** Drivers that need no format above them. */
 const BARE = ['file', 'host_device', 'null-co', 'null-aio', 'blkdebug'];
@@ -109,31 +127,51 @@ export function resolveImage(
   const path = named ? undefined : filename;
   const driver = given.format ?? settings.get('driver');
   checkNodeName(settings);
+  const filters = FILTERS[driver ?? ''];
+  if (driver !== undefined && filters) {
+    checkSettings(settings, driver);
+    const own = settingsUnder(settings, 'file');
+    if (path === undefined && own.size === 0) throw needBlockDevice('file');
+    return filtered(resolveImage(host, path, { settings: own }), settings, filters);
+  }
   if (driver !== undefined && BARE.includes(driver)) {
-    const file = fileNode(settings, path, driver);
+    const file = fileNode(host, settings, path, driver);
+    // Rules before a format have no requests of its to count: those go to what is below it.
+    const disk = file.driver === 'blkdebug' ? file.below : file;
+    if (disk.driver === 'image') return filtered(disk.image, settings, {});
     const plain = { backing: undefined, dataFile: undefined, settings };
     return { file, format: 'raw', bare: true, ...plain };
   }
   if (driver !== undefined && !isFormat(driver)) {
     throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
   }
-  const file = below(settings, 'file', path, driver === undefined);
+  const file = below(host, settings, { child: 'file', path, open: driver === undefined });
   return {
     file: driver === 'raw' ? windowOf(file, settings) : file,
     format: driver,
     bare: false,
     backing: backingOf(host, settings),
-    dataFile: dataFileOf(settings),
+    dataFile: dataFileOf(host, settings),
     settings,
   };
 }
 
+/** A disk with nodes above it: those say, too, how it may be used. */
+function filtered(node: ImageNode, above: Settings, filters: Filters): ImageNode {
+  const general = [...above].filter(([name]) => name !== 'driver' && GENERAL.includes(name));
+  const settings = new Map([...node.settings, ...general]);
+  return { ...node, settings, filters: { ...node.filters, ...filters } };
+}
+
 /** The node that settings have under a name, or that a file's name stands for. */
 function below(
+  host: Host,
   settings: Settings,
-  child: string,
-  path: string | undefined,
-  open = false,
+  {
+    child,
+    path,
+    open = false,
+  }: { readonly child: string; readonly path?: string | undefined; readonly open?: boolean },
 ): FileNode {
   const own = settingsUnder(settings, child);
   const named = settings.get(child);
@@ -145,10 +183,11 @@ function below(
   else if (own.size === 0) {
     throw open ? wrong('Must specify either driver or file') : needBlockDevice(child);
   }
-  return fileNode(own, path, own.get('driver'));
+  return fileNode(host, own, path, own.get('driver'));
 }
 
 function fileNode(
+  host: Host,
   settings: Settings,
   name: string | undefined,
   given: string | undefined,
@@ -174,18 +213,18 @@ function fileNode(
       switchOf(settings, 'read-zeroes');
       return { driver, size: numberOf(settings, 'size') ?? NULL_BYTES, settings };
     case 'blkdebug':
-      return debugNode(settings, name);
+      return debugNode(host, settings, name);
     case 'raw':
       checkSettings(settings, 'raw');
-      return partOf(below(settings, 'file', name), settings);
+      return partOf(below(host, settings, { child: 'file', path: name }), settings);
     default:
       if (!isFormat(driver)) throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
-      throw new Qcow2Error('UNSUPPORTED', 'images within images are not supported');
+      return { driver: 'image', image: resolveImage(host, name, { settings }), settings };
   }
 }
 
 /** `blkdebug:RULES:NAME`, or settings of the same meaning. */
-function debugNode(settings: Settings, name: string | undefined): FileNode {
+function debugNode(host: Host, settings: Settings, name: string | undefined): FileNode {
   checkSettings(settings, 'blkdebug');
   let config = settings.get('config');
   let image = name ?? settings.get('x-image');
@@ -198,8 +237,8 @@ function debugNode(settings: Settings, name: string | undefined): FileNode {
   }
   const inner = image === undefined ? undefined : settingsOfName(image);
   const node = inner
-    ? fileNode(inner, undefined, inner.get('driver'))
-    : below(settings, 'image', image);
+    ? fileNode(host, inner, undefined, inner.get('driver'))
+    : below(host, settings, { child: 'image', path: image });
   return { driver: 'blkdebug', below: node, config, settings };
 }
 
@@ -237,12 +276,12 @@ function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
       throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
     }
     const isNamed = settingsUnder(own, 'file').size > 0 || own.has('file');
-    const file = isNamed ? below(own, 'file', undefined) : undefined;
+    const file = isNamed ? below(host, own, { child: 'file' }) : undefined;
     return {
       file: file && driver === 'raw' ? windowOf(file, own) : file,
       format: driver,
       backing: backingOf(host, own),
-      dataFile: dataFileOf(own),
+      dataFile: dataFileOf(host, own),
       settings: own,
     };
   } catch (cause) {
@@ -251,10 +290,10 @@ function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
   }
 }
 
-function dataFileOf(settings: Settings): FileNode | undefined {
+function dataFileOf(host: Host, settings: Settings): FileNode | undefined {
   const own = settingsUnder(settings, 'data-file');
   if (own.size === 0 && !settings.has('data-file')) return undefined;
-  return below(settings, 'data-file', undefined);
+  return below(host, settings, { child: 'data-file' });
 }
 
 function noNode(name: string): Qcow2Error {
@@ -306,11 +345,13 @@ export function checkFormatSettings(
 /** Path of the file that the node's bytes are in, if they are in one. */
 export function pathOf(node: FileNode): string | undefined {
   if (node.driver === 'file') return node.path;
+  if (node.driver === 'image') return pathOf(node.image.file);
   return 'below' in node ? pathOf(node.below) : undefined;
 }
 
 /** True where there is no file at the end. */
 export function isNull(node: FileNode): boolean {
+  if (node.driver === 'image') return isNull(node.image.file);
   return 'below' in node ? isNull(node.below) : node.driver !== 'file';
 }
 

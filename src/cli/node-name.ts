@@ -40,6 +40,7 @@ function fileName(node: FileNode): string | undefined {
     case 'file':
       return node.path;
     case 'raw':
+    case 'image':
       return undefined;
     case 'blkdebug': {
       const { config: _, ...others } = strongOf('blkdebug', node.settings);
@@ -57,6 +58,11 @@ function fileName(node: FileNode): string | undefined {
 function fileMembers(node: FileNode): Members {
   const { driver } = node;
   if (driver === 'file') return { driver, filename: node.path };
+  if (driver === 'image') {
+    const { image } = node;
+    const format = image.format ?? 'raw';
+    return { driver: format, ...strongOf(format, image.settings), file: fileMembers(image.file) };
+  }
   const own = { driver, ...strongOf(driver, node.settings) };
   if (driver === 'blkdebug') {
     const { config } = node;

@@ -1,5 +1,6 @@
 /** Opening the bytes that an image lies in: a file, and what settings put in front of it. */
 import { Qcow2Error } from '../base/errors.ts';
+import type { WritableDisk } from '../image/disk.ts';
 import { type Format, probeFormat } from '../image/formats.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -15,7 +16,12 @@ interface OpenedNode {
 }
 
 /** Opens a node without claiming anything. */
-async function openNode(host: Host, node: FileNode, writable: boolean): Promise<OpenedNode> {
+async function openNode(
+  host: Host,
+  node: FileNode,
+  options: { readonly writable: boolean; readonly claim: ClaimOptions | undefined },
+): Promise<OpenedNode> {
+  const { writable } = options;
   switch (node.driver) {
     case 'file': {
       const file = host.openFile(node.path, { writable });
@@ -29,19 +35,29 @@ async function openNode(host: Host, node: FileNode, writable: boolean): Promise<
       return { storage, files: [] };
     }
     case 'raw':
-      return wrapped(await openNode(host, node.below, writable), async (storage) => {
+      return wrapped(await openNode(host, node.below, options), async (storage) => {
         const { WindowStorage } = await import('../storage/window.ts');
         checkWindow(node, await storage.size());
         return new WindowStorage(storage, node.offset, node.size);
       });
     case 'blkdebug':
-      return wrapped(await openNode(host, node.below, writable), async (storage) => {
+      return wrapped(await openNode(host, node.below, options), async (storage) => {
         const { checkDebugSettings, debugRules } = await import('./debug-settings.ts');
         const { DebugStorage } = await import('../storage/debug-storage.ts');
         const rules = debugRules(host, node.config, node.settings);
         checkDebugSettings(node.settings);
         return new DebugStorage(storage, rules);
       });
+    case 'image': {
+      const { claim = { use: 'inspect' } } = options;
+      const inner = { writable, untrusted: false, claim: { ...claim, part: undefined } };
+      // With images come the engine and its writer, which few commands need for a plain name.
+      const { openImageNode } = await import('./open-node.ts');
+      const { disk } = await openImageNode(host, node.image, inner);
+      const { DiskStorage } = await import('../image/disk-storage.ts');
+      const target = writable && 'write' in disk ? (disk as WritableDisk) : undefined;
+      return { storage: new DiskStorage(disk, target), files: [] };
+    }
   }
 }
 
@@ -91,7 +107,7 @@ export async function openFileNode(
     readonly part?: ImagePart;
   },
 ): Promise<OpenedFile> {
-  const { storage, files } = await openNode(host, node, options.writable);
+  const { storage, files } = await openNode(host, node, options);
   try {
     const format = options.format ?? (await probeFormat(storage));
     for (const file of files) {

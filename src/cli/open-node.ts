@@ -4,6 +4,7 @@ import type { Disk } from '../image/disk.ts';
 import { type Format, probeFormat } from '../image/formats.ts';
 import type { Gate } from '../image/gate.ts';
 import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/open.ts';
+import type { CorruptionListener } from '../image/qcow2/corruption.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Host, UsageError } from './command.ts';
@@ -93,6 +94,7 @@ export async function openImageNode(
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
     ...backingChoice(host, node.backing, behind as ClaimOptions),
     onRepair: options.onRepair,
+    onCorruption: sayCorruption(host),
   });
   try {
     if (disk instanceof Qcow2Image) checkTuning(settings, tunedImage(disk));
@@ -113,6 +115,15 @@ function readFirst(outer: Gate): Gate {
       await (await outer({ ...request, writable: false })).close();
       throw new UsageError(cause.message);
     }
+  };
+}
+
+/** Tells what is wrong with an image, as QEMU does. */
+function sayCorruption(host: Host): CorruptionListener {
+  return ({ message, fatal }) => {
+    const what = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
+    const others = fatal ? 'corruption events' : 'non-fatal corruption events';
+    host.note(`qcow2: ${what}: ${message}; further ${others} will be suppressed\n`);
   };
 }
 

@@ -5,6 +5,7 @@
  */
 import { HIGH } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
+import { cHex } from '../base/sizes.ts';
 
 /** `host` 0: no L2 table, all that it would map is unallocated. */
 export interface L1Entry {
@@ -21,8 +22,7 @@ export interface L1Entry {
 export function parseL1Offset(view: DataView, at: number, clusterSize: number, file = 0): number {
   const host = (view.getUint32(at) & 0x00ff_ffff) * HIGH + ((view.getUint32(at + 4) & ~511) >>> 0);
   if (host % clusterSize !== 0) {
-    const index = (at / 8).toString(16);
-    const message = `L2 table offset 0x${host.toString(16)} unaligned (L1 index: 0x${index})`;
+    const message = `L2 table offset ${cHex(host)} unaligned (L1 index: ${cHex(at / 8)})`;
     throw new Qcow2Error('CORRUPT', message, file + at);
   }
   return host;

@@ -28,6 +28,8 @@ export interface L2Context {
   readonly version: 2 | 3;
   /** Clusters live in an external data file: offset 0 with COPIED is an allocated cluster. */
   readonly dataFile: boolean;
+  /** Places pass that no cluster can be at. */
+  readonly unaligned?: boolean;
   /** File offset of the table, for errors. */
   readonly file?: number;
 }
@@ -52,7 +54,7 @@ export function parseL2Entry(view: DataView, at: number, context: L2Context): L2
     throw new Qcow2Error('CORRUPT', 'reserved bits set in an L2 entry', file + at);
   }
   const host = (high & 0x00ff_ffff) * HIGH + ((low & 0xffff_fe00) >>> 0);
-  if (host % 2 ** clusterBits !== 0) {
+  if (host % 2 ** clusterBits !== 0 && !context.unaligned) {
     throw new Qcow2Error('CORRUPT', 'cluster offset is not cluster aligned', file + at);
   }
   const copied = high >= 0x8000_0000;

@@ -5,23 +5,28 @@
  */
 import { HIGH } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
+import { cHex } from '../base/sizes.ts';
 
-/** @param file file offset of the table, for the error */
-export function parseRefcountTableEntry(
-  view: DataView,
-  at: number,
-  clusterSize: number,
-  file = 0,
-): number {
-  const high = view.getUint32(at);
-  const low = view.getUint32(at + 4) & ~511;
-  const host = high * HIGH + (low >>> 0);
-  if (host % clusterSize !== 0 || high >= 0x4000_0000) {
-    const index = (at / 8).toString(16);
-    const message = `Refblock offset 0x${host.toString(16)} unaligned (reftable index: 0x${index})`;
-    throw new Qcow2Error('CORRUPT', message, file + at);
-  }
-  return host;
+/** Offsets from here on are neither exact nor in any file. */
+const HOST_END = 2 ** 62;
+
+/** The offset that an entry says, whether a block can be there or not. */
+export function parseRefcountTableEntry(view: DataView, at: number): number {
+  return view.getUint32(at) * HIGH + ((view.getUint32(at + 4) & ~511) >>> 0);
+}
+
+/**
+ * Looks at an entry that is about to be used.
+ * @param file file offset of the table, for the error
+ * @throws Qcow2Error CORRUPT where the offset is not cluster aligned, or beyond all files
+ */
+export function checkRefcountBlockOffset(
+  host: number,
+  { index, clusterSize, file }: { index: number; clusterSize: number; file: number },
+): void {
+  if (host % clusterSize === 0 && host < HOST_END) return;
+  const message = `Refblock offset ${cHex(host)} unaligned (reftable index: ${cHex(index)})`;
+  throw new Qcow2Error('CORRUPT', message, file + index * 8);
 }
 
 /** The opposite of `parseRefcountTableEntry`. */

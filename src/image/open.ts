@@ -11,6 +11,7 @@ import type { Disk, WritableDisk } from './disk.ts';
 import { type Format, isFormat, probeFormat } from './formats.ts';
 import { closedGate, type Gate } from './gate.ts';
 import type { CheckListener } from './qcow2/check-findings.ts';
+import type { CorruptionListener } from './qcow2/corruption.ts';
 import type { DiscardPolicy } from './qcow2/give-back.ts';
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
@@ -45,6 +46,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly writableDepth?: number | undefined;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
   readonly onRepair?: CheckListener | undefined;
+  /** Hears of metadata of its images that cannot be as it is, when it is met. */
+  readonly onCorruption?: CorruptionListener | undefined;
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
   readonly overlapCheck?: OverlapOptions | undefined;
   /** Refcounts of a writable qcow2 image may lag behind, whatever it says itself (version 3). */
@@ -130,6 +133,7 @@ async function openAt(
       iterationsMax,
       writableDepth,
       onRepair: options.onRepair,
+      onCorruption: options.onCorruption,
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
       backing: choice?.backing,
       dataFile: choice?.dataFile,
@@ -146,6 +150,7 @@ async function openAt(
     writable,
     discard,
     onRepair: options.onRepair,
+    onCorruption: options.onCorruption,
     passDiscardRequest: options.passDiscardRequest,
     passDiscardSnapshot: options.passDiscardSnapshot,
     passDiscardOther: options.passDiscardOther,

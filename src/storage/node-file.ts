@@ -36,6 +36,7 @@ const ERRNO_TEXT: Record<string, string> = {
   EINVAL: 'Invalid argument',
   EMFILE: 'Too many open files',
   ENFILE: 'Too many open files in system',
+  ENOMEDIUM: 'No medium found',
   ENODEV: 'No such device',
   ENXIO: 'No such device or address',
   ETXTBSY: 'Text file busy',

@@ -691,6 +691,43 @@ test('refcounts become lazy, or not, while the disk is open', () =>
     }
   }));
 
+test('state of a virtual machine', async () => {
+  const commands = [
+    'write -b -P 3 512 1k',
+    'write -bc 4k 512',
+    'write -b -P 4 1G 64k',
+    'write -b 4000P 4k',
+    'read -b -P 3 512 1k',
+    'read -b -v 1k 512',
+    'read -b 1T 512',
+    'read -b 0 0',
+  ];
+  for (const args of [
+    ['-f', 'qcow2', 'a.qcow2'],
+    ['-f', 'qcow2', 'o.qcow2'],
+    ['-f', 'raw', 'a.raw'],
+    ['-r', '-f', 'qcow2', 'a.qcow2'],
+  ]) {
+    await compare({ args, commands: [...commands, 'write 0 64k', 'map'] });
+  }
+});
+
+test('an image within an image, and nodes above one', async () => {
+  const within = 'driver=qcow2,file.driver=raw,file.file.driver=qcow2,file.file.file.filename';
+  const copying = 'driver=copy-on-read,file.driver=qcow2';
+  const rules = 'driver=blkdebug,image.driver=qcow2,align=4k';
+  await compare({ args: ['--image-opts', `${within}=a.qcow2`], commands: LOOK });
+  await compare({
+    commands: [
+      ...[`open -o ${rules} blkdebug::o.qcow2`, 'alloc 1 1', 'write -P 3 1000 128k', 'map'],
+      ...['close', `open -o ${copying} o.qcow2`, 'read 128k 700k', 'close'],
+      ...['open -f qcow2 o.qcow2', 'map', 'close', `open -r -o ${copying} o.qcow2`],
+      ...['open -o driver=compress,file.driver=qcow2 a.qcow2', 'write -P 3 600k 100k'],
+      ...['read -P 3 600k 100k', 'close', 'open -o driver=compress,file.driver=raw a.raw'],
+    ],
+  });
+});
+
 test('settings of an open disk', () =>
   eachAtOnce(['a.qcow2', 'o.qcow2'], async (image) => {
     const commands = RESETTINGS.flatMap((list) => [`reopen -o ${list}`, 'write -P 0 0 64k']);

@@ -534,7 +534,7 @@ breakages('tables', { ...DATA, clusterBits: 16, size: 2 ** 40 }, [
     (b) => [
       'CORRUPT',
       b.at.l1,
-      `L2 table offset 0x${(b.at.l2[0]! + 512).toString(16)} unaligned (L1 index: 0x0)`,
+      `L2 table offset 0x${(b.at.l2[0]! + 512).toString(16)} unaligned (L1 index: 0)`,
     ],
   ],
   [
@@ -542,7 +542,16 @@ breakages('tables', { ...DATA, clusterBits: 16, size: 2 ** 40 }, [
     (b) => b.put(b.at.l1, 8, 2n ** 50n),
     ['CORRUPT', 2 ** 50, 'L2 table lies past the end of the file'],
   ],
-  ['a cluster off its boundary', (b) => b.put(b.at.entries[5]!, 8, 512), atEntry(5)],
+  [
+    'a cluster off its boundary',
+    (b) => b.put(b.at.entries[5]!, 8, 512),
+    (b) => [
+      'CORRUPT',
+      b.at.entries[5]!,
+      'Cluster allocation offset 0x200 unaligned ' +
+        `(L2 offset: 0x${b.at.l2[0]!.toString(16)}, L2 index: 0x5)`,
+    ],
+  ],
 ]);
 
 {
@@ -635,7 +644,11 @@ breakages(
     [
       'a subcluster that is both allocated and zero',
       (b) => b.put(b.at.entries[0]! + 8, 4, 1 << 7),
-      atEntry(0),
+      (b) => [
+        'CORRUPT',
+        b.at.entries[0]!,
+        `Invalid cluster entry found  (L2 offset: 0x${b.at.l2[0]!.toString(16)}, L2 index: 0)`,
+      ],
     ],
     ['subclusters without a cluster', (b) => b.put(b.at.entries[1]! + 8, 8, 1), atEntry(1)],
     ['the old zero bit', (b) => b.put(b.at.entries[0]! + 7, 1, 1), atEntry(0)],

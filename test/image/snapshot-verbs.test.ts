@@ -228,6 +228,12 @@ const DAMAGE: readonly (readonly [
   ],
 ];
 
+/** What is wrong with the image, but for that it says so itself by now. */
+function wrongsOf(files: Parameters<typeof reopen>[0]): string[] {
+  const { corruptions } = checkQcow2(files.bytes(IMAGE));
+  return corruptions.filter((one) => one !== 'the corrupt bit is set');
+}
+
 for (const [what, code, damage, verbs = ['create', 'apply', 'delete'] as const] of DAMAGE) {
   for (const verb of verbs) {
     test(`${what}: ${verb} is refused, and an image opens that counts enough`, async () => {
@@ -235,7 +241,7 @@ for (const [what, code, damage, verbs = ['create', 'apply', 'delete'] as const] 
       const snapshot = await image.snapshots.create({ name: 'x' });
       await image.close();
       damage(files, snapshot);
-      const found = checkQcow2(files.bytes(IMAGE)).corruptions.length;
+      const found = wrongsOf(files).length;
       const broken = await reopen(files);
       await refused(code, () =>
         verb === 'create' ? broken.snapshots.create({ name: 'y' }) : broken.snapshots[verb]('x'),
@@ -245,7 +251,7 @@ for (const [what, code, damage, verbs = ['create', 'apply', 'delete'] as const] 
       await reader.close();
       if (verb === 'delete') return;
       // Nothing got worse.
-      assert.ok(checkQcow2(files.bytes(IMAGE)).corruptions.length <= found);
+      assert.ok(wrongsOf(files).length <= found);
     });
   }
 }

@@ -26,9 +26,11 @@ export const alloc: IoCommand = {
     const length = Math.max(0, Math.min(count, disk.size - guest));
     let allocated = 0;
     if (length > 0) {
-      for await (const extent of disk.extents(guest, guest + length)) {
-        if (isAllocated(extent)) allocated += extent.length;
-      }
+      await session.attempt('is_allocated', async () => {
+        for await (const extent of disk.extents(guest, guest + length)) {
+          if (isAllocated(extent)) allocated += extent.length;
+        }
+      });
     }
     const bytes = `${formatBytes(allocated)}/${formatBytes(length)} bytes`;
     session.host.out(`${bytes} allocated at offset ${formatAmount(guest)}\n`);

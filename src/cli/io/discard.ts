@@ -1,4 +1,5 @@
 /** `discard` and `flush`. */
+import { errorText } from './errno.ts';
 import { getopt, letters } from './getopt.ts';
 import { ANY, CommandFailure, type IoCommand, misuse } from './io-command.ts';
 import { parseBytes, REQUEST_BYTES_MAX } from './number.ts';
@@ -54,6 +55,11 @@ export const flush: IoCommand = {
 
   async run(session) {
     const { writable, flags } = session.current;
-    if (flags.cache !== 'unsafe') await session.attempt('flush', async () => writable?.flush());
+    if (flags.cache === 'unsafe' || !writable) return;
+    // As in QEMU, the exit code alone tells that it failed.
+    await writable.flush().catch((cause) => {
+      errorText(cause);
+      session.failed = true;
+    });
   },
 };

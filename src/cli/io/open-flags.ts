@@ -21,6 +21,8 @@ export interface OpenFlags {
   /** False: discards do nothing. */
   readonly discard: boolean;
   readonly copyOnRead: boolean;
+  /** Writes are compressed, in whole clusters. */
+  readonly compress: boolean;
   readonly forceShare: boolean;
   readonly nativeAio: boolean;
   /** Writes of zeros alone become requests to zero; `unmap`: which may give up the space. */
@@ -37,6 +39,7 @@ export const DEFAULT_FLAGS: OpenFlags = {
   cache: 'writeback',
   discard: true,
   copyOnRead: false,
+  compress: false,
   forceShare: false,
   nativeAio: false,
   detectZeroes: 'off',

@@ -60,7 +60,15 @@ export async function openForIo(
   });
   if (flags.copyOnRead && readOnly) {
     await image.close();
-    throw refused("Can't use copy-on-read on read-only device");
+    // The tool's own option is one of the device, the driver is a node.
+    const isNode = place.filters?.copyOnRead ?? false;
+    const why = isNode ? 'Block node is read-only' : "Can't use copy-on-read on read-only device";
+    throw refused(why);
+  }
+  if (flags.compress && image.format !== 'qcow2') {
+    await image.close();
+    const what = 'Compression is not supported for underlying format';
+    throw new Qcow2Error('UNSUPPORTED', `${what}: ${place.bare ? 'file' : image.format}`);
   }
   if (guessedRaw && !readOnly) warnOfGuess(host, path);
   const disk = snapshot ? new OverlayDisk(image) : image;

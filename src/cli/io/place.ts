@@ -26,8 +26,13 @@ export function resolvePlace(
   flags: OpenFlags,
 ): DiskPlace {
   const node = resolveImage(host, filename, flags);
-  const { settings } = node;
-  const flagged = { ...withSwitches(flags, settings), settings };
+  const { settings, filters } = node;
+  const flagged = {
+    ...withSwitches(flags, settings),
+    settings,
+    copyOnRead: flags.copyOnRead || (filters?.copyOnRead ?? false),
+    compress: filters?.compress ?? false,
+  };
   // Whoever opens it wants to write, or says so in the flags.
   if (flagged.readOnly && !flags.readOnly) {
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');

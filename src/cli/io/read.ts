@@ -56,7 +56,7 @@ Reads a range of the disk. Options:
  -P BYTE   the bytes have to be BYTE
  -s OFF    (with -P) they do from OFF on, counted from the range's start
  -l LEN    (with -P) they do for LEN bytes
- -b        read the state of a virtual machine; not supported
+ -b        read the state of a virtual machine, which lies behind the disk's end (qcow2)
  -p        accepted
 `,
   count: [2, ANY],
@@ -86,13 +86,11 @@ Reads a range of the disk. Options:
     if (from > count || from + wanted > count) {
       throw new CommandFailure('pattern verification range exceeds end of read data');
     }
-    if (given.has('b')) {
-      needSectors(guest, count);
-      throw new CommandFailure('read failed: Operation not supported');
-    }
+    if (given.has('b')) needSectors(guest, count);
     await readNow(session, 'read', {
       guest,
       length: count,
+      vmState: given.has('b'),
       ...(pattern === undefined
         ? {}
         : { expected: { byte: pattern, start: from, length: wanted } }),

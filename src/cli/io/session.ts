@@ -1,4 +1,5 @@
 /** What commands share: the open disk, and the requests that are under way behind their backs. */
+import { isQcow2Error } from '../../base/errors.ts';
 import type { WritableDisk } from '../../image/disk.ts';
 import { errorText } from './errno.ts';
 import { CommandFailure } from './io-command.ts';
@@ -70,6 +71,8 @@ export class Session {
         await disk.close();
       }
     } catch (cause) {
+      // Of an image that was found corrupt all has been told.
+      if (isQcow2Error(cause, 'CORRUPT')) return;
       // QEMU's tool tells of caches that stay unwritten, and ends as it would have.
       const why = errorText(cause);
       if (disk.format !== 'qcow2') return;

@@ -5,7 +5,8 @@
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { isQcow2 } from '../../format/header.ts';
-import type { WritableDisk } from '../../image/disk.ts';
+import type { Disk, WritableDisk } from '../../image/disk.ts';
+import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { Refusal } from './errno.ts';
 import type { OpenedDisk } from './open.ts';
 import { matches, type PatternSource } from './pattern.ts';
@@ -21,6 +22,8 @@ export interface ReadRequest {
   readonly length: number;
   /** Bytes that have to be there: `start` counts from the request's. */
   readonly expected?: { readonly byte: number; readonly start: number; readonly length: number };
+  /** Behind the disk's end. */
+  readonly vmState?: boolean;
   /** Keep all bytes, to be shown. */
   readonly keep: boolean;
 }
@@ -37,16 +40,17 @@ export async function readGuest(
   { disk, flags, writable }: OpenedDisk,
   request: ReadRequest,
 ): Promise<ReadResult> {
-  const { guest, length, expected, keep } = request;
-  needInside(disk.size, guest, length);
-  if (flags.copyOnRead && writable) await copyUp(writable, guest, length);
+  const { guest, length, expected, keep, vmState } = request;
+  const source = vmState ? vmStateOf(disk) : disk;
+  if (!vmState) needInside(disk.size, guest, length);
+  if (flags.copyOnRead && writable && !vmState) await copyUp(writable, guest, length);
   const all = keep ? new Uint8Array(length) : undefined;
   const piece = new Uint8Array(keep ? 0 : Math.min(length, PIECE_BYTES));
   let good = true;
   for (let done = 0; done < length; done += PIECE_BYTES) {
     const size = Math.min(PIECE_BYTES, length - done);
     const bytes = all ? all.subarray(done, done + size) : piece.subarray(0, size);
-    await disk.read(guest + done, bytes);
+    await source.read(guest + done, bytes);
     if (!expected) continue;
     const [start, end] = [expected.start - done, expected.start + expected.length - done];
     good &&= matches(bytes.subarray(Math.max(0, start), Math.max(0, end)), expected.byte);
@@ -54,9 +58,18 @@ export async function readGuest(
   return { bytes: all, matches: good };
 }
 
+/** Where a disk keeps the state of a virtual machine. @throws Refusal where it has no such place */
+function vmStateOf(disk: Disk) {
+  if (!(disk instanceof Qcow2Image)) throw new Refusal('Operation not supported');
+  return {
+    read: (at: number, into: Uint8Array) => disk.readVmState(at, into),
+    write: (at: number, from: Uint8Array) => disk.writeVmState(at, from),
+  };
+}
+
 /** A write. */
 export type WriteRequest = { readonly guest: number; readonly length: number } & (
-  | { readonly kind: 'bytes' | 'compressed'; readonly source: PatternSource }
+  | { readonly kind: 'bytes' | 'compressed' | 'vm-state'; readonly source: PatternSource }
   | { readonly kind: 'zeros'; readonly unmap: boolean }
 );
 
@@ -73,12 +86,18 @@ export async function writeGuest(
   const { guest, length, kind } = request;
   const { cache, detectZeroes } = current.flags;
   if (kind === 'compressed') needClusters(disk, guest, length);
-  needInside(disk.size, guest, length);
-  if (kind === 'zeros') {
+  if (kind !== 'vm-state') needInside(disk.size, guest, length);
+  if (current.flags.compress && kind === 'bytes') {
+    await compressClusters(disk, guest, request.source(0, length));
+  } else if (kind === 'zeros') {
     if (length > 0) await disk.zero(guest, length, { unmap: request.unmap });
   } else {
     for (let done = 0; done < length; done += PIECE_BYTES) {
       const bytes = request.source(done, Math.min(PIECE_BYTES, length - done));
+      if (kind === 'vm-state') {
+        await vmStateOf(disk).write(guest + done, bytes);
+        continue;
+      }
       if (current.guessedRaw && done === 0) await needStillRaw(disk, guest, bytes);
       if (kind === 'compressed') await disk.writeCompressed(guest + done, bytes);
       else if (detectZeroes !== 'off' && matches(bytes, 0)) {
@@ -87,6 +106,21 @@ export async function writeGuest(
     }
   }
   if (options.sync || cache === 'writethrough' || cache === 'directsync') await disk.flush();
+}
+
+/** Writes bytes compressed: what lies around them in their clusters is written along. */
+async function compressClusters(disk: WritableDisk, guest: number, bytes: Uint8Array) {
+  if (bytes.length === 0) return;
+  const { clusterSize } = disk.sources[0]!;
+  const start = alignDown(guest, clusterSize);
+  const end = Math.min(alignUp(guest + bytes.length, clusterSize), disk.size);
+  const whole = new Uint8Array(end - start);
+  const head = guest - start;
+  const tail = head + bytes.length;
+  await disk.read(start, whole.subarray(0, head));
+  await disk.read(start + tail, whole.subarray(tail));
+  whole.set(bytes, head);
+  await disk.writeCompressed(start, whole);
 }
 
 /** Requests are refused as a whole, before any piece of them is carried out. */

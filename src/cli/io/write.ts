@@ -43,7 +43,7 @@ Writes a range of the disk, with bytes of 0xcd where no option says otherwise. O
  -f        done when it would survive a power cut
  -C        one line of figures, for machines
  -q        no figures
- -b        write the state of a virtual machine; not supported
+ -b        write the state of a virtual machine, which lies behind the disk's end (qcow2)
  -p        accepted
 `,
   count: [2, ANY],
@@ -73,10 +73,10 @@ Writes a range of the disk, with bytes of 0xcd where no option says otherwise. O
       file === undefined
         ? bytePattern(pattern ?? DEFAULT_PATTERN)
         : await filePattern(session.host, file, length);
-    if (given.has('b')) throw new CommandFailure('write failed: Operation not supported');
+    const kind = given.has('b') ? 'vm-state' : given.has('c') ? 'compressed' : 'bytes';
     const request: WriteRequest = given.has('z')
       ? { ...where, kind: 'zeros', unmap: given.has('u') }
-      : { ...where, kind: given.has('c') ? 'compressed' : 'bytes', source };
+      : { ...where, kind, source };
     await writeNow(session, 'write', callOf(request, given));
   },
 };

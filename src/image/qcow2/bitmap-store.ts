@@ -82,7 +82,7 @@ export class BitmapStore {
    * bitmap is left in use instead.
    */
   mark(guest: number, length: number): Awaitable<void> {
-    if (length === 0 || this.bitmaps.length === 0 || this.store.overlap.caught) return;
+    if (length === 0 || this.bitmaps.length === 0 || this.store.corruption.caught) return;
     return this.markAll(guest, length);
   }
 

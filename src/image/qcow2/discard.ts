@@ -67,7 +67,7 @@ async function discardStep(
   const freed: Cell[] = [];
   for (let index = 0; index < count; index++) {
     const place = tables.advance(first, index);
-    const old = tables.read(place);
+    const old = tables.read(place, { unaligned: true });
     const allocated = old.kind === 'compressed' || old.host >= 0;
     // What reads as zeros stays as it is, unless it is to be nothing at all.
     if (!allocated && !keepNothing && (!parts.backing || old.zero === ALL)) continue;

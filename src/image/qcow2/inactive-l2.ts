@@ -2,7 +2,7 @@
 import { viewOf } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { INACTIVE_L1_BYTES_MAX } from '../../base/limits.ts';
-import { parseL1Entry } from '../../format/l1-entry.ts';
+import { parseL1Offset } from '../../format/l1-entry.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { readL1 } from './open.ts';
 
@@ -12,7 +12,7 @@ import { readL1 } from './open.ts';
  * @throws Qcow2Error UNSUPPORTED for more of them than are kept in memory
  */
 export async function noteInactiveL2(store: MetadataStore): Promise<void> {
-  const { overlap, snapshots, storage, geometry } = store;
+  const { overlap, snapshots, storage } = store;
   if (!overlap.guards('inactive-l2')) return;
   const tables = new Set<number>();
   // An image may name one L1 table as often as it likes.
@@ -26,7 +26,7 @@ export async function noteInactiveL2(store: MetadataStore): Promise<void> {
     const l1 = await readL1(storage, { offset: l1Offset, entries: l1Entries });
     const view = viewOf(l1);
     for (let at = 0; at < l1.length; at += 8) {
-      const { host } = parseL1Entry(view, at, geometry.clusterSize, l1Offset);
+      const host = parseL1Offset(view, at, 512, l1Offset);
       if (host !== 0) tables.add(host);
     }
   }

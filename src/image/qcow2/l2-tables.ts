@@ -4,10 +4,13 @@
  * that read as zeros; a standard entry has one subcluster, and its masks are all or nothing.
  */
 import { settled } from '../../base/awaitable.ts';
+import { alignDown } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { parseL2Entry, serializeL2Entry } from '../../format/l2-entry.ts';
 import { parseL2ExtendedEntry, serializeL2ExtendedEntry } from '../../format/l2-extended-entry.ts';
+import { L2Flags } from '../../kernels/kernels.ts';
 import type { Allocator } from './allocate.ts';
+import { entryCorruption, strayWrite } from './corruption.ts';
 import type { MetadataStore } from './metadata-store.ts';
 
 /** All subclusters of a cluster. */
@@ -74,8 +77,30 @@ export class L2Tables {
     };
   }
 
-  /** @throws Qcow2Error CORRUPT for an entry that the format forbids */
-  read(place: CellPlace): Cell {
+  /**
+   * @param options.unaligned also where no cluster can be: for those who let go of it
+   * @throws Qcow2Error CORRUPT for an entry that the format forbids
+   */
+  read(place: CellPlace, options: { readonly unaligned?: boolean } = {}): Cell {
+    try {
+      return this.parse(place, options);
+    } catch (cause) {
+      throw this.corrupt(place) ?? cause;
+    }
+  }
+
+  /** What is to be told of a wrong entry. */
+  private corrupt({ slice, at }: CellPlace): Qcow2Error | undefined {
+    const { geometry, hasDataFile, l2 } = this.store;
+    const table = alignDown(slice, geometry.clusterSize);
+    const { view, at: start } = l2.bytesAt(slice);
+    const file = slice + at;
+    const index = (file - table) / geometry.l2EntryBytes;
+    const flags = hasDataFile ? L2Flags.dataFile : 0;
+    return entryCorruption(view, start + at, { table, index, at: file, geometry, flags });
+  }
+
+  private parse(place: CellPlace, { unaligned = false }: { readonly unaligned?: boolean }): Cell {
     const { store } = this;
     const { geometry, header, hasDataFile } = store;
     const { view, at } = store.l2.bytesAt(place.slice);
@@ -84,6 +109,7 @@ export class L2Tables {
       version: header.version,
       dataFile: hasDataFile,
       file: place.slice - at,
+      unaligned,
     };
     if (geometry.extendedL2) {
       const entry = parseL2ExtendedEntry(view, at + place.at, context);
@@ -160,6 +186,9 @@ export class L2Tables {
     }
     // Where a step fails the cluster is leaked: whether the L1 entry is on disk is not known then.
     const host = await allocator.clusters(clusterSize);
+    if (host === 0) {
+      throw strayWrite('Preventing invalid allocation of L2 table at offset 0', 0);
+    }
     const table = new Uint8Array(clusterSize);
     const { storage } = store;
     if (old !== 0) {

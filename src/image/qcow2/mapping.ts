@@ -12,6 +12,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import { entryCorruption, noticing } from './corruption.ts';
 
 /** Takes one run. Numbers are bytes; `host` 0 where the run has none. */
 export type RunVisitor = (
@@ -151,7 +152,10 @@ export class Mapping {
       const kind = view.getUint32(record, true) as RunKind;
       const length = view.getUint32(record + 4, true) * subclusterSize;
       const host = view.getFloat64(record + 8, true);
-      if (kind === RunKind.corrupt) throw this.corrupt(guest, place);
+      if (kind === RunKind.corrupt) {
+        const index = Math.floor((guest - alignDown(start, clusterSize)) / clusterSize);
+        throw this.corrupt(guest, place, table + index * l2EntryBytes);
+      }
       // The first and the last run may reach beyond what was asked for.
       const skip = Math.max(0, at - guest);
       const take = Math.min(guest + length, end) - guest - skip;
@@ -199,11 +203,21 @@ export class Mapping {
     visitor(RunKind.unallocated, runStart, end - runStart, runHost, 0);
   }
 
-  private corrupt(guest: number, { slice, inSlice }: SlicePlace): Qcow2Error {
-    const { geometry, cache } = this.parts;
+  /** @param address of the entry, in memory */
+  private corrupt(
+    guest: number,
+    { table, slice, inSlice }: SlicePlace,
+    address: number,
+  ): Qcow2Error {
+    const { geometry, cache, records } = this.parts;
     const { l2EntryBytes, clusterSize } = geometry;
     const entry = (Math.floor(guest / clusterSize) * l2EntryBytes) % cache.sliceBytes;
     const at = slice + Math.max(entry, inSlice);
+    const view = new DataView(records.kernels.memory.buffer);
+    const { flags } = this.parts;
+    const place = { table, index: (at - table) / l2EntryBytes, at };
+    const known = entryCorruption(view, address, { ...place, geometry, flags });
+    if (known) return known;
     const message = `corrupt L2 entry for guest offset 0x${guest.toString(16)}`;
     return new Qcow2Error('CORRUPT', message, at);
   }
@@ -212,7 +226,8 @@ export class Mapping {
   private l2Table(index: number): number {
     if (index >= this.l1Entries) return 0;
     const { geometry } = this.parts;
-    return parseL1Offset(this.l1View, index * 8, geometry.clusterSize, this.l1Offset);
+    const { clusterSize } = geometry;
+    return noticing(() => parseL1Offset(this.l1View, index * 8, clusterSize, this.l1Offset));
   }
 
   /** The first index from `index` on whose L1 entry has a table, at most `limit`. */

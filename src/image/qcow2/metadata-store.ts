@@ -12,12 +12,13 @@ import { Mutex } from '../../base/locks.ts';
 import { Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import { type Header, parseHeader } from '../../format/header.ts';
-import { parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
-import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
+import { type L1Entry, parseL1Entry, serializeL1Entry } from '../../format/l1-entry.ts';
+import { checkRefcountBlockOffset, parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
 import type { Region } from '../../kernels/arena.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
+import { type CorruptionListener, CorruptionWatch, noticing } from './corruption.ts';
 import { FlushOrder } from './flush-order.ts';
 import { type DiscardPolicy, type DiscardReason, passesDiscard } from './give-back.ts';
 import { OverlapCheck } from './overlap.ts';
@@ -41,6 +42,7 @@ export interface MetadataParts {
   readonly overlapCheck?: OverlapOptions | undefined;
   /** In place of what the header says. */
   readonly lazyRefcounts?: boolean | undefined;
+  readonly onCorruption?: CorruptionListener | undefined;
 }
 
 /** The metadata of a writable image. */
@@ -50,6 +52,7 @@ export class MetadataStore {
   readonly l2: WriteBackCache;
   readonly refcountBlocks: WriteBackCache;
   readonly overlap: OverlapCheck;
+  readonly corruption: CorruptionWatch;
   header: Header;
   geometry: Geometry;
   /** The L1 table as it is in the file. */
@@ -79,6 +82,7 @@ export class MetadataStore {
     this.l1View = viewOf(l1);
     this.order = new FlushOrder(storage, data);
     this.overlap = new OverlapCheck(this, guardedKinds(parts.overlapCheck));
+    this.corruption = new CorruptionWatch(parts.onCorruption, () => this.markCorrupt());
     const { clusterSize } = geometry;
     const checkL2 = (file: number, length: number) => this.overlap.check(file, length, 'l2');
     const checkBlock = (file: number, length: number) => {
@@ -152,7 +156,7 @@ export class MetadataStore {
     const view = viewOf(bytes);
     const table: number[] = [];
     for (let entry = 0; entry < bytes.length; entry += 8) {
-      table.push(parseRefcountTableEntry(view, entry, clusterSize, at));
+      table.push(parseRefcountTableEntry(view, entry));
     }
     return table;
   }
@@ -184,15 +188,47 @@ export class MetadataStore {
     this.overlap.rebuild();
   }
 
+  /**
+   * Where the refcount table has a block, 0 where it has none.
+   * @throws Qcow2Error CORRUPT where no block can be there
+   */
+  refcountBlockAt(slot: number): number {
+    const host = this.refcountTable[slot] ?? 0;
+    const { clusterSize } = this.geometry;
+    const file = this.header.refcountTableOffset;
+    noticing(() => checkRefcountBlockOffset(host, { index: slot, clusterSize, file }));
+    return host;
+  }
+
+  /**
+   * All of them, for those who go through them or write the table anew.
+   * @throws Qcow2Error CORRUPT where one of them cannot be there
+   */
+  soundRefcountTable(): readonly number[] {
+    for (const slot of this.refcountTable.keys()) this.refcountBlockAt(slot);
+    return this.refcountTable;
+  }
+
   get l1Entries(): number {
     return this.l1.length / 8;
   }
 
-  /** An L1 entry; past the end of the table there is none. */
-  l1Entry(index: number): { readonly host: number; readonly copied: boolean } {
+  /**
+   * An L1 entry; past the end of the table there is none.
+   * @param options.unaligned also where no table can be: for those who only compare
+   * @throws Qcow2Error CORRUPT where the table's place is none
+   */
+  l1Entry(index: number, { unaligned = false } = {}): L1Entry {
     if (index >= this.l1Entries) return { host: 0, copied: false };
-    const { clusterSize } = this.geometry;
-    return parseL1Entry(this.l1View, index * 8, clusterSize, this.header.l1Offset);
+    const alignment = unaligned ? 512 : this.geometry.clusterSize;
+    return noticing(() => {
+      return parseL1Entry(this.l1View, index * 8, alignment, this.header.l1Offset);
+    });
+  }
+
+  /** Sets the corrupt bit, where the version has one. */
+  private async markCorrupt(): Promise<void> {
+    if (this.header.version === 3) await this.setIncompatible(Incompatible.corrupt, true);
   }
 
   /** Changes an L1 entry, in memory and durably on disk. */

@@ -3,7 +3,7 @@
  * What it catches is damage that was there before (two things on one cluster); letting the write
  * through would spread it. Which kinds are guarded is an option: `overlap-options.ts`.
  */
-import { Qcow2Error } from '../../base/errors.ts';
+import { strayWrite } from './corruption.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { GuardedKind } from './overlap-options.ts';
 
@@ -50,8 +50,6 @@ export interface MetadataRange {
 /** Knows where metadata is, by cluster: a look-up does not grow with the image. */
 export class OverlapCheck {
   private readonly tables = new Map<number, MetadataKind>();
-  /** Set when a write was stopped: the image must be marked and written no more. */
-  caught: Qcow2Error | undefined;
   /** Tables that do not change while the image is open: snapshots, bitmaps. */
   fixed: readonly MetadataRange[] = [];
   /** L2 tables of snapshots, by host offset; empty where they are not guarded. */
@@ -72,10 +70,18 @@ export class OverlapCheck {
     const { store, tables } = this;
     tables.clear();
     for (let index = 0; index < store.l1Entries; index++) {
-      const { host } = store.l1Entry(index);
-      if (host !== 0) tables.set(host, 'l2');
+      const { host } = store.l1Entry(index, { unaligned: true });
+      if (host !== 0) this.put(host, 'l2');
     }
-    for (const host of store.refcountTable) if (host !== 0) tables.set(host, 'refcount-block');
+    for (const host of store.refcountTable) if (host !== 0) this.put(host, 'refcount-block');
+  }
+
+  /** Where an entry is wrong, its table may reach into two clusters. */
+  private put(host: number, kind: MetadataKind): void {
+    const { clusterSize } = this.store.geometry;
+    const first = host - (host % clusterSize);
+    this.tables.set(first, kind);
+    if (host !== first) this.tables.set(first + clusterSize, kind);
   }
 
   /** A table's cluster went from one place to another; 0 is nowhere. */
@@ -89,11 +95,7 @@ export class OverlapCheck {
     if (this.guarded.size === 0) return;
     const hit = this.find(file, length, as);
     if (!hit) return;
-    const message =
-      `Preventing invalid write on metadata (overlaps with ${NAMES[hit]}); ` +
-      'image marked as corrupt.';
-    this.caught = new Qcow2Error('CORRUPT', message, file);
-    throw this.caught;
+    throw strayWrite(`Preventing invalid write on metadata (overlaps with ${NAMES[hit]})`, file);
   }
 
   private find(file: number, length: number, as: MetadataKind): MetadataKind | undefined {

@@ -236,7 +236,8 @@ async function makeRefcountArea(
   if (entries * 8 > REFCOUNT_TABLE_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'the image cannot grow: refcount table too large');
   }
-  const table = Array.from({ length: entries }, (_, slot) => store.refcountTable[slot] ?? 0);
+  const old = store.soundRefcountTable();
+  const table = Array.from({ length: entries }, (_, slot) => old[slot] ?? 0);
   const firstSlot = Math.floor(start / perBlock);
   const made: number[] = [];
   for (let slot = firstSlot; slot < blocks; slot++) {

@@ -7,7 +7,7 @@ import { divCeil } from '../../base/bits.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { refcountAt } from '../../format/refcount-block.ts';
-import { parseRefcountTableEntry } from '../../format/refcount-table.ts';
+import { checkRefcountBlockOffset, parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 
@@ -34,12 +34,9 @@ export async function isPreallocated(
   const view = new DataView(block.buffer);
   let count = 0;
   for (let slot = 0; slot * perBlock < end && slot * 8 < table.length; slot++) {
-    const host = parseRefcountTableEntry(
-      entries,
-      slot * 8,
-      clusterSize,
-      header.refcountTableOffset,
-    );
+    const host = parseRefcountTableEntry(entries, slot * 8);
+    const file = header.refcountTableOffset;
+    checkRefcountBlockOffset(host, { index: slot, clusterSize, file });
     if (host === 0) continue;
     block.fill(0, await readFully(storage, host, block));
     const stop = Math.min(perBlock, end - slot * perBlock);

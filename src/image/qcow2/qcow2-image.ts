@@ -32,6 +32,7 @@ import { BitmapState, bitmapSliceBytes } from './bitmap-state.ts';
 import { Bitmaps } from './bitmaps.ts';
 import type { CheckOptions } from './check.ts';
 import type { CheckListener, CheckResult } from './check-findings.ts';
+import { type CorruptionListener, CorruptionWatch } from './corruption.ts';
 import type { Qcow2CreateOptions, writeFreshImage } from './create.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
 import type { Encryption } from './encryption.ts';
@@ -85,6 +86,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
   readonly onRepair?: CheckListener | undefined;
+  /** Hears of metadata that cannot be as it is, when it is met. */
+  readonly onCorruption?: CorruptionListener | undefined;
 }
 
 /** An open qcow2 image. */
@@ -232,6 +235,24 @@ export class Qcow2Image implements WritableDisk {
     }
   }
 
+  /**
+   * Reads the state of a virtual machine that the next snapshot would keep; zeros where there is
+   * none. (What a snapshot has kept: `snapshots.readVmState`.)
+   * @param at bytes from the state's start
+   */
+  async readVmState(at: number, into: Uint8Array): Promise<void> {
+    const { activeState, metadata } = this.parts;
+    await activeState.read(vmStateOffset(this.size, metadata.geometry) + at, into);
+  }
+
+  /**
+   * Writes it.
+   * @throws Qcow2Error OUT_OF_RANGE for more than an L1 table maps
+   */
+  async writeVmState(at: number, from: Uint8Array): Promise<void> {
+    await this.needWriter().writeVmState(at, from);
+  }
+
   async write(guest: number, from: Uint8Array): Promise<void> {
     await this.needWriter().write(guest, from);
   }
@@ -316,7 +337,7 @@ export class Qcow2Image implements WritableDisk {
 
   collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Awaitable<void> {
     const { storage, dataStorage, plainData, encryption, backing } = this.parts;
-    const { mapping, metadata, writer } = this.parts;
+    const { mapping, metadata, reader, writer } = this.parts;
     const ownData = dataStorage === storage && !plainData;
     const dataSource = ownData ? sourceBase : sourceBase + 1;
     // The old AES counts guest sectors, so that its plain bytes are found by guest offset.
@@ -354,9 +375,11 @@ export class Qcow2Image implements WritableDisk {
         }
       });
     };
-    const visited = writer
-      ? writer.store.lock.run(() => mapping.visit(from, to, visitor))
-      : mapping.visit(from, to, visitor);
+    const visited = reader.watched(() =>
+      writer
+        ? writer.store.lock.run(() => mapping.visit(from, to, visitor))
+        : mapping.visit(from, to, visitor),
+    );
     if (settled(visited)) return pending;
     return visited.then(() => pending);
   }
@@ -441,6 +464,8 @@ interface OpenImage {
   readonly mapping: Mapping;
   readonly reader: GuestReader;
   readonly stateReader: SnapshotOwner['stateReader'];
+  /** Reads behind the disk's end. */
+  readonly activeState: GuestReader;
   readonly writer: ImageWriter | undefined;
   /** Memory for one who reads a bitmap. */
   readonly bitmapReader: Region;
@@ -502,6 +527,7 @@ async function openImage(
         overlapCheck: options.overlapCheck,
         lazyRefcounts: options.lazyRefcounts,
         bitmapRegion: memory.bitmapBits,
+        onCorruption: options.onCorruption,
       })
     : undefined;
   const cache = writer?.store.l2 ?? new TableCache(storage, memory.tables, sliceBytes);
@@ -518,9 +544,11 @@ async function openImage(
     stream: memory.stream,
     cluster: memory.cluster,
     lock: writer?.store.lock,
+    corruption: writer?.store.corruption ?? new CorruptionWatch(options.onCorruption),
     encryption,
   };
   const reader = new GuestReader(readParts);
+  const { stateCluster } = memory;
   const stateReader = async (of: Snapshot) => {
     checkSnapshotL1(of, geometry.clusterSize, header.snapshotsOffset);
     const table = await readL1(storage, { offset: of.l1Offset, entries: of.l1Entries });
@@ -532,8 +560,8 @@ async function openImage(
       cache,
       records,
     });
-    const cluster = memory.stateCluster;
-    return new GuestReader({ ...readParts, mapping: state, backing: undefined, cluster });
+    const parts = { ...readParts, mapping: state, backing: undefined, cluster: stateCluster };
+    return new GuestReader(parts);
   };
   await writer?.attach(mapping, reader);
   const depth = options.depth ?? 0;
@@ -551,6 +579,7 @@ async function openImage(
     mapping,
     reader,
     stateReader,
+    activeState: new GuestReader({ ...readParts, backing: undefined, cluster: stateCluster }),
     writer,
     bitmapReader: memory.bitmapReader,
     depth,

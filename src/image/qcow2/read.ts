@@ -2,7 +2,7 @@
  * Reading guest bytes: runs become reads of files, decoded clusters, zeros, and reads of the
  * backing disk.
  */
-import { settled } from '../../base/awaitable.ts';
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { alignUp } from '../../base/bits.ts';
 import type { Mutex } from '../../base/locks.ts';
 import { type ClusterCodec, decodeFailure, decodeInto } from '../../codec/codec.ts';
@@ -12,6 +12,7 @@ import { RunKind } from '../../kernels/kernels.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Disk } from '../disk.ts';
+import type { CorruptionWatch } from './corruption.ts';
 import type { Encryption } from './encryption.ts';
 import type { Mapping } from './mapping.ts';
 
@@ -30,6 +31,7 @@ export interface ReadParts {
   readonly cluster: Region;
   /** Held while tables are looked at, where they may change. */
   readonly lock?: Mutex | undefined;
+  readonly corruption: CorruptionWatch;
   /** What plain clusters are encrypted with. */
   encryption?: Encryption | undefined;
 }
@@ -62,11 +64,27 @@ export class GuestReader {
       mapping.visit(guest, guest + into.length, (kind, at, length, host, stored) => {
         pieces.push({ kind, guest: at, length, host, stored });
       });
-    const visited = lock ? lock.run(visit) : visit();
+    const visited = this.watched(() => (lock ? lock.run(visit) : visit()));
     if (!settled(visited)) await visited;
     for (const piece of pieces) {
       const start = piece.guest - guest;
       await this.readPiece(piece, into.subarray(start, start + piece.length));
+    }
+  }
+
+  /** Looks at tables; whoever opened the image is told where they cannot be as they are. */
+  watched(look: () => Awaitable<void>): Awaitable<void> {
+    const { corruption } = this.parts;
+    corruption.refuse();
+    const note = async (cause: unknown) => {
+      await corruption.note(cause);
+      throw cause;
+    };
+    try {
+      const looked = look();
+      return settled(looked) ? undefined : looked.catch(note);
+    } catch (cause) {
+      return note(cause);
     }
   }
 

@@ -61,7 +61,7 @@ async function checkCounts(store: MetadataStore, order: number): Promise<number>
   const { refcountBlockEntries, refcountOrder, clusterSize } = store.geometry;
   const most = refcountMax(order);
   let end = 0;
-  for (const [slot, host] of store.refcountTable.entries()) {
+  for (const [slot, host] of store.soundRefcountTable().entries()) {
     if (host === 0) continue;
     const block = await blockAt(store, host);
     for (let index = 0; index < refcountBlockEntries; index++) {

@@ -14,6 +14,7 @@ import { Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import { strayWrite } from './corruption.ts';
 import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import { numberBytes } from './metadata-store.ts';
@@ -74,8 +75,9 @@ export class Refcounts {
 
   /** Loads the block that counts a cluster. @returns its host offset, 0 where there is none */
   async loadBlock(cluster: number): Promise<number> {
-    const { geometry, refcountTable, refcountBlocks } = this.store;
-    const block = refcountTable[Math.floor(cluster / geometry.refcountBlockEntries)] ?? 0;
+    const { geometry, refcountBlocks } = this.store;
+    const slot = Math.floor(cluster / geometry.refcountBlockEntries);
+    const block = this.store.refcountBlockAt(slot);
     if (block === 0) return 0;
     const loaded = refcountBlocks.load(block, block);
     if (!settled(loaded)) await loaded;
@@ -158,13 +160,13 @@ export class Refcounts {
     const { geometry, refcountBlocks } = store;
     const index = cluster % geometry.refcountBlockEntries;
     const slot = (cluster - index) / geometry.refcountBlockEntries;
-    if ((store.refcountTable[slot] ?? 0) === 0) {
+    const block = store.refcountBlockAt(slot);
+    if (block === 0) {
       if (delta < 0) throw underflow(cluster * geometry.clusterSize);
       await this.makeBlock(cluster);
       // The new block may lie where the caller meant to put something: it searches again.
       return 'again';
     }
-    const block = store.refcountTable[slot] as number;
     const loaded = refcountBlocks.load(block, block);
     if (!settled(loaded)) await loaded;
     const count = this.peek(block, index) + delta;
@@ -253,6 +255,9 @@ export class Refcounts {
     if (storage.announce) await storage.announce('refblock_alloc');
     await store.l2.writeDirty();
     const at = (await this.findFree(1)) * clusterSize;
+    if (at === 0) {
+      throw strayWrite('Preventing invalid allocation of refcount block at offset 0', 0);
+    }
     const own = at / clusterSize;
     if (Math.floor(own / refcountBlockEntries) === slot) {
       // It counts itself.
@@ -312,7 +317,7 @@ export class Refcounts {
       throw new Qcow2Error('OUT_OF_RANGE', 'the image cannot grow: refcount table too large');
     }
     const table = new Array<number>(entries).fill(0);
-    for (const [index, host] of store.refcountTable.entries()) table[index] = host;
+    for (const [index, host] of store.soundRefcountTable().entries()) table[index] = host;
     table[block.slot] = block.at;
 
     const firstSlot = Math.floor(start / refcountBlockEntries);

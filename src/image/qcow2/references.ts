@@ -5,9 +5,11 @@
 
 import { settled } from '../../base/awaitable.ts';
 import { viewOf } from '../../base/be.ts';
+import { alignDown } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import { L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import { entryCorruption, noticing } from './corruption.ts';
 import type { MetadataStore } from './metadata-store.ts';
 
 /** Bytes of scratch memory for each entry of a slice: a run record, a word, a pair of u32. */
@@ -37,7 +39,7 @@ export function* l2TablesOf(
 ): Generator<{ readonly index: number; readonly host: number }, void, undefined> {
   const view = viewOf(l1);
   for (let index = 0; index * 8 < l1.length; index++) {
-    const host = parseL1Offset(view, index * 8, store.geometry.clusterSize, at);
+    const host = noticing(() => parseL1Offset(view, index * 8, store.geometry.clusterSize, at));
     if (host !== 0) yield { index, host };
   }
 }
@@ -86,7 +88,12 @@ export function referencesOf(store: MetadataStore, slice: number): ReferenceRun[
     const units = record.getUint32(pos + 4, true);
     const host = record.getFloat64(pos + 8, true);
     if (kind === RunKind.corrupt) {
-      throw new Qcow2Error('CORRUPT', 'corrupt L2 entry', slice + entry * l2EntryBytes);
+      const at = slice + entry * l2EntryBytes;
+      const tableAt = alignDown(slice, clusterSize);
+      const where = { table: tableAt, index: (at - tableAt) / l2EntryBytes, at };
+      const address = l2.bytesAt(slice).at + entry * l2EntryBytes;
+      const known = entryCorruption(view, address, { ...where, geometry, flags: 0 });
+      throw known ?? new Qcow2Error('CORRUPT', 'corrupt L2 entry', at);
     }
     if (kind === RunKind.compressed) {
       // Whole sectors, as the descriptor counts them.

@@ -175,7 +175,7 @@ async function shrinkL1({ store, allocator, reader }: WriteParts, size: number):
 async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
   const { store, allocator } = parts;
   const { clusterSize, refcountBlockEntries } = store.geometry;
-  const { refcountTable } = store;
+  const refcountTable = store.soundRefcountTable();
   const unused = new Set<number>();
   for (const [slot, host] of refcountTable.entries()) {
     if (host !== 0 && (await countsNothing(parts, slot, host))) unused.add(slot);
@@ -245,7 +245,8 @@ export async function growL1To(
   const { clusterSize } = store.geometry;
   if (entries <= store.l1Entries) return;
   if (entries * 8 > L1_BYTES_MAX) {
-    throw new Qcow2Error('OUT_OF_RANGE', 'Failed to grow the L1 table: File too large');
+    const message = 'Failed to grow the L1 table: File too large';
+    throw new Qcow2Error('OUT_OF_RANGE', message, undefined, { code: 'EFBIG' });
   }
   await store.lock.run(async () => {
     const grown = new Uint8Array(entries * 8);

@@ -1,8 +1,7 @@
 /** What the verbs that change an image share. */
 import type { Awaitable } from '../../base/awaitable.ts';
-import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { Qcow2Error } from '../../base/errors.ts';
 import type { RangeLock } from '../../base/locks.ts';
-import { hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Disk } from '../disk.ts';
 import type { Allocator } from './allocate.ts';
 import type { BitmapStore } from './bitmap-store.ts';
@@ -58,12 +57,12 @@ export async function withRange<T>(
 export async function changing<T>(parts: WriteParts, work: () => Awaitable<T>): Promise<T> {
   const { store } = parts;
   try {
-    refuseCorrupt(store);
+    store.corruption.refuse();
     if (store.broken) throw refusedAfter(store.broken);
     await parts.beforeFirstWrite();
     return await work();
   } catch (cause) {
-    await noteCorruption(store, cause);
+    await store.corruption.note(cause);
     throw cause;
   }
 }
@@ -83,21 +82,4 @@ export function needInside(
 
 function refusedAfter({ message, at }: Qcow2Error): Qcow2Error {
   return new Qcow2Error('IO', `${message}: the image takes no changes until it is opened anew`, at);
-}
-
-/** @throws Qcow2Error CORRUPT once the image was found to be */
-export function refuseCorrupt(store: MetadataStore): void {
-  if (store.overlap.caught) {
-    throw new Qcow2Error('CORRUPT', 'the image is marked corrupt and cannot be written');
-  }
-}
-
-/** Sets the corrupt bit when an error says that metadata would have been overwritten. */
-async function noteCorruption(store: MetadataStore, cause: unknown): Promise<void> {
-  const { caught } = store.overlap;
-  if (caught === undefined || cause !== caught || !isQcow2Error(cause, 'CORRUPT')) return;
-  if (store.header.version < 3) return;
-  if (hasFeature(store.header.incompatible, Incompatible.corrupt)) return;
-  // The error in hand says what happened; that the bit could not be set adds nothing.
-  await store.setIncompatible(Incompatible.corrupt, true).catch(() => {});
 }

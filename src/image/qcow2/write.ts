@@ -4,8 +4,10 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
+import { cHex } from '../../base/sizes.ts';
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { FreeOptions } from './allocate.ts';
+import { corruption } from './corruption.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
@@ -167,16 +169,30 @@ function findStretch(
     const to = Math.min(clusterSize, inFirst + limit - index * clusterSize);
     return modeOf(parts, cell, touchedMask(parts, from, to));
   };
-  const cell = tables.read(first);
+  const cell = tables.read(first, { unaligned: true });
+  const { guest } = first;
+  if (modeAt(0, cell) !== 'new') needAligned(cell, { clusterSize, guest: guest + inFirst });
   const mode = modeAt(0, cell);
   const cells = [cell];
   for (let index = 1; index * clusterSize < inFirst + limit; index++) {
-    const next = tables.read(tables.advance(first, index));
+    const next = tables.read(tables.advance(first, index), { unaligned: true });
     if (modeAt(index, next) !== mode) break;
     if (mode !== 'new' && hostOf(next) !== hostOf(cell) + index * clusterSize) break;
     cells.push(next);
   }
   return { mode, cells, length: limit };
+}
+
+/** @throws Qcow2Error CORRUPT for a cluster that cannot be where its entry says */
+function needAligned(
+  cell: Cell,
+  { clusterSize, guest }: { readonly clusterSize: number; readonly guest: number },
+): void {
+  const host = hostOf(cell);
+  if (host < 0 || host % clusterSize === 0) return;
+  const what = cell.kind === 'plain' && cell.data === 0 ? 'Preallocated zero' : 'Data';
+  const place = `(guest offset: ${cHex(guest)})`;
+  throw corruption(`${what} cluster offset ${cHex(host)} unaligned ${place}`, host);
 }
 
 function hostOf(cell: Cell): number {
@@ -272,7 +288,7 @@ function clustersOf(
 /** Data could not be written: its clusters go back. That this fails too leaks them. */
 async function giveBack(parts: WriteParts, step: Step): Promise<void> {
   const { store, allocator } = parts;
-  if (store.hasDataFile || store.overlap.caught) return;
+  if (store.hasDataFile || store.corruption.caught) return;
   const { host, count } = clustersOf(parts, step);
   const length = count * store.geometry.clusterSize;
   await store.lock.run(() => allocator.free(host, length)).catch(() => {});
@@ -290,7 +306,7 @@ async function link(parts: WriteParts, step: Step): Promise<void> {
   const inFirst = step.guest % clusterSize;
   for (let index = 0; index < count; index++) {
     const place = tables.advance(first, index);
-    const old = tables.read(place);
+    const old = tables.read(place, { unaligned: true });
     const from = index === 0 ? inFirst : 0;
     const to = Math.min(clusterSize, inFirst + step.length - index * clusterSize);
     const touched = touchedMask(parts, from, to);
@@ -333,6 +349,8 @@ export async function freeCell(
     const start = cell.host - (cell.host % 512);
     const length = cell.host + cell.length - start;
     await allocator.free(start, length, { ...options, reusable: false });
+  } else if (cell.host % clusterSize > 0) {
+    store.corruption.tell(`Cannot free unaligned cluster ${cHex(cell.host)}`);
   } else if (cell.host >= 0) {
     await allocator.free(cell.host, clusterSize, options);
   }

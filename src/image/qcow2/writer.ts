@@ -13,6 +13,7 @@ import { Allocator } from './allocate.ts';
 import type { AmendOptions } from './amend.ts';
 import { BitmapStore } from './bitmap-store.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
+import type { CorruptionListener } from './corruption.ts';
 import { discardGuest } from './discard.ts';
 import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
 import type { Encryption } from './encryption.ts';
@@ -31,7 +32,7 @@ import { rewriteHeader } from './rewrite-header.ts';
 import { snapshotRanges } from './snapshot-store.ts';
 import { writeGuest } from './write.ts';
 import { writeCompressedGuest } from './write-compressed.ts';
-import { changing, refuseCorrupt, type WriteParts } from './write-parts.ts';
+import { changing, type WriteParts } from './write-parts.ts';
 import { zeroGuest } from './zero.ts';
 
 /** What a writer is made of. */
@@ -48,6 +49,7 @@ export interface WriterOptions {
   readonly encryption: Encryption | undefined;
   readonly overlapCheck?: OverlapOptions | undefined;
   readonly lazyRefcounts?: boolean | undefined;
+  readonly onCorruption?: CorruptionListener | undefined;
   /** Where bits of bitmaps are kept while they change. */
   readonly bitmapRegion: Region;
 }
@@ -83,6 +85,7 @@ export class ImageWriter {
       snapshots: metadata.snapshots,
       overlapCheck: options.overlapCheck,
       lazyRefcounts: options.lazyRefcounts,
+      onCorruption: options.onCorruption,
     });
   }
 
@@ -152,6 +155,13 @@ export class ImageWriter {
   async write(guest: number, from: Uint8Array): Promise<void> {
     this.checkRange(guest, from.length);
     if (from.length > 0) await writeGuest(this.parts, guest, from);
+  }
+
+  /** Writes state of a virtual machine: see `vm-state.ts`. */
+  async writeVmState(at: number, from: Uint8Array): Promise<void> {
+    if (from.length === 0) return;
+    const { writeVmState } = await import('./vm-state.ts');
+    await writeVmState(this.parts, this.mapping, at, from);
   }
 
   async zero(guest: number, length: number, options: ZeroOptions): Promise<void> {
@@ -245,7 +255,7 @@ export class ImageWriter {
 
   async flush(): Promise<void> {
     const { store } = this;
-    refuseCorrupt(store);
+    store.corruption.refuse();
     await store.lock.run(async () => {
       const { storage } = store;
       if (storage.announce) await storage.announce('flush_to_os');
@@ -260,7 +270,7 @@ export class ImageWriter {
     try {
       if (hold.ready) await hold.ready;
       return await store.lock.run(async () => {
-        refuseCorrupt(store);
+        store.corruption.refuse();
         await store.order.flush();
         await store.refcountBlocks.writeDirty();
         return await look();
@@ -305,7 +315,7 @@ export class ImageWriter {
   /** Brings all on disk and says that the image is clean. */
   async close(): Promise<void> {
     const { store } = this;
-    if (store.overlap.caught || this.started === undefined) return;
+    if (store.corruption.isStray || this.started === undefined) return;
     await store.lock.run(async () => {
       await this.bitmaps.settle();
       await store.order.flush();

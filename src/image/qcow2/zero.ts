@@ -104,7 +104,7 @@ async function zeroEdge(
   const rest = new Uint8Array(unit);
   const cell = await store.lock.run(async () => {
     const place = await parts.tables.find(from);
-    return place && parts.tables.read(place);
+    return place && parts.tables.read(place, { unaligned: true });
   });
   const within = from % store.geometry.clusterSize;
   const touched = touchedMask(parts, within, within + to - from);
@@ -146,7 +146,7 @@ async function zeroStep(
     const end = Math.min(clusterSize, inFirst + limit - index * clusterSize);
     const whole = start === 0 && end === clusterSize;
     const place = tables.advance(first, index);
-    const old = tables.read(place);
+    const old = tables.read(place, { unaligned: true });
     if (whole) zeroWhole(parts, place, old, unmap, freed);
     else if (old.kind === 'plain') {
       const touched = touchedMask(parts, start, end);

@@ -1,0 +1,96 @@
+/**
+ * Metadata that cannot be as it is, met by commands: what is said of it on standard error, what
+ * fails and with which words, and whether the image is marked corrupt, is as QEMU has it.
+ */
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import * as assert from 'uvu/assert';
+import { qemuSuite, requireQemu } from '../oracle.ts';
+import { eachAtOnce, inScratch, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
+
+const IO_TOOL = resolve('dist/qcow2-io.js');
+const [L1, L2, REFCOUNT_TABLE] = [0x30000, 0x40000, 0x10000];
+
+/** Bytes that are put into the image. */
+type Damage = readonly [at: number, entry: bigint];
+const DATA: Damage = [L2, (1n << 63n) | 0x52a00n];
+const SHARED: Damage = [L2, 0x52a00n];
+const ZERO: Damage = [L2, (1n << 63n) | 0x52a01n];
+const FAR: Damage = [L2 + 640 * 8, (1n << 63n) | 0x52a00n];
+const TABLE: Damage = [L1, (1n << 63n) | 0x52a00n];
+const BLOCK: Damage = [REFCOUNT_TABLE, 0x52a00n];
+const METADATA: Damage = [L2, (1n << 63n) | BigInt(L1)];
+
+/** What is done to an image with qemu-io. */
+const CASES: readonly (readonly [Damage, readonly string[]])[] = [
+  [DATA, ['-c', 'write 0 64k', '-c', 'read 0 4k', '-c', 'write 1M 64k', '-c', 'aio_write 0 4k']],
+  [DATA, ['-c', 'read 0 4k', '-c', 'discard 0 64k', '-c', 'alloc 0 64k']],
+  [DATA, ['-r', '-c', 'read 0 4k', '-c', 'read 0 4k', '-c', 'read 64k 4k']],
+  [DATA, ['-c', 'discard 0 64k', '-c', 'read 0 64k']],
+  [DATA, ['-c', 'write -zu 0 64k', '-c', 'read 0 64k']],
+  [SHARED, ['-c', 'write 0 64k', '-c', 'read 0 64k']],
+  [ZERO, ['-c', 'write 0 64k', '-c', 'read 0 64k']],
+  [FAR, ['-r', '-c', 'read 40M 4k']],
+  [TABLE, ['-c', 'discard 0 64k', '-c', 'read 0 4k']],
+  [TABLE, ['-r', '-c', 'read 0 4k', '-c', 'read 0 4k']],
+  [BLOCK, ['-c', 'read 0 64k', '-c', 'write 0 64k', '-c', 'write 2M 64k', '-c', 'read 0 4k']],
+  [METADATA, ['-c', 'write 0 64k', '-c', 'read 0 4k']],
+  [METADATA, ['-c', 'read -P 0 0 8', '-c', 'write 64k 64k']],
+];
+
+/** The same with qemu-img, in front of the image's name. */
+const COMMANDS: readonly (readonly [Damage, readonly string[]])[] = [
+  [DATA, ['snapshot', '-c', 'x']],
+  [TABLE, ['snapshot', '-c', 'x']],
+  [BLOCK, ['snapshot', '-c', 'x']],
+  [BLOCK, ['info', '-f', 'qcow2']],
+];
+
+const test = qemuSuite('corruption that is met');
+
+/** An ending as both tools have it: without names and times. */
+async function ending(program: string, args: readonly string[], cwd: string) {
+  const isOurs = program !== requireQemu().io && program !== requireQemu().img;
+  const [command, first] = isOurs ? [process.execPath, [program]] : [program, []];
+  const { code, stdout, stderr } = await run(command, [...first, ...args], { cwd });
+  const plain = (text: string) =>
+    text
+      .replace(/^(qcow2-io|qcow2-img|qemu-io|qemu-img|.*\/qemu-(io|img)): /gm, '')
+      .replace(/^disk size: .*$/gm, '')
+      .replace(/; .* ops\/sec\)$/gm, '');
+  return { code, out: plain(stdout.toString()), err: plain(stderr) };
+}
+
+async function compare(damage: Damage, args: readonly string[], programs: readonly string[]) {
+  await inScratch(async (folder) => {
+    const made = join(folder, 'made');
+    await qemuImg(['create', '-q', '-f', 'qcow2', made, '64M']);
+    await qemuIo(made, ['write -P 1 0 128k', 'write 40M 64k']);
+    const file = openSync(made, 'r+');
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64BE(damage[1]);
+    writeSync(file, bytes, 0, 8, damage[0]);
+    closeSync(file);
+    const [ours, theirs] = await Promise.all(
+      programs.map(async (program, index) => {
+        const cwd = join(folder, String(index));
+        mkdirSync(cwd);
+        const image = join(cwd, 'image');
+        copyFileSync(made, image);
+        const said = await ending(program, [...args, 'image'], cwd);
+        return { ...said, corrupt: (readFileSync(image)[79] as number) & 2 };
+      }),
+    );
+    assert.equal(ours, theirs, `0x${damage[0].toString(16)}: ${args.join(' ')}`);
+  });
+}
+
+test('commands of qemu-io', () =>
+  eachAtOnce(CASES, ([damage, args]) =>
+    compare(damage, ['-f', 'qcow2', ...args], [IO_TOOL, requireQemu().io]),
+  ));
+
+test('commands of qemu-img', () =>
+  eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));
+
+test.run();
