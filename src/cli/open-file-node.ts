@@ -19,9 +19,13 @@ interface OpenedNode {
 async function openNode(
   host: Host,
   node: FileNode,
-  options: { readonly writable: boolean; readonly claim: ClaimOptions | undefined },
+  options: {
+    readonly writable: boolean;
+    readonly claim: ClaimOptions | undefined;
+    readonly untrusted?: boolean | undefined;
+  },
 ): Promise<OpenedNode> {
-  const { writable } = options;
+  const { writable, untrusted = false } = options;
   switch (node.driver) {
     case 'file': {
       const file = host.openFile(node.path, { writable });
@@ -50,7 +54,7 @@ async function openNode(
       });
     case 'image': {
       const { claim = { use: 'inspect' } } = options;
-      const inner = { writable, untrusted: false, claim: { ...claim, part: undefined } };
+      const inner = { writable, untrusted, claim: { ...claim, part: undefined } };
       // With images come the engine and its writer, which few commands need for a plain name.
       const { openImageNode } = await import('./open-node.ts');
       const { disk } = await openImageNode(host, node.image, inner);
@@ -103,6 +107,8 @@ export async function openFileNode(
     readonly writable: boolean;
     readonly format: Format | undefined;
     readonly claim: ClaimOptions | undefined;
+    /** Names within an image that lies in between stay within its folder. */
+    readonly untrusted?: boolean | undefined;
     /** What of an image the file is, where it is not the image itself. */
     readonly part?: ImagePart;
   },

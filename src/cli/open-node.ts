@@ -66,7 +66,12 @@ export async function openImageNode(
   }
   const opened = options.storage
     ? { storage: options.storage, format: node.format ?? (await probeFormat(options.storage)) }
-    : await openFileNode(host, node.file, { writable, format: node.format, claim: shared });
+    : await openFileNode(host, node.file, {
+        writable,
+        untrusted,
+        format: node.format,
+        claim: shared,
+      });
   const { storage, format } = opened;
   try {
     checkFormatSettings(node, format);

@@ -128,6 +128,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
     const { storage, format } = await openFileNode(host, node.file, {
       format: node.format,
       writable,
+      untrusted,
       claim,
     });
     const files: OpenedImage['files'] = [storage];
