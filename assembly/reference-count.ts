@@ -54,61 +54,94 @@ function addAt(counts: usize, index: u32, wide: bool, times: u32): void {
 /** Adds to eight neighbours; false, with nothing changed, where one has no room. */
 // @ts-ignore: decorator
 @inline
-function addToEight(counts: usize, index: u32, wide: bool, times: u32, room: u32): bool {
+function addToEight(counts: usize, index: u32, wide: bool, more: v128, bound: v128): bool {
   if (wide) {
     const at = counts + (<usize>index << 2);
-    const bound = v128.splat<u32>(room);
     const a = v128.load(at);
     const b = v128.load(at, 16);
     if (v128.any_true(v128.or(v128.gt<u32>(a, bound), v128.gt<u32>(b, bound)))) return false;
-    const more = v128.splat<u32>(times);
     v128.store(at, v128.add<u32>(a, more));
     v128.store(at, v128.add<u32>(b, more), 16);
   } else {
     const at = counts + (<usize>index << 1);
     const eight = v128.load(at);
-    if (v128.any_true(v128.gt<u16>(eight, v128.splat<u16>(<u16>room)))) return false;
-    v128.store(at, v128.add<u16>(eight, v128.splat<u16>(<u16>times)));
+    if (v128.any_true(v128.gt<u16>(eight, bound))) return false;
+    v128.store(at, v128.add<u16>(eight, more));
   }
   return true;
 }
 
-/** Notes for `count` (1 or 8) clusters from `k` on that they were met with COPIED, or without. */
+/** Notes for clusters from `k` on that they were met with COPIED, or without. */
 // @ts-ignore: decorator
 @inline
-function note(seen: usize, half: usize, k: u32, copied: bool, bits: u32): void {
-  const at = seen + (copied ? 0 : half) + <usize>(k >> 3);
-  store<u16>(at, <u16>(<u32>load<u16>(at) | (bits << (k & 7))));
+function note(seen: usize, half: usize, k: u32, copied: bool, count: u32): void {
+  const base = seen + (copied ? 0 : half);
+  const end = k + count;
+  const at = base + <usize>(k >> 3);
+  const last = base + <usize>(end >> 3);
+  const from: u32 = 0xff << (k & 7);
+  const until: u32 = (1 << (end & 7)) - 1;
+  if (at == last) {
+    store<u8>(at, <u8>(<u32>load<u8>(at) | (from & until)));
+    return;
+  }
+  store<u8>(at, <u8>(<u32>load<u8>(at) | from));
+  memory.fill(at + 1, 0xff, last - at - 1);
+  if (until != 0) store<u8>(last, <u8>(<u32>load<u8>(last) | until));
 }
 
-/** Whether eight standard entries are the first and the seven clusters behind it, flags alike. */
-// @ts-ignore: decorator
-@inline
-function isRunOfEight(at: usize, entry: u64, bits: u32): bool {
+/**
+ * How often eight standard entries are clusters that follow each other, flags alike, from the first
+ * on; counts them.
+ */
+function countEights(
+  table: usize, most: u32, bits: u32,
+  counts: usize, k: u32, wide: bool, times: u32, room: u32,
+): u32 {
+  const entry = wordAt(table);
   const two = v128.splat<u64>((<u64>2) << bits);
-  const a = v128.replace_lane<u64>(v128.splat<u64>(entry), 1, entry + ((<u64>1) << bits));
-  const b = v128.add<u64>(a, two);
-  const c = v128.add<u64>(b, two);
-  const d = v128.add<u64>(c, two);
-  const x = v128.xor(bytesSwapped(v128.load(at)), a);
-  const y = v128.xor(bytesSwapped(v128.load(at, 16)), b);
-  const z = v128.xor(bytesSwapped(v128.load(at, 32)), c);
-  const w = v128.xor(bytesSwapped(v128.load(at, 48)), d);
-  return !v128.any_true(v128.or(v128.or(x, y), v128.or(z, w)));
+  const eight = v128.splat<u64>((<u64>8) << bits);
+  const more = wide ? v128.splat<u32>(times) : v128.splat<u16>(<u16>times);
+  const bound = wide ? v128.splat<u32>(room) : v128.splat<u16>(<u16>room);
+  let a = v128.replace_lane<u64>(v128.splat<u64>(entry), 1, entry + ((<u64>1) << bits));
+  let b = v128.add<u64>(a, two);
+  let c = v128.add<u64>(b, two);
+  let d = v128.add<u64>(c, two);
+  let n: u32 = 0;
+  for (; n < most; n++, table += 64, k += 8) {
+    const x = v128.xor(bytesSwapped(v128.load(table)), a);
+    const y = v128.xor(bytesSwapped(v128.load(table, 16)), b);
+    const z = v128.xor(bytesSwapped(v128.load(table, 32)), c);
+    const w = v128.xor(bytesSwapped(v128.load(table, 48)), d);
+    if (v128.any_true(v128.or(v128.or(x, y), v128.or(z, w)))) break;
+    if (!addToEight(counts, k, wide, more, bound)) break;
+    a = v128.add<u64>(a, eight);
+    b = v128.add<u64>(b, eight);
+    c = v128.add<u64>(c, eight);
+    d = v128.add<u64>(d, eight);
+  }
+  return n;
 }
 
 /** The same for extended entries, which must have the first one's bitmap, too. */
-// @ts-ignore: decorator
-@inline
-function isExtendedRunOfEight(at: usize, entry: u64, bitmap: u64, bits: u32): bool {
+function countExtendedEights(
+  table: usize, most: u32, bits: u32,
+  counts: usize, k: u32, wide: bool, times: u32, room: u32,
+): u32 {
   const step = v128.replace_lane<u64>(v128.splat<u64>(0), 0, (<u64>1) << bits);
-  let want = v128.replace_lane<u64>(v128.splat<u64>(bitmap), 0, entry);
-  let differ = v128.splat<u64>(0);
-  for (let i: usize = 0; i < 128; i += 16) {
-    differ = v128.or(differ, v128.xor(bytesSwapped(v128.load(at + i)), want));
-    want = v128.add<u64>(want, step);
+  const more = wide ? v128.splat<u32>(times) : v128.splat<u16>(<u16>times);
+  const bound = wide ? v128.splat<u32>(room) : v128.splat<u16>(<u16>room);
+  let want = bytesSwapped(v128.load(table));
+  let n: u32 = 0;
+  for (; n < most; n++, k += 8) {
+    let differ = v128.splat<u64>(0);
+    for (let i = 0; i < 8; i++, table += 16) {
+      differ = v128.or(differ, v128.xor(bytesSwapped(v128.load(table)), want));
+      want = v128.add<u64>(want, step);
+    }
+    if (v128.any_true(differ) || !addToEight(counts, k, wide, more, bound)) break;
   }
-  return !v128.any_true(differ);
+  return n;
 }
 
 /** Whether eight standard entries, or four extended ones, are all zeros. */
@@ -182,20 +215,21 @@ function countAll(table: usize, entries: u32, stride: u32, tally: usize): u32 {
       const cluster = host >> bits;
       if (cluster >= limit) break;
       const k = <u32>cluster - first;
-      if (
-        entries - i >= 8 && wordAt(at + stride) == word + unaligned + 1 &&
-        <u64>k + 8 <= length && cluster + 8 <= limit &&
-        (extended
-          ? isExtendedRunOfEight(at, word, bitmap, bits)
-          : isRunOfEight(at, word, bits)) &&
-        addToEight(counts, k, wide, times, room)
-      ) {
-        units = 8;
-        if (seen != 0) note(seen, half, k, word >> 63 != 0, 0xff);
-      } else if (k < length) {
-        if (countAt(counts, k, wide) > room) break;
-        addAt(counts, k, wide, times);
-        if (seen != 0) note(seen, half, k, word >> 63 != 0, 1);
+      if (k < length) {
+        let eights: u32 = 0;
+        if (entries - i >= 8 && wordAt(at + stride) == word + unaligned + 1) {
+          const left = min(length - k, limit - <u32>cluster);
+          const most = min(left, entries - i) >> 3;
+          eights = extended
+            ? countExtendedEights(at, most, bits, counts, k, wide, times, room)
+            : countEights(at, most, bits, counts, k, wide, times, room);
+        }
+        if (eights > 0) units = eights << 3;
+        else {
+          if (countAt(counts, k, wide) > room) break;
+          addAt(counts, k, wide, times);
+        }
+        if (seen != 0) note(seen, half, k, word >> 63 != 0, units);
       }
     }
     allocated += units;

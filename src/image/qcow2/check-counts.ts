@@ -17,7 +17,8 @@ const WINDOW_BYTES = 128 * 1024 * 1024;
 /** Bytes of tables that are read at once; one table or block at least. */
 const TABLE_BYTES = 1024 * 1024;
 
-const TALLIES = [Tally.allocated, Tally.fragmented, Tally.compressed] as const;
+/** Clusters of the active disk: allocated, fragmented, compressed. */
+export type Tallies = readonly [allocated: number, fragmented: number, compressed: number];
 
 /** What the counts are made for. */
 export interface CountOptions {
@@ -27,6 +28,8 @@ export interface CountOptions {
   readonly clusters: number;
   /** Bytes of counts in one window. */
   readonly windowBytes?: number | undefined;
+  /** Most clusters are counted: pages are made at once, by writing what would be read first. */
+  readonly dense?: boolean | undefined;
 }
 
 /** The memory of a check: counts, and room for tables. */
@@ -96,6 +99,7 @@ export class ReferenceCounts {
       this.width === 2
         ? new Uint16Array(buffer, counts.at, this.capacity)
         : new Uint32Array(buffer, counts.at, this.capacity);
+    if (options.dense) this.counts.fill(0);
     this.put(Tally.clusterBits, clusterBits);
     this.put(Tally.flags, dataFile ? L2Flags.dataFile : 0);
     this.put(Tally.counts, counts.at);
@@ -203,16 +207,20 @@ export class ReferenceCounts {
   }
 
   /** The tallies of the active disk: clusters allocated, fragmented, compressed. */
-  tallies(): number[] {
-    return TALLIES.map((field) => this.field(field));
+  tallies(): Tallies {
+    const { allocated, fragmented, compressed } = Tally;
+    return [this.field(allocated), this.field(fragmented), this.field(compressed)];
   }
 
-  setTallies(tallies: readonly number[]): void {
-    for (const [i, field] of TALLIES.entries()) this.put(field, tallies[i]!);
+  setTallies([allocated, fragmented, compressed]: Tallies): void {
+    this.put(Tally.allocated, allocated);
+    this.put(Tally.fragmented, fragmented);
+    this.put(Tally.compressed, compressed);
   }
 
-  addTallies(tallies: readonly number[]): void {
-    this.setTallies(this.tallies().map((tally, i) => tally + tallies[i]!));
+  addTallies([allocated, fragmented, compressed]: Tallies): void {
+    const before = this.tallies();
+    this.setTallies([before[0] + allocated, before[1] + fragmented, before[2] + compressed]);
   }
 
   private field(at: number): number {

@@ -2,6 +2,7 @@
  * An image as a check looks at it: its file, its header, and the tables that say where the others
  * are. Nothing of it need be sound. All writes of a repair go through here.
  */
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil, HIGH } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
@@ -108,9 +109,10 @@ export class CheckedImage {
   }
 
   /** Fills bytes from the file; what lies past its end is zeros. */
-  async read(at: number, into: Uint8Array): Promise<void> {
+  read(at: number, into: Uint8Array): Awaitable<void> {
     if (isBeyondReach(at)) throw stopped('Input/output error');
-    const got = at < this.fileBytes ? await readFully(this.storage, at, into) : 0;
+    const got = at < this.fileBytes ? readFully(this.storage, at, into) : 0;
+    if (!settled(got)) return got.then((bytes) => void into.fill(0, bytes));
     if (got < into.length) into.fill(0, got);
   }
 

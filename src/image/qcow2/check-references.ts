@@ -6,11 +6,12 @@
  * Tables come in as many at a time as lie side by side, and kernels count their entries; what an
  * entry is wrong in is told apart by `check-l2-entry.ts`.
  */
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { viewOf } from '../../base/be.ts';
 import { divFloor } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { tick } from '../../base/tick.ts';
-import type { ReferenceCounts } from './check-counts.ts';
+import type { ReferenceCounts, Tallies } from './check-counts.ts';
 import { type Findings, hex64 } from './check-findings.ts';
 import { type CheckedImage, l1Host, l1Of, stopped } from './check-image.ts';
 import { checkOddEntry } from './check-l2-entry.ts';
@@ -33,7 +34,7 @@ interface SharedTable {
   /** References that are not counted yet. */
   waiting: number;
   /** What it adds to the tallies of the active disk. */
-  readonly tallies: readonly number[];
+  readonly tallies: Tallies;
 }
 
 /** Between two looks at whether the walk is to end, milliseconds. */
@@ -54,6 +55,21 @@ export interface WalkOptions {
 interface L1Walk {
   readonly table: Uint8Array;
   readonly active: boolean;
+}
+
+/** L2 tables that lie side by side, as L1 entries name them. */
+interface SideBySide {
+  /** Of the first one's L1 entry. */
+  readonly index: number;
+  /** Its host offset. */
+  readonly first: number;
+  readonly count: number;
+}
+
+/** How a table's entries count. */
+interface TableUse {
+  readonly active: boolean;
+  readonly times: number;
 }
 
 /** Goes over all tables of an image. */
@@ -190,22 +206,27 @@ export class ReferenceWalk {
       const count = this.tablesSideBySide(walk, index);
       if (count === 0) index++;
       else {
-        await this.countL2s(walk, index, count);
+        const counted = this.countL2s(walk, index, count);
+        if (!settled(counted)) await counted;
         index += count;
       }
-      await this.pause(index);
+      const paused = this.pause(index);
+      if (!settled(paused)) await paused;
     }
     this.done += entries;
   }
 
   /** Lets others in now and then, and tells how far the walk is. */
-  private async pause(index: number): Promise<void> {
+  private pause(index: number): Awaitable<void> {
     if (this.options.signal?.aborted) throw new Qcow2Error('ABORTED', 'check was interrupted');
     const now = performance.now();
     if (now < this.nextPause) return;
     this.nextPause = now + PAUSE_MS;
-    await tick();
-    if (this.findings.muted === 'nothing') this.options.onProgress?.(this.done + index, this.total);
+    return tick().then(() => {
+      if (this.findings.muted === 'nothing') {
+        this.options.onProgress?.(this.done + index, this.total);
+      }
+    });
   }
 
   /** How many L2 tables, from an L1 entry on, can be read at once; 0: the entry is empty. */
@@ -221,35 +242,50 @@ export class ReferenceWalk {
     return count;
   }
 
-  private async countL2s(walk: L1Walk, index: number, count: number): Promise<void> {
-    const { image, findings, counts } = this;
+  private countL2s(walk: L1Walk, index: number, count: number): Awaitable<void> {
+    const { image, counts } = this;
     const { clusterSize } = image.geometry;
-    const view = viewOf(walk.table);
-    const first = l1Host(view, index * 8);
+    const first = l1Host(viewOf(walk.table), index * 8);
     const known = count === 1 ? this.shared.get(first) : undefined;
     if (!known || known.odd || known.visits < VISITS_MAX) {
-      await this.readTables(first, counts.tables.subarray(0, count * clusterSize));
+      const read = this.readTables(first, counts.tables.subarray(0, count * clusterSize));
+      if (!settled(read))
+        return read.then(() => this.countLoaded(walk, { index, first, count }, 0));
     }
-    for (let i = 0; i < count; i++) {
-      const at = (index + i) * 8;
-      const [high, low] = [view.getUint32(at), view.getUint32(at + 4)];
-      if (high & 0x7f00_0000 || low & 511) {
-        findings.corruption(`ERROR found L1 entry with reserved bits set: ${hex64(high, low)}`);
-      }
-      const host = first + i * clusterSize;
-      this.add(host, clusterSize);
-      if (walk.active) this.noteFlag(divFloor(host, clusterSize), high >= COPIED);
-      if (host % clusterSize !== 0) {
-        findings.corruption(
-          `ERROR l2_offset=${host.toString(16)}: Table is not cluster aligned; ` +
-            'L1 entry corrupted',
-        );
-      }
+    return this.countLoaded(walk, { index, first, count }, 0);
+  }
+
+  /** The same of tables that are in memory, from one of them on. */
+  private countLoaded(walk: L1Walk, tables: SideBySide, from: number): Awaitable<void> {
+    const { clusterSize } = this.image.geometry;
+    for (let i = from; i < tables.count; i++) {
+      const host = tables.first + i * clusterSize;
+      this.countL1Entry(walk, tables.index + i, host);
       const shared = this.shared.get(host);
       if (shared && !shared.odd && shared.visits >= VISITS_MAX) {
         shared.waiting++;
-        counts.addTallies(shared.tallies);
-      } else await this.countL2(host, i * clusterSize, { active: walk.active, times: 1 });
+        this.counts.addTallies(shared.tallies);
+        continue;
+      }
+      const counted = this.countL2(host, i * clusterSize, { active: walk.active, times: 1 });
+      if (!settled(counted)) return counted.then(() => this.countLoaded(walk, tables, i + 1));
+    }
+  }
+
+  private countL1Entry({ table, active }: L1Walk, index: number, host: number): void {
+    const { clusterSize } = this.image.geometry;
+    const view = viewOf(table);
+    const [high, low] = [view.getUint32(index * 8), view.getUint32(index * 8 + 4)];
+    if (high & 0x7f00_0000 || low & 511) {
+      const shown = hex64(high, low);
+      this.findings.corruption(`ERROR found L1 entry with reserved bits set: ${shown}`);
+    }
+    this.add(host, clusterSize);
+    if (active) this.noteFlag(divFloor(host, clusterSize), high >= COPIED);
+    if (host % clusterSize !== 0) {
+      this.findings.corruption(
+        `ERROR l2_offset=${host.toString(16)}: Table is not cluster aligned; L1 entry corrupted`,
+      );
     }
   }
 
@@ -258,37 +294,47 @@ export class ReferenceWalk {
     else this.oddTables++;
   }
 
-  private async readTables(host: number, into: Uint8Array): Promise<void> {
-    try {
-      await this.image.read(host, into);
-    } catch (cause) {
+  private readTables(host: number, into: Uint8Array): Awaitable<void> {
+    const failed = (cause: unknown): never => {
       this.findings.failed('ERROR: I/O error in check_refcounts_l2');
       throw cause;
+    };
+    try {
+      const read = this.image.read(host, into);
+      return settled(read) ? read : read.catch(failed);
+    } catch (cause) {
+      return failed(cause);
     }
   }
 
   /** Counts what a table refers to that lies at `at` of the memory for tables. */
-  private async countL2(
-    host: number,
-    at: number,
-    { active, times }: { readonly active: boolean; readonly times: number },
-  ): Promise<void> {
+  private countL2(host: number, at: number, how: TableUse): Awaitable<void> {
+    const { counts, image } = this;
+    const { l2Entries, l2EntryBytes: stride } = image.geometry;
+    const before = counts.tallies();
+    counts.startTable();
+    const sound = counts.addTable(counts.tableAt + at, l2Entries, { stride, ...how });
+    if (sound === l2Entries) this.remember(host, before, false);
+    else return this.countOdd(host, at, how, sound).then(() => this.remember(host, before, true));
+  }
+
+  /** Goes on with a table from an entry that there is something to say about. */
+  private async countOdd(host: number, at: number, how: TableUse, first: number): Promise<void> {
     const { image, counts } = this;
     const { clusterSize, l2Entries, l2EntryBytes: stride } = image.geometry;
     const { buffer, byteOffset } = counts.tables;
     const view = new DataView(buffer, byteOffset + at, clusterSize);
-    const before = counts.tallies();
-    counts.startTable();
-    let odd = false;
-    for (let index = 0; index < l2Entries; ) {
-      const place = counts.tableAt + at + index * stride;
-      index += counts.addTable(place, l2Entries - index, { stride, times, active });
-      if (index === l2Entries) break;
-      odd = true;
-      if (active) this.oddTables++;
-      await checkOddEntry(this, { host, view, active, times }, index);
+    for (let index = first; index < l2Entries; ) {
+      if (how.active) this.oddTables++;
+      await checkOddEntry(this, { host, view, ...how }, index);
       index++;
+      const place = counts.tableAt + at + index * stride;
+      if (index < l2Entries) index += counts.addTable(place, l2Entries - index, { stride, ...how });
     }
+  }
+
+  /** Notes that a table was gone through, and what it added to the tallies. */
+  private remember(host: number, before: Tallies, odd: boolean): void {
     const shared = this.shared.get(host);
     if (shared) {
       shared.visits++;
@@ -297,7 +343,8 @@ export class ReferenceWalk {
         throw stopped('Too many references to a broken L2 table');
       }
     } else if (this.shared.size < SHARED_TABLES_MAX) {
-      const tallies = counts.tallies().map((tally, i) => tally - before[i]!);
+      const after = this.counts.tallies();
+      const tallies = [after[0] - before[0], after[1] - before[1], after[2] - before[2]] as const;
       this.shared.set(host, { visits: 1, odd, waiting: 0, tallies });
     }
   }

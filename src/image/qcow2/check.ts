@@ -210,8 +210,11 @@ class RefcountCheck {
   }
 
   private countsFor(clusters: number, windowBytes: number | undefined): ReferenceCounts {
-    const { geometry, hasDataFile: dataFile } = this.image;
-    return new ReferenceCounts({ geometry, dataFile, clusters, windowBytes });
+    const { geometry, hasDataFile: dataFile, l1 } = this.image;
+    let tables = 0;
+    for (let at = 0; at < l1.length; at += 8) if (l1[at]! & 0x80) tables++;
+    const dense = tables * geometry.l2Entries * 2 > clusters;
+    return new ReferenceCounts({ geometry, dataFile, clusters, windowBytes, dense });
   }
 
   /**
