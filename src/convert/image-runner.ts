@@ -10,6 +10,8 @@
 import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { compressInto } from '../codec/compress.ts';
+import { SECTOR_BYTES } from '../crypto/sector-batch.ts';
+import { SectorCipher } from '../crypto/sector-cipher.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
@@ -34,6 +36,7 @@ export interface ImageTarget {
 export class ImageRunner implements Runner {
   private readonly reader: SourceReader;
   private readonly copier: RangeCopier;
+  private readonly guestCipher: SectorCipher | undefined;
   private readonly slots: ClusterBuffer[] = [];
   private readonly free: ClusterBuffer[] = [];
   private readonly waiting: ((slot: ClusterBuffer) => void)[] = [];
@@ -50,6 +53,8 @@ export class ImageRunner implements Runner {
     for (let slot = 0; slot < SLOTS; slot++) {
       this.slots.push(new ClusterBuffer(workspace, options, this.reader));
     }
+    const { guestKeys } = options;
+    if (guestKeys) this.guestCipher = new SectorCipher(guestKeys, { workspace });
     this.free.push(...this.slots);
   }
 
@@ -95,10 +100,33 @@ export class ImageRunner implements Runner {
         const { codec, level } = compress;
         slot.compress((kernels, range) => compressInto(kernels, codec, { ...range, level }));
       }
+      if (this.guestCipher) this.encryptUnits(slot, this.guestCipher);
       return slot;
     } catch (cause) {
       this.release(slot);
       throw cause;
+    }
+  }
+
+  /** Encrypts plain units where they are; those that follow each other at once. */
+  private encryptUnits(slot: ClusterBuffer, cipher: SectorCipher): void {
+    const { clusterSize } = this.options;
+    for (let unit = 0; unit < slot.count; unit++) {
+      if (slot.state[unit] !== UnitState.data) continue;
+      const first = slot.guest[unit]!;
+      const at = slot.at[unit]!;
+      let count = 1;
+      while (
+        unit + 1 < slot.count &&
+        slot.state[unit + 1] === UnitState.data &&
+        slot.guest[unit + 1] === first + count &&
+        slot.at[unit + 1] === at + count * clusterSize
+      ) {
+        count++;
+        unit++;
+      }
+      const bytes = slot.plain.bytes.subarray(at, at + count * clusterSize);
+      cipher.encrypt(bytes, (first * clusterSize) / SECTOR_BYTES);
     }
   }
 

@@ -3,6 +3,7 @@
  * another, and ask before they write where that matters.
  */
 import type { ClusterCodec } from '../codec/codec.ts';
+import type { SectorKeys } from '../storage/storage.ts';
 
 /** What a runner wants to write of a job, and where. See `ClusterUnits`. */
 export type Units = Float64Array<ArrayBuffer>;
@@ -152,6 +153,8 @@ export interface ImageRunnerOptions extends ClusterOptions {
   readonly compress: { readonly codec: ClusterCodec; readonly level: number } | undefined;
   /** The image's entries can say "zeros". */
   readonly zeroFlag: boolean;
+  /** Clusters are encrypted by where they are in the guest: the old AES. */
+  readonly guestKeys?: SectorKeys | undefined;
 }
 
 /** What a runner is made with. Survives `postMessage` where its storages do. */

@@ -7,16 +7,18 @@ import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { CompressionLevels } from '../codec/compress.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
+import { legacyKeys } from '../crypto/legacy-aes.ts';
 import { payloadKeys } from '../crypto/luks.ts';
 import { formatLuks } from '../crypto/luks-format.ts';
 import { type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { type BulkFront, BulkImage, type PlacedTable } from '../image/qcow2/bulk-image.ts';
 import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
+import { refuseCompressed } from '../image/qcow2/encryption.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { passphraseBytes } from '../image/secret.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import { holdHead } from '../storage/held-head.ts';
-import type { Storage, StorageHandle } from '../storage/storage.ts';
+import type { SectorKeys, Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
 import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
@@ -182,14 +184,20 @@ class ImageConversion {
     if (this.create.size < size) {
       throw new Qcow2Error('OUT_OF_RANGE', 'the target is smaller than the sources');
     }
+    if (this.create.encryption && target.compress) refuseCompressed();
   }
 
-  /** Every cluster has its place from the start, or is encrypted by where it is in the guest. */
+  /** Every cluster has its place from the start. */
   get needsEngine(): boolean {
-    const { preallocation = 'off', dataFile, encryption } = this.create;
+    const { preallocation = 'off', dataFile } = this.create;
     if (this.target.bitmap !== undefined) return true;
-    // The old AES needs to know which guest sectors it encrypts.
-    return preallocation !== 'off' || dataFile?.raw === true || encryption?.format === 'aes';
+    return preallocation !== 'off' || dataFile?.raw === true;
+  }
+
+  private get guestKeys(): SectorKeys | undefined {
+    const { encryption } = this.create;
+    if (encryption?.format !== 'aes') return undefined;
+    return legacyKeys(passphraseBytes(encryption.passphrase));
   }
 
   async run(
@@ -224,6 +232,7 @@ class ImageConversion {
         level: target.compress.level ?? CompressionLevels[codec].default,
       },
       zeroFlag: version === 3,
+      guestKeys: this.guestKeys,
       salvage: options.salvage ?? false,
     };
     const { file, data } = files;

@@ -208,6 +208,7 @@ export class BulkImage {
       refcountTableOffset: this.refcountTableOffset,
       refcountTableClusters: this.refcountTableClusters,
       cryptoHeader: this.luks,
+      isLegacyAes: this.create.encryption?.format === 'aes',
     });
     return {
       tables: [

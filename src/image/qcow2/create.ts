@@ -188,7 +188,11 @@ export async function writeFreshImage(
 type FreshPlaces = Pick<
   Header,
   'size' | 'l1Entries' | 'l1Offset' | 'refcountTableOffset' | 'refcountTableClusters'
-> & { readonly cryptoHeader?: CryptoHeaderPointer | undefined };
+> & {
+  readonly cryptoHeader?: CryptoHeaderPointer | undefined;
+  /** Clusters are encrypted the old way. */
+  readonly isLegacyAes?: boolean;
+};
 
 /**
  * The first cluster of a new image.
@@ -196,7 +200,7 @@ type FreshPlaces = Pick<
  */
 export function freshHeader(
   checked: ReturnType<typeof checkCreateOptions>,
-  { cryptoHeader, ...places }: FreshPlaces,
+  { cryptoHeader, isLegacyAes = false, ...places }: FreshPlaces,
 ): Uint8Array<ArrayBuffer> {
   const { clusterBits, refcountOrder, version, backing, dataFile, compression } = checked;
   const incompatible =
@@ -209,7 +213,7 @@ export function freshHeader(
     backingNameLength: 0,
     clusterBits,
     sizeTail: 0,
-    cryptMethod: cryptoHeader ? CryptMethod.luks : CryptMethod.none,
+    cryptMethod: cryptoHeader ? CryptMethod.luks : isLegacyAes ? CryptMethod.aes : CryptMethod.none,
     snapshotCount: 0,
     snapshotsOffset: 0,
     incompatible: { high: 0, low: incompatible },
