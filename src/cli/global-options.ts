@@ -23,8 +23,8 @@ export function takeGlobalOptions(
 ): string[] | undefined {
   const global = [HELP, OBJECT, IMAGE_OPTS].filter((spec) => spec !== LACKS[command.name]);
   const own = command.options.filter(({ name }) => !global.some((spec) => spec.name === name));
-  // Alone it is a call for help, or an argument too few.
-  const last = command.lastIsOperand && args.length > 1 ? args.slice(-1) : [];
+  const isOperand = command.lastIsOperand && !/^(-h|--help)$/.test(args.at(-1) ?? '');
+  const last = isOperand ? args.slice(-1) : [];
   let help = false;
   const rest = takeOptions(
     command.name,

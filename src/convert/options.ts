@@ -31,7 +31,7 @@ export interface ConvertOptions {
   readonly jobsHere?: boolean | undefined;
   /** Target bytes a second, at most. */
   readonly bytesPerSecond?: number | undefined;
-  /** Raw targets: plain bytes are copied by the host where it can, without a look at them. */
+  /** Plain bytes are copied by the host where it can, without a look at them. */
   readonly copyRange?: boolean | undefined;
   /** What cannot be read becomes zeros, rather than the end of the conversion. */
   readonly salvage?: boolean | undefined;

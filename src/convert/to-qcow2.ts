@@ -265,12 +265,15 @@ class ImageConversion {
       });
     }
     const copies = target.compress && (create.compression ?? 'deflate');
+    // The host copies; nobody looks at the bytes.
+    const mayMove = !target.compress && !create.encryption && !options.salvage;
+    const moves = options.copyRange === true && mayMove;
     // A level that was asked for is worth the work; and what is damaged cannot be told untouched.
     const asIs = target.compress?.level === undefined && !options.salvage;
     const copied = asIs ? copies : undefined;
     return new Planner(disks, {
       jobBytes,
-      clusters: { clusterSize, diskSize: create.size, copies: copied },
+      clusters: { clusterSize, diskSize: create.size, copies: copied, moves },
       writeZeros: options.sparseBytes === 0,
       salvage: options.salvage,
       holdFrom: Number.POSITIVE_INFINITY,
