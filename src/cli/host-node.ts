@@ -45,7 +45,10 @@ export function nodeHost(script: string | undefined): Host {
     },
     threads: availableParallelism(),
     startWorkers: async (setup, count) => {
-      process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
+      // Later versions of V8 have no such flag, and say so.
+      if (process.versions.v8.startsWith('11.')) {
+        process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
+      }
       const { startNodeWorkers } = await import('../convert/pool-node.ts');
       return startNodeWorkers(setup, count);
     },

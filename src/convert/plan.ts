@@ -60,6 +60,8 @@ const LOST_CLUSTERS_MAX = 2 ** 16;
 
 /** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
 const WINDOW_FIRST = 64 * 2 ** 20;
+/** Windows of a look at most: what lies behind much of nothing may still be many extents. */
+const STRETCH_MAX = 16;
 
 /** The files of several disks, one list. */
 export function allSources(disks: readonly Disk[]): DataSource[] {
@@ -73,6 +75,8 @@ export class Planner implements JobSource {
   private readonly builder = new JobBuilder();
   private readonly held = new JobBuilder();
   private window = WINDOW_FIRST;
+  /** Windows that the next look spans: more than one where nothing was in the last. */
+  private stretch = 1;
   private disk = 0;
   /** Where this disk starts in the target, and how far its extents were looked at. */
   private diskStart = 0;
@@ -125,7 +129,8 @@ export class Planner implements JobSource {
       disk = this.disks[++this.disk];
     }
     if (!disk) return false;
-    const end = Math.min(disk.size, this.at + Math.min(this.window, extentWindow(disk)));
+    const most = extentWindow(disk) * this.stretch;
+    const end = Math.min(disk.size, this.at + Math.min(this.window, most));
     this.window *= 8;
     list.clear();
     this.record = 0;
@@ -134,7 +139,9 @@ export class Planner implements JobSource {
       const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
       if (!settled(collected)) await collected;
     }
-    await this.sortStreams();
+    const sorted = this.sortStreams();
+    if (!settled(sorted)) await sorted;
+    this.stretch = list.count > 1 ? 1 : Math.min(STRETCH_MAX, this.stretch * 2);
     this.at = end;
     return true;
   }
