@@ -237,23 +237,53 @@ function allStreams(at: usize, count: u32, compressed: v128, large: v128): bool 
   );
 }
 
-/** Of two entries: bits that make one corrupt, or that make its stream need a second look. */
+/**
+ * Writes the runs between the first and the last of `begins`, each good or one stream, so that the
+ * one before entry `last` ends at `out`. Backwards, entry over entry: the first of a run stays, and
+ * nothing branches. Writes into the places of the runs on either side too. `large` as above, and
+ * `corrupt` are the bits that an entry with a place must not have.
+ * @returns whether they were as said; if not, what is written says nothing
+ */
 // @ts-ignore: decorator
 @inline
-function oddBits(at: usize, compressed: v128, large: v128, corrupt: v128): v128 {
-  const pair = v128.load(at);
-  const isStream = v128.eq<u64>(v128.and(pair, compressed), compressed);
-  return v128.and(pair, v128.bitselect(large, corrupt, isStream));
-}
-
-/** Whether one of an even number of entries is neither good nor a stream as in `allStreams`. */
-// @ts-ignore: decorator
-@inline
-function anyOdd(at: usize, count: u32, compressed: v128, large: v128, corrupt: v128): bool {
-  const end = at + (<usize>count << 3);
+function storeSoundRuns(
+  at: usize, begins: u64, last: u32, out: usize, streamMasks: v128, clusterBits: u32,
+  large: v128, corrupt: v128,
+): bool {
+  const compressed = v128.splat<u64>(COMPRESSED);
   let odd = v128.splat<u64>(0);
-  for (; at < end; at += 16) odd = v128.or(odd, oddBits(at, compressed, large, corrupt));
-  return v128.any_true(odd);
+  const placeMasks = v128.splat<u64>(~(READS_AS_ZEROS | COPIED));
+  const ones = v128.splat<u64>(READS_AS_ZEROS);
+  let end = last;
+  let i = (last & ~1) + 2;
+  const lowest = <u32>ctz<u64>(begins) & ~1;
+  do {
+    i -= 2;
+    const plain = plainPair(at + (<usize>i << 3));
+    const isStream = v128.eq<u64>(v128.and(plain, compressed), compressed);
+    const none = v128.eq<u64>(plain, v128.splat<u64>(0));
+    const good = v128.sub<u64>(v128.andnot(v128.splat<u64>(DATA), none), v128.and(plain, ones));
+    const kinds = v128.bitselect(v128.splat<u64>(COMPRESSED_RUN), good, isStream);
+    const hosts = doublesOf(v128.and(plain, v128.bitselect(streamMasks, placeMasks, isStream)));
+    const bytes = v128.and(streamBytesPair(plain, clusterBits), isStream);
+    odd = v128.or(odd, v128.and(plain, v128.bitselect(large, corrupt, isStream)));
+    const pairBegins = begins >> i;
+
+    store<u64>(out, v128.extract_lane<u64>(kinds, 1) | (<u64>(end - i - 1) << 32));
+    v128.store_lane<u64>(out + 8, hosts, 1);
+    v128.store_lane<u64>(out + 16, bytes, 1);
+    const second = <u32>(pairBegins >> 1) & 1;
+    end = select<u32>(i + 1, end, second != 0);
+    out -= select<usize>(RUN_BYTES, 0, second != 0);
+
+    store<u64>(out, v128.extract_lane<u64>(kinds, 0) | (<u64>(end - i) << 32));
+    v128.store_lane<u64>(out + 8, hosts, 0);
+    v128.store_lane<u64>(out + 16, bytes, 0);
+    const isFirst = (<u32>pairBegins & 1) != 0;
+    end = select<u32>(i, end, isFirst);
+    out -= select<usize>(RUN_BYTES, 0, isFirst);
+  } while (i != lowest);
+  return !v128.any_true(odd);
 }
 
 /** A segment of a table, see `l2Runs`; @returns the number of runs. */
@@ -265,8 +295,8 @@ function runs(
   const clusters = v128.splat<u64>(cluster);
   const bad = bytesSwapped(v128.splat<u64>(badBits));
   const streamMask = ((<u64>1) << (70 - clusterBits)) - 1;
-  const large = bytesSwapped(v128.splat<u64>(streamMask & ~(((<u64>1) << 53) - 1)));
-  const corrupt = bytesSwapped(v128.splat<u64>(badBits & ~COMPRESSED));
+  const large = v128.splat<u64>(streamMask & ~(((<u64>1) << 53) - 1));
+  const corrupt = v128.splat<u64>(badBits & ~COMPRESSED);
   const compressed = bytesSwapped(v128.splat<u64>(COMPRESSED));
   const streamMasks = v128.splat<u64>(streamMask);
   const outEnd = out + <usize>outMax * RUN_BYTES;
@@ -288,7 +318,8 @@ function runs(
     const isRoomy = (count & 1) == 0 && outEnd - out >= needed;
     // The last entry is asked first: few mixed words get any further.
     if ((first & COMPRESSED) != 0 && isRoomy && !dataFile) {
-      if (isStreamAt(at + (<usize>count << 3) - 8) && allStreams(at, count, compressed, large)) {
+      const lastAt = at + (<usize>count << 3) - 8;
+      if (isStreamAt(lastAt) && allStreams(at, count, compressed, bytesSwapped(large))) {
         if (isCounted) {
           storeBad(out, first, clusterBits, dataFile);
           out += RUN_BYTES;
@@ -367,23 +398,27 @@ function runs(
       continue;
     }
     // A run is written when the next begins. Where most are short and some are bad, which ones is
-    // anyone's guess: then without a branch. The run in hand may be odd by itself.
-    const isDense = found << 1 > count && isRoomy && !dataFile
-      && ((first & badBits) == 0 || isSoundStream(first, clusterBits));
+    // anyone's guess: then without a branch, and the run in hand may be odd by itself.
+    if (
+      anyBad && found << 1 > count && isRoomy && !dataFile
+      && ((first & badBits) == 0 || isSoundStream(first, clusterBits))
+    ) {
+      const last = 63 - <u32>clz<u64>(begins);
+      const to = out + <usize>found * RUN_BYTES;
+      if (storeSoundRuns(at, begins, last, to, streamMasks, clusterBits, large, corrupt)) {
+        storeSound(out, first, index + <u32>ctz<u64>(begins) - start, streamMask, clusterBits);
+        if (to == outEnd) return outMax;
+        out = to;
+        start = index + last;
+        first = wordAt(at + (<usize>last << 3)) & ~COPIED;
+        index += count;
+        continue;
+      }
+    }
     if (!anyBad) {
       do {
         const end = index + <u32>ctz<u64>(begins);
         storeGood(out, first, end - start);
-        out += RUN_BYTES;
-        if (out == outEnd) return outMax;
-        start = end;
-        first = wordAt(table + (<usize>end << 3)) & ~COPIED;
-        begins &= begins - 1;
-      } while (begins != 0);
-    } else if (isDense && !anyOdd(at, count, compressed, large, corrupt)) {
-      do {
-        const end = index + <u32>ctz<u64>(begins);
-        storeSound(out, first, end - start, streamMask, clusterBits);
         out += RUN_BYTES;
         if (out == outEnd) return outMax;
         start = end;
