@@ -5,7 +5,8 @@
 // A pattern is a part of a file's path. Names say where a file runs: *.node.test.ts and all below
 // test/interop, test/cli and test/tidy in Node only, *.web.test.ts in Chromium only, the rest in
 // both. Each file has a process or a page of its own. SEED and SLOW reach the tests, in a page as
-// globals of these names.
+// globals of these names. CI=true has one seed for all of its runs, so that a failure there speaks
+// of the change and not of luck; people's machines are where other seeds are tried, one each run.
 //
 // What a machine lacks (QEMU's tools, Chromium) counts as skipped; with CI=true it is a failure.
 import { spawn } from 'node:child_process';
@@ -42,6 +43,7 @@ if (unknown) {
   process.exit(1);
 }
 const inCi = process.env.CI === 'true';
+if (inCi) process.env.SEED ??= '20261121';
 const total = { passed: 0, failed: 0, skipped: 0 };
 const out = join(root, '.cache', 'test', String(process.pid));
 
