@@ -22,13 +22,24 @@ function timesAlpha(tweak: v128): v128 {
 
 export function xtsXor(at: usize, sectors: u32, tweaks: usize): i32 {
   if (!mapped(at, <u64>sectors << 9) || !mapped(tweaks, <u64>sectors << 4)) return MISUSE;
-  for (; sectors != 0; sectors--, tweaks += 16) {
-    let tweak = v128.load(tweaks);
+  // Each tweak waits for the one before it: two sectors side by side wait half as long.
+  for (; sectors >= 2; sectors -= 2, at += SECTOR, tweaks += 32) {
+    let first = v128.load(tweaks);
+    let second = v128.load(tweaks + 16);
     const end = at + SECTOR;
     for (; at < end; at += 16) {
-      v128.store(at, v128.xor(v128.load(at), tweak));
-      tweak = timesAlpha(tweak);
+      v128.store(at, v128.xor(v128.load(at), first));
+      v128.store(at + SECTOR, v128.xor(v128.load(at + SECTOR), second));
+      first = timesAlpha(first);
+      second = timesAlpha(second);
     }
+  }
+  if (sectors == 0) return 0;
+  let tweak = v128.load(tweaks);
+  const end = at + SECTOR;
+  for (; at < end; at += 16) {
+    v128.store(at, v128.xor(v128.load(at), tweak));
+    tweak = timesAlpha(tweak);
   }
   return 0;
 }

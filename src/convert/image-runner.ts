@@ -10,6 +10,7 @@
 import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { compressInto } from '../codec/compress.ts';
+import { CipherStorage } from '../crypto/cipher-storage.ts';
 import { SECTOR_BYTES } from '../crypto/sector-batch.ts';
 import { SectorCipher } from '../crypto/sector-cipher.ts';
 import { Workspace } from '../kernels/arena.ts';
@@ -53,6 +54,9 @@ export class ImageRunner implements Runner {
     for (let slot = 0; slot < SLOTS; slot++) {
       this.slots.push(new ClusterBuffer(workspace, options, this.reader));
     }
+    const { data } = target;
+    // A job's clusters are written once, and forgotten.
+    if (data instanceof CipherStorage) data.workIn(workspace, { writesOver: true });
     const { guestKeys } = options;
     if (guestKeys) this.guestCipher = new SectorCipher(guestKeys, { workspace });
     this.free.push(...this.slots);

@@ -31,6 +31,8 @@ export interface CipherPlace {
 export class CipherStorage implements Storage {
   private cipher: SectorCipher;
   private readonly start: number;
+  /** Bytes in the cipher's memory may be encrypted where they are, for nobody needs them again. */
+  private writesOver = false;
   /** A write that has not taken its bytes yet: those of the next would go over them. */
   private writing: Promise<void> | undefined;
 
@@ -50,9 +52,13 @@ export class CipherStorage implements Storage {
     }
   }
 
-  /** Bytes in this memory are from now on worked on where they are. It is not in use yet. */
-  workIn(workspace: Workspace): void {
+  /**
+   * Bytes in this memory are from now on worked on where they are. It is not in use yet.
+   * @param options.writesOver what is written from there is encrypted there, too
+   */
+  workIn(workspace: Workspace, { writesOver = false } = {}): void {
     this.cipher = new SectorCipher(this.place.keys, { workspace });
+    this.writesOver = writesOver;
   }
 
   get name(): string {
@@ -104,12 +110,19 @@ export class CipherStorage implements Storage {
   private writeSectors(at: number, from: Uint8Array): Awaitable<void> {
     for (let done = 0; done < from.length; done += BATCH_BYTES) {
       const part = from.subarray(done, done + BATCH_BYTES);
-      const encrypted = this.cipher.encrypted(part, (at + done) / SECTOR_BYTES);
+      const encrypted = this.encrypted(part, (at + done) / SECTOR_BYTES);
       const written = this.inner.write(this.start + at + done, encrypted);
       if (settled(written)) continue;
       const next = done + BATCH_BYTES;
       return written.then(() => this.writeSectors(at + next, from.subarray(next)));
     }
+  }
+
+  private encrypted(part: Uint8Array, sector: number): Uint8Array {
+    const { cipher } = this;
+    if (!this.writesOver || !cipher.hasInPlace(part)) return cipher.encrypted(part, sector);
+    cipher.encrypt(part, sector);
+    return part;
   }
 
   private async writePieces(at: number, from: Uint8Array): Promise<void> {

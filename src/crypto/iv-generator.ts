@@ -10,11 +10,10 @@ import type { Platform } from './platform.ts';
 /** Fills 16 bytes for each sector from `sector` on. */
 export function fillVectors(into: Uint8Array, sector: number, bits: 32 | 64): void {
   const view = new DataView(into.buffer, into.byteOffset, into.length);
+  into.fill(0);
   for (let at = 0; at < into.length; at += 16, sector++) {
-    view.setUint32(at, sector % HIGH, true);
-    view.setUint32(at + 4, bits === 64 ? Math.floor(sector / HIGH) : 0, true);
-    view.setUint32(at + 8, 0);
-    view.setUint32(at + 12, 0);
+    view.setUint32(at, sector, true);
+    if (bits === 64 && sector >= HIGH) view.setUint32(at + 4, sector / HIGH, true);
   }
 }
 

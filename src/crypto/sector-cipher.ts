@@ -103,6 +103,11 @@ export class SectorCipher {
     });
   }
 
+  /** Whether these bytes lie in the cipher's memory, where they are worked on in place. */
+  hasInPlace(bytes: Uint8Array): boolean {
+    return bytes.buffer === this.parts.kernels.memory.buffer;
+  }
+
   /** Overwrites the keys, in so far as they are in this program's hands. No use afterwards. */
   wipe(): void {
     this.made?.blocks.wipe();
@@ -137,7 +142,7 @@ export class SectorCipher {
   ): void {
     assert(bytes.length % SECTOR_BYTES === 0, 'a sector cipher works on whole sectors');
     const { parts, bounce } = this;
-    const inPlace = bytes.buffer === parts.kernels.memory.buffer;
+    const inPlace = this.hasInPlace(bytes);
     for (let done = 0; done < bytes.length; done += BATCH_BYTES) {
       const part = bytes.subarray(done, done + BATCH_BYTES);
       const sectors = part.length / SECTOR_BYTES;
