@@ -8,7 +8,8 @@ import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
 
 /** What of a message tells that the snapshot is to blame, and not the image. */
-const SNAPSHOT_FAILURE = /(Can't find snapshot|Block format 'raw' .*)$/;
+const SNAPSHOT_FAILURE =
+  /(Can't find snapshot|Snapshot L1 table (?:too large|offset invalid)|Block format 'raw' .*)$/;
 
 /** Opens a source; a snapshot that is not there has a message of its own. @throws UsageError */
 export async function openSource(

@@ -10,7 +10,7 @@ type Members = { readonly [name: string]: string | Members };
 
 /** Settings that change what is read, by driver; all others are left out of names. */
 const STRONG: Record<string, RegExp> = {
-  qcow2: /^(encrypt\.|data-file\.)/,
+  qcow2: /^encrypt\./,
   luks: /^key-secret$/,
   raw: /^(offset|size)$/,
   'null-co': /^(size|latency-ns|read-zeroes)$/,

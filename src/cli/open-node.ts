@@ -8,6 +8,7 @@ import type { CorruptionListener } from '../image/qcow2/corruption.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Host, UsageError } from './command.ts';
+import { errnoOf } from './errno.ts';
 import type { ClaimOptions } from './image-claims.ts';
 import { secretIdAt, secretSource } from './image-name.ts';
 import {
@@ -125,7 +126,8 @@ function readFirst(outer: Gate): Gate {
 
 /** Tells what is wrong with an image, as QEMU does. */
 function sayCorruption(host: Host): CorruptionListener {
-  return ({ message, fatal }) => {
+  return ({ message, fatal, leak }) => {
+    if (leak) return host.note(`qcow2_free_clusters failed: ${errnoOf(leak).text}\n`);
     const what = fatal ? 'Marking image as corrupt' : 'Image is corrupt';
     const others = fatal ? 'corruption events' : 'non-fatal corruption events';
     host.note(`qcow2: ${what}: ${message}; further ${others} will be suppressed\n`);

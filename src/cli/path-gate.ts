@@ -19,7 +19,11 @@ const PROTOCOL = /^([^/:]+):/;
 export function resolveName(name: string, from: string): string {
   const scheme = PROTOCOL.exec(name)?.[1];
   // A name with a scheme is not relative to the image, as QEMU has it.
-  if (scheme === 'file') return name.slice('file:'.length);
+  if (scheme === 'file') {
+    const path = name.slice('file:'.length);
+    // As a path by itself, what stands before a colon would be another scheme.
+    return PROTOCOL.test(path) ? `./${path}` : path;
+  }
   if (scheme !== undefined) throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
   return name.startsWith('/') ? name : from.slice(0, from.lastIndexOf('/') + 1) + name;
 }
@@ -28,7 +32,10 @@ export function resolveName(name: string, from: string): string {
 export function pathGate(host: Host, first: string, options: GateOptions): Gate {
   const { untrusted, claim } = options;
   return ({ kind, name, from, writable }) => {
-    const path = resolveName(name, from);
+    const beside = resolveName(name, from);
+    // QEMU counts the name of a data file from the current directory, where it makes the file.
+    const isElsewhere = kind === 'data-file' && !host.exists(beside);
+    const path = isElsewhere ? resolveName(name, '') : beside;
     if (untrusted) confine(host, path, first);
     const file = host.openFile(path, { writable });
     try {

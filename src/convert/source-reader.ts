@@ -69,9 +69,13 @@ export class SourceReader {
         addLost(lost, { guest: guest + at, length, why });
       return this.salvage({ storage, lose }, host, into, 0).then(finish);
     }
-    const read = this.readFrom(storage, host, into, guest);
-    if (!settled(read)) return read.then(finish);
-    finish(read);
+    const bring = () => {
+      const read = this.readFrom(storage, host, into, guest);
+      if (!settled(read)) return read.then(finish);
+      finish(read);
+    };
+    const held = storage.announce?.('read_aio');
+    return held ? held.then(bring) : bring();
   }
 
   /** A read that tells, where it fails, of what part of the disk it was. */
@@ -114,10 +118,14 @@ export class SourceReader {
         this.inputLost.push(from + at, from + at + length);
       return this.salvage({ storage, lose }, from, into, 0).then(finish);
     }
-    const read = this.readFrom(storage, from, into, ops[op + 4]!);
-    if (!settled(read)) return read.then(finish);
-    finish(read);
-    return undefined;
+    const bring = () => {
+      const read = this.readFrom(storage, from, into, ops[op + 4]!);
+      if (!settled(read)) return read.then(finish);
+      finish(read);
+      return undefined;
+    };
+    const held = storage.announce?.('read_compressed');
+    return held ? held.then(bring) : bring();
   }
 
   /**

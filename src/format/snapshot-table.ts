@@ -154,10 +154,12 @@ function sizeOf({ high, low }: U64, at: number | undefined): number {
  */
 export function checkSnapshotL1(snapshot: Snapshot, clusterSize: number, at: number): void {
   if (snapshot.l1Entries > L1_BYTES_MAX / 8) {
-    throw new Qcow2Error('UNSUPPORTED', 'Snapshot L1 table too large', at);
+    const cause = { code: 'EFBIG' };
+    throw new Qcow2Error('UNSUPPORTED', 'Snapshot L1 table too large', at, cause);
   }
   if (snapshot.l1Offset % clusterSize !== 0) {
-    throw new Qcow2Error('CORRUPT', 'Snapshot L1 table offset invalid', at);
+    const cause = { code: 'EINVAL' };
+    throw new Qcow2Error('CORRUPT', 'Snapshot L1 table offset invalid', at, cause);
   }
 }
 

@@ -37,6 +37,8 @@ function injected(errno: number, at: number): Qcow2Error {
 export class DebugStorage implements Storage {
   readonly discard?: (at: number, length: number) => Awaitable<void>;
   readonly dataRanges?: NonNullable<Storage['dataRanges']>;
+  /** Something was to be changed since the last flush; else there is nothing that could fail. */
+  private changed = false;
 
   constructor(
     private readonly inner: Storage,
@@ -44,6 +46,7 @@ export class DebugStorage implements Storage {
   ) {
     if (inner.discard) {
       this.discard = (at, length) => {
+        this.changed = true;
         this.meet('discard', at, length);
         return inner.discard?.(at, length);
       };
@@ -100,7 +103,8 @@ export class DebugStorage implements Storage {
   }
 
   flush(): Awaitable<void> {
-    this.meet('flush', 0, 0);
+    if (this.changed) this.meet('flush', 0, 0);
+    this.changed = false;
     return this.inner.flush();
   }
 
@@ -111,6 +115,7 @@ export class DebugStorage implements Storage {
   /** Tells the rules that a write begins and that it is over. */
   private changing(event: DebugEvent, change: () => Awaitable<void>): Awaitable<void> {
     const { rules } = this;
+    this.changed = true;
     const held = rules.happens(event);
     const carryOut = () => {
       const done = change();

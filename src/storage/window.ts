@@ -28,9 +28,12 @@ export class WindowStorage implements Storage {
 
   read(at: number, into: Uint8Array): Awaitable<number> {
     const { fixedSize } = this;
-    if (fixedSize === undefined) return this.inner.read(this.offset + at, into);
-    const length = Math.max(0, Math.min(into.length, fixedSize - at));
-    return length === 0 ? 0 : this.inner.read(this.offset + at, into.subarray(0, length));
+    const room = fixedSize === undefined ? into.length : Math.max(0, fixedSize - at);
+    const part = into.length > room ? into.subarray(0, room) : into;
+    if (part.length === 0) return 0;
+    const held = this.announce('read_aio');
+    const bring = () => this.inner.read(this.offset + at, part);
+    return held ? held.then(bring) : bring();
   }
 
   cursor(from: number, to: number): StorageCursor {
@@ -39,7 +42,9 @@ export class WindowStorage implements Storage {
 
   write(at: number, from: Uint8Array): Awaitable<void> {
     this.needInside(at, from.length);
-    return this.inner.write(this.offset + at, from);
+    const held = this.announce('write_aio');
+    const bring = () => this.inner.write(this.offset + at, from);
+    return held ? held.then(bring) : bring();
   }
 
   zero(at: number, length: number): Awaitable<void> {

@@ -103,6 +103,8 @@ test('what can be changed, and what cannot', async () => {
     await make('extended.qcow2', 'extended_l2=on');
     await make('one.qcow2', 'refcount_bits=1');
     await make('file.qcow2', 'data_file=file.data');
+    await make('past.qcow2', 'compat=0.10');
+    await qemuImg(['snapshot', '-c', 'one', 'past.qcow2'], { cwd: folder });
     await qemuImg(['create', '-q', '-f', 'raw', 'raw', '1M'], { cwd: folder });
     const lines = [
       '',
@@ -133,6 +135,10 @@ test('what can be changed, and what cannot', async () => {
       '-o size=512k v3.qcow2',
       '-o size=2M -p v3.qcow2',
       '-o size=3M,compat=1.1 v2.qcow2',
+      '-o size=2M past.qcow2',
+      '-o size=2M,compat=1.1 past.qcow2',
+      '-o compat=0.10 past.qcow2',
+      '-o size=1M,compat=0.10 past.qcow2',
       '-o backing_file=foo v3.qcow2',
       '-o backing_fmt=qcow2 v3.qcow2',
       '-o size=1M raw',

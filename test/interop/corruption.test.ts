@@ -2,7 +2,15 @@
  * Metadata that cannot be as it is, met by commands: what is said of it on standard error, what
  * fails and with which words, and whether the image is marked corrupt, is as QEMU has it.
  */
-import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -92,5 +100,42 @@ test('commands of qemu-io', () =>
 
 test('commands of qemu-img', () =>
   eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));
+
+/** What a snapshot's entry says of its L1 table, and what is done to the image then. */
+const ENTRY_DAMAGE: readonly (readonly [what: string, at: number, bytes: string])[] = [
+  ['offset', 0, '0000000000400200'],
+  ['size', 8, '10000000'],
+  ['largest size', 8, 'ffffffff'],
+];
+const ENTRY_COMMANDS = [
+  ['convert', '-O', 'qcow2', '-l', 'one', 'image', 'copy'],
+  ['amend', '-o', 'compat=0.10', 'image'],
+  ['snapshot', '-a', 'one', 'image'],
+  ['snapshot', '-d', 'one', 'image'],
+];
+
+for (const [what, at, hex] of ENTRY_DAMAGE) {
+  test(`a snapshot's L1 table whose ${what} cannot be`, () =>
+    inScratch(async (folder) => {
+      const made = join(folder, 'made');
+      await qemuImg(['create', '-q', '-f', 'qcow2', made, '64M']);
+      await qemuIo(made, ['write 0 512']);
+      await qemuImg(['snapshot', '-c', 'one', made]);
+      const bytes = readFileSync(made);
+      const table = Number(bytes.readBigUInt64BE(64));
+      bytes.set(Buffer.from(hex, 'hex'), table + at);
+      writeFileSync(made, bytes);
+      for (const args of ENTRY_COMMANDS) {
+        const endings = [TOOL, requireQemu().img].map((program, index) => {
+          const cwd = join(folder, String(index));
+          mkdirSync(cwd, { recursive: true });
+          copyFileSync(made, join(cwd, 'image'));
+          return ending(program, args, cwd);
+        });
+        const [ours, theirs] = await Promise.all(endings);
+        assert.equal(ours, theirs, args.join(' '));
+      }
+    }));
+}
 
 test.run();

@@ -1,5 +1,5 @@
 /** Ways to name an image: the built tools and QEMU's say and do the same with each. */
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -37,6 +37,11 @@ const NAMES = [
 ];
 const NAMELESS =
   'driver=qcow2,file.filename=nameless,data-file.driver=file,data-file.filename=r.img';
+/** Its data file is counted from the current directory. */
+const FAR = 'driver=qcow2,file.filename=sub/far.qcow2';
+const DATA_RULE =
+  'data-file.driver=raw,data-file.file.driver=blkdebug,data-file.file.image.filename=far.data,' +
+  'data-file.file.inject-error.0.event=write_aio,data-file.file.inject-error.0.once=on';
 const PATHS = [
   'blkdebug::a.qcow2',
   'blkdebug:a.qcow2',
@@ -128,6 +133,24 @@ const COMMANDS: readonly (readonly string[])[] = [
     ['img', verb, '--image-opts', NAMELESS],
   ]),
   ['io', '-c', 'read -P 17 0 2k', '-c', 'write 64k 4k', '--image-opts', NAMELESS],
+  // A colon in a name, behind a scheme; a data file that is not beside its image.
+  ['img', 'info', 'file:image:top'],
+  ['img', 'info', '--backing-chain', 'file:./image:top'],
+  ['img', 'compare', 'sub/far.qcow2', 'a.qcow2'],
+  ['img', 'compare', 'sub/gone.qcow2', 'a.qcow2'],
+  ['img', 'info', '--image-opts', `${FAR},data-file.filename=far.data`],
+  [
+    ...['img', 'info', '--image-opts'],
+    'driver=qcow2,file.driver=raw,file.size=64k,file.file.filename=sub/far.qcow2,' +
+      'data-file.filename=far.data',
+  ],
+  ['io', '-c', 'write 0 4k', '-c', 'write 0 4k', '--image-opts', `${FAR},${DATA_RULE}`],
+  // Rules for images that commands of qemu-img read and change.
+  ['img', 'compare', 'blkdebug:no-read:a.qcow2', 'a.qcow2'],
+  ['img', 'compare', 'a.qcow2', 'blkdebug:no-read:a.qcow2'],
+  ['img', 'compare', 'r.img', 'blkdebug:no-read:a.qcow2'],
+  ['img', 'snapshot', '-d', 'one', 'blkdebug:no-free:snapped.qcow2'],
+  ['img', 'commit', 'blkdebug:no-empty:over.qcow2'],
   ['io', '-c', 'break foo A', '-c', 'resume B', '-c', 'remove_break C', 'blkdebug::a.qcow2'],
   ['io', '-c', 'open -o driver=null-co,read-zeroes=on', '-c', 'read -P 0 0 512', '-c', 'info'],
 ];
@@ -142,6 +165,11 @@ event = "write_aio"
 errno = "5"
 once = "on"
 `;
+
+/** Everything fails after an event. */
+function failing(event: string): string {
+  return `[inject-error]\nevent = "${event}"\nerrno = "5"\n`;
+}
 
 /** Speeds differ from run to run, and each program has a name. */
 function plain(text: string): string {
@@ -165,6 +193,27 @@ test('names, settings and rules mean what they mean to QEMU', async () => {
     await qemuImg(['create', '-q', '-f', 'qcow2', ...nameless, '1M'], { cwd: base });
     await qemuIo('nameless', ['write -P 17 0 2k'], { cwd: base });
     await qemuImg(['amend', '-o', 'data_file=', 'nameless'], { cwd: base });
+    writeFileSync(join(base, 'no-read'), failing('read_aio'));
+    writeFileSync(join(base, 'no-free'), failing('cluster_free'));
+    writeFileSync(join(base, 'no-empty'), failing('empty_image_prepare'));
+    mkdirSync(join(base, 'sub'));
+    for (const [name, data] of [
+      ['sub/far.qcow2', 'far.data'],
+      ['sub/gone.qcow2', 'gone.data'],
+    ]) {
+      const options = ['-o', `data_file=${data}`, name as string, '1M'];
+      await qemuImg(['create', '-q', '-f', 'qcow2', ...options], { cwd: base });
+    }
+    rmSync(join(base, 'gone.data'));
+    for (const name of ['file:image:top', 'over.qcow2']) {
+      const options = ['-b', 'nether.qcow2', '-F', 'qcow2', name, '1M'];
+      await qemuImg(['create', '-q', '-f', 'qcow2', 'nether.qcow2', '1M'], { cwd: base });
+      await qemuImg(['create', '-q', '-f', 'qcow2', ...options], { cwd: base });
+    }
+    await qemuIo('over.qcow2', ['write -P 3 0 64k'], { cwd: base });
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'snapped.qcow2', '1M'], { cwd: base });
+    await qemuIo('snapped.qcow2', ['write -P 3 0 64k'], { cwd: base });
+    await qemuImg(['snapshot', '-c', 'one', 'snapped.qcow2'], { cwd: base });
     await eachAtOnce(COMMANDS.entries(), async ([index, [kind, ...args]]) => {
       const { img, io } = requireQemu();
       const [mine, wanted] = await Promise.all(

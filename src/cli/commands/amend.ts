@@ -4,11 +4,12 @@ import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import { type Format, isFormat } from '../../image/formats.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
-import type { AmendOptions } from '../../image/qcow2/amend.ts';
+import { type AmendOptions, EXPANDING_FAILED } from '../../image/qcow2/amend.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { checkCacheMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions, optionLines } from '../creation-options.ts';
+import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { openWritableImage } from '../open-image.ts';
@@ -137,17 +138,24 @@ async function change(
   const slots = AMENDABLE.some(({ name }) => values.has(`${options.prefix}${name}`));
   if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
   if (!(image instanceof Qcow2Image) || !amended) return;
-  // A size goes with the version that the image is to have in the end.
-  const size = values.get('size')?.number;
-  await image.amend(amended);
-  if (size !== undefined) await resize(image, size);
+  try {
+    await image.amend({ ...amended, size: newSize(values) });
+  } catch (cause) {
+    if (!isQcow2Error(cause) || cause.message !== EXPANDING_FAILED) throw cause;
+    const reason = cause.cause;
+    // QEMU tells of tables that it refuses before it says what came of it.
+    if (isQcow2Error(reason) && /L1 table/.test(reason.message)) host.error(reason.message);
+    throw new UsageError(`${cause.message}: ${errnoOf(reason).text}`);
+  }
 }
 
-async function resize(image: Qcow2Image, size: bigint): Promise<void> {
+function newSize(values: ListValues): number | undefined {
+  const size = values.get('size')?.number;
+  if (size === undefined) return undefined;
   if (size % 512n !== 0n) throw new UsageError('The new size must be a multiple of 512');
   const most = BigInt(VIRTUAL_BYTES_MAX);
   if (size > most) throw new UsageError(`offset(${size}) exceeds maximum(${most})`);
-  await image.resize(Number(size));
+  return Number(size);
 }
 
 const VERSIONS: Readonly<Record<string, 2 | 3>> = { v2: 2, '0.10': 2, v3: 3, '1.1': 3 };

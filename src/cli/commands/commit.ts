@@ -5,6 +5,7 @@ import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { checkCacheMode } from '../cache-mode.ts';
 import { chainOf, depthOfBacking } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
@@ -51,9 +52,12 @@ export const commit: Command = {
     });
     try {
       await commitInto(host, disk, depth, request);
-    } finally {
-      await disk.close();
+    } catch (cause) {
+      // What went wrong first says more than what that leaves behind.
+      await Promise.resolve(disk.close()).catch(() => {});
+      throw cause;
     }
+    await disk.close();
     if (!quiet) host.out('Image committed.\n');
     return 0;
   },
@@ -114,10 +118,18 @@ async function commitInto(
       onProgress: progress.update,
       bytesPerSecond: request.bytesPerSecond,
     });
-    if (!request.drop && disk instanceof Qcow2Image) await disk.makeEmpty();
+    if (!request.drop && disk instanceof Qcow2Image) await makeEmpty(disk, request);
   } catch (cause) {
     progress.stop();
     throw cause;
   }
   progress.end();
+}
+
+async function makeEmpty(image: Qcow2Image, { filename }: Request): Promise<void> {
+  try {
+    await image.makeEmpty();
+  } catch (cause) {
+    throw new UsageError(`Failed to empty ${filename}: ${errnoOf(cause).text}`);
+  }
 }

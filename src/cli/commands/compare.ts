@@ -174,11 +174,11 @@ function reportFailure(
   const { request, disks, comparison, say } = parts;
   const { step, side, guest } = comparison.place;
   const filename = request.filenames[side];
+  const isMapped = step !== 'extents';
+  const what = isMapped
+    ? `Error while reading offset ${guest} of ${filename}: ${errnoOf(cause).text}`
+    : `Sector allocation test failed for ${filename}`;
+  host.error(what);
   if (!request.json && guest >= commonBytes(disks)) say(LONGER);
-  if (step === 'extents') {
-    host.error(`Sector allocation test failed for ${filename}`);
-    return NOT_MAPPED;
-  }
-  host.error(`Error while reading offset ${guest} of ${filename}: ${errnoOf(cause).text}`);
-  return NOT_READ;
+  return isMapped ? NOT_READ : NOT_MAPPED;
 }

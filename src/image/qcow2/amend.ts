@@ -2,7 +2,7 @@
  * Amending: what an image was made with changes afterwards. All that can be refused is refused
  * before anything changes; then each change is one that a power cut leaves undone or done.
  */
-import { Qcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import { HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
 import { FEATURE_NAMES, type HeaderClusterParts } from '../../format/header-cluster.ts';
@@ -15,6 +15,8 @@ import type { WriteParts } from './write-parts.ts';
 /** What is to change; what is left out stays. */
 export interface AmendOptions {
   readonly version?: 2 | 3 | undefined;
+  /** The virtual size: a new version comes before it, an old one after it. */
+  readonly size?: number | undefined;
   /** Bits of a refcount: a power of two up to 64. */
   readonly refcountBits?: number | undefined;
   readonly lazyRefcounts?: boolean | undefined;
@@ -28,9 +30,12 @@ export interface AmendOptions {
  * Carries out changes of an image; the caller holds every range.
  * @throws Qcow2Error UNSUPPORTED for what cannot be; OUT_OF_RANGE for counts too large for a width
  */
-export async function amendImage(parts: WriteParts, options: AmendOptions): Promise<void> {
+export async function amendImage(
+  parts: WriteParts,
+  options: Omit<AmendOptions, 'size'>,
+): Promise<void> {
   const { store } = parts;
-  refuse(parts, options);
+  refuseAmendment(parts, options);
   const { version = store.header.version, refcountBits, lazyRefcounts } = options;
   const change = (work: (header: HeaderClusterParts) => HeaderClusterParts) =>
     store.lock.run(async () => {
@@ -70,9 +75,10 @@ export async function amendImage(parts: WriteParts, options: AmendOptions): Prom
   if (version < store.header.version) await downgrade(parts, change);
 }
 
-function refuse({ store, bitmaps }: WriteParts, options: AmendOptions): void {
+/** @throws Qcow2Error UNSUPPORTED for what an image cannot be made into; nothing has changed */
+export function refuseAmendment({ store, bitmaps }: WriteParts, options: AmendOptions): void {
   const { header, hasDataFile, geometry, snapshots } = store;
-  const { version = header.version, refcountBits, lazyRefcounts } = options;
+  const { version = header.version, size = header.size, refcountBits, lazyRefcounts } = options;
   const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
   const bits = refcountBits ?? 2 ** geometry.refcountOrder;
   if (bits > 64 || !Number.isInteger(Math.log2(bits))) {
@@ -96,7 +102,7 @@ function refuse({ store, bitmaps }: WriteParts, options: AmendOptions): void {
   if (hasDataFile) throw no('Cannot downgrade an image with a data file');
   if (bits !== 16) throw no('compat=0.10 requires refcount_bits=16');
   const differs = snapshots.some(
-    ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== header.size,
+    ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== size,
   );
   if (differs) throw no('Internal snapshots prevent downgrade of image');
   const { low, high } = withBit(header.incompatible, Incompatible.dirty, false);
@@ -122,6 +128,9 @@ async function settleCounts({ store }: WriteParts): Promise<void> {
   });
 }
 
+/** What a failure on the way to version 2 says; its cause says why. */
+export const EXPANDING_FAILED = 'Failed to turn zero into data clusters';
+
 const NO_BITS = { high: 0, low: 0 };
 
 function upgraded({ header, extensions, backingName }: HeaderClusterParts): HeaderClusterParts {
@@ -144,12 +153,8 @@ async function downgrade(
   parts: WriteParts,
   change: (work: (header: HeaderClusterParts) => HeaderClusterParts) => Promise<void>,
 ): Promise<void> {
-  const { store } = parts;
   await settleCounts(parts);
-  await expandActiveZeros(parts);
-  if (store.snapshots.length > 0) {
-    await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts)));
-  }
+  await expandZeros(parts);
   await settleCounts(parts);
   await change(({ header, extensions, backingName }) => ({
     header: {
@@ -164,4 +169,18 @@ async function downgrade(
     extensions: { ...extensions, featureNames: [] },
     backingName,
   }));
+}
+
+async function expandZeros(parts: WriteParts): Promise<void> {
+  const { store } = parts;
+  try {
+    await expandActiveZeros(parts);
+    if (store.snapshots.length > 0) {
+      await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts)));
+    }
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    await store.corruption.note(cause);
+    throw new Qcow2Error(cause.code, EXPANDING_FAILED, cause.at, cause);
+  }
 }

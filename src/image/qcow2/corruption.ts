@@ -14,6 +14,8 @@ export interface CorruptionReport {
   readonly message: string;
   /** The image has been marked corrupt: nothing is read or written any more. */
   readonly fatal: boolean;
+  /** Why clusters that nothing refers to are not free: they are leaked, and no more is wrong. */
+  readonly leak?: Qcow2Error;
 }
 
 /** Hears of what is found. */
@@ -129,6 +131,11 @@ export class CorruptionWatch {
     if (this.told) return;
     this.told = true;
     this.listener?.({ message, fatal: false });
+  }
+
+  /** Tells that clusters could not be let go of. */
+  leaked(leak: Qcow2Error): void {
+    this.listener?.({ message: leak.message, fatal: false, leak });
   }
 
   /** @throws Qcow2Error CORRUPT once the image was found to be */

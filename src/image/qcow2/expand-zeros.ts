@@ -2,6 +2,7 @@
  * Version 2 has no entries that say zero: they become unallocated where nothing shows through, and
  * clusters full of zeros elsewhere. The tables of snapshots have theirs, too.
  */
+import { checkSnapshotL1 } from '../../format/snapshot-table.ts';
 import { discardClusters } from './discard.ts';
 import { ALL, type CellPlace, EMPTY } from './l2-tables.ts';
 import { readL1 } from './open.ts';
@@ -45,7 +46,10 @@ export async function expandActiveZeros(parts: WriteParts): Promise<void> {
 export async function expandSnapshotZeros(parts: WriteParts): Promise<void> {
   const { store } = parts;
   const seen = new Set<number>();
-  for (const { l1Offset: offset, l1Entries: entries } of store.snapshots) {
+  const { clusterSize } = store.geometry;
+  for (const snapshot of store.snapshots) {
+    checkSnapshotL1(snapshot, clusterSize, store.header.snapshotsOffset);
+    const { l1Offset: offset, l1Entries: entries } = snapshot;
     const l1 = await readL1(store.storage, { offset, entries });
     for (const { host } of l2TablesOf(store, l1, offset)) {
       if (seen.has(host)) continue;

@@ -1,6 +1,6 @@
 /** Writing the snapshot table: always as a new one, which the header then names at once. */
 import { viewOf } from '../../base/be.ts';
-import { Qcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { SNAPSHOT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import {
   SNAPSHOT_EXTRA_BYTES,
@@ -74,7 +74,14 @@ export async function writeSnapshotTable(
     ...snapshotRanges(snapshots, at),
   ];
   await noteInactiveL2(store);
-  if (oldBytes > 0) await allocator.free(oldAt, oldBytes, { reusable: true, discard: 'snapshot' });
+  if (oldBytes === 0) return;
+  try {
+    await allocator.free(oldAt, oldBytes, { reusable: true, discard: 'snapshot' });
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    // The new table is in force, and all is well but for the old one's room.
+    store.corruption.leaked(cause);
+  }
 }
 
 /** Writes to the header what decides; a failure leaves it open which decision was made. */

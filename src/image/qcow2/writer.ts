@@ -196,9 +196,17 @@ export class ImageWriter {
   }
 
   /** Changes what the image was made with; it has to be opened anew for what comes next. */
-  async amend(options: AmendOptions): Promise<void> {
-    const { amendImage } = await import('./amend.ts');
-    await this.alone((parts) => changing(parts, () => amendImage(parts, options)));
+  async amend({ size, ...options }: AmendOptions): Promise<void> {
+    const { amendImage, refuseAmendment } = await import('./amend.ts');
+    const amend = (some: typeof options) =>
+      this.alone((parts) => changing(parts, () => amendImage(parts, some)));
+    if (size === undefined) return amend(options);
+    await this.alone(async (parts) => refuseAmendment(parts, { ...options, size }));
+    const { version, ...others } = options;
+    // Version 2 resizes no image with snapshots, and its snapshots are all as large as the disk.
+    await amend(version === 2 ? others : options);
+    await this.resize(size, {});
+    if (version === 2) await amend({ version });
   }
 
   /** Changes what the header's cluster says, durably. */
@@ -229,8 +237,13 @@ export class ImageWriter {
 
   /** Leaves every cluster of the disk unallocated. */
   async makeEmpty(): Promise<void> {
+    const { storage } = this.store;
     await this.alone(async (parts) => {
-      await changing(parts, () => letGoBehind(parts, 0, this.size));
+      await changing(parts, async () => {
+        if (storage.announce) await storage.announce('empty_image_prepare');
+        await letGoBehind(parts, 0, this.size);
+        await this.flush();
+      });
     });
   }
 
