@@ -11,12 +11,12 @@
 // What a machine lacks (QEMU's tools, Chromium) counts as skipped; with CI=true it is a failure.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:http';
 import { SourceMap } from 'node:module';
 import os from 'node:os';
-import { extname, join, normalize, sep } from 'node:path';
+import { join, normalize, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
+import { launchOptions, serve } from './chromium.js';
 import { ensureSetup, findProgram, isAlive, root, say } from './setup.js';
 
 const NODE_ONLY = /\.node\.test\.ts$|^test\/(interop|cli|tidy)\//;
@@ -26,14 +26,6 @@ const MINUTE = 60_000;
 const FILE_MS_MAX = (process.env.SLOW ? 60 : 10) * MINUTE;
 /** How long a process may live on after its last test: past that, something was left open. */
 const EXIT_MS_MAX = 10_000;
-
-const MIME_TYPES = {
-  '.html': 'text/html; charset=utf-8',
-  '.js': 'text/javascript; charset=utf-8',
-  '.json': 'application/json',
-  '.map': 'application/json',
-  '.wasm': 'application/wasm',
-};
 
 const args = process.argv.slice(2);
 const patterns = args.filter((arg) => !arg.startsWith('--'));
@@ -146,33 +138,23 @@ async function testInChromium(files) {
     await report('chromium', '', () => ({ passed: 0, failed: bundles.length, skipped: 0, output }));
   });
   if (browser === undefined) return;
-  const server = await serve(folder);
+  const server = await serve(folder, {
+    '/run-suites.js': join(root, 'scripts', 'run-suites.js'),
+  });
   try {
-    const origin = `http://127.0.0.1:${server.address().port}`;
+    const { origin } = server;
     await eachAtOnce(bundles, ({ file, path }) =>
       report(file, IN_CHROMIUM, () => runInPage(browser, origin, path)),
     );
   } finally {
     await browser.close();
     server.close();
-    server.closeAllConnections();
   }
 }
 
 async function launch(executablePath) {
   const { chromium } = await import('playwright-core');
-  return chromium.launch({
-    executablePath,
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  return chromium.launch(launchOptions(executablePath));
 }
 
 async function runInPage(browser, origin, path) {
@@ -243,33 +225,6 @@ function readablePage(lines, origin) {
       const source = normalize(from.originalSource).replace(/^(\.\.\/)+/, '');
       return `${source}:${from.originalLine + 1}:${from.originalColumn + 1}`;
     });
-}
-
-/** Serves a folder to this machine alone, isolated as pages that share memory must be. */
-async function serve(folder) {
-  const page =
-    '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>tests</title>';
-  const server = createServer((request, response) => {
-    const path = normalize(new URL(request.url, 'http://localhost').pathname);
-    let body = page;
-    try {
-      if (path === '/run-suites.js') body = readFileSync(join(root, 'scripts', path));
-      else if (path !== '/') body = readFileSync(join(folder, path));
-    } catch {
-      response.writeHead(404).end();
-      return;
-    }
-    response.writeHead(200, {
-      'content-type':
-        MIME_TYPES[path === '/' ? '.html' : extname(path)] ?? 'application/octet-stream',
-      'cross-origin-opener-policy': 'same-origin',
-      'cross-origin-embedder-policy': 'require-corp',
-      'cache-control': 'no-store',
-    });
-    response.end(body);
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return server;
 }
 
 // ---- both ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
  *
  *   npm run bench -- convert/luks [--size=1] [--rows=to-raw,from-raw,rekey] [--rounds=3]
  *                                 [--dir=/dev/shm]
+ *   npm run bench -- convert/luks --chromium          the same in Chromium, see `luks.page.ts`
  *
  * Deriving keys is not what is measured: each conversion is also run on a disk of the same size,
  * under the same keys, that is empty, in the same rounds, and what that takes is subtracted on
