@@ -15,6 +15,8 @@ export interface Host {
   /** Cores to use. */
   readonly threads: number;
   readonly startWorkers: StartWorkers | undefined;
+  /** Tells that so many workers will be wanted soon. */
+  readonly warmWorkers?: ((count: number) => Promise<void>) | undefined;
   /** Writes to standard output, as it is. */
   out(text: string): void;
   /** Writes `program: message` to standard error. */

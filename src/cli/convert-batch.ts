@@ -10,7 +10,6 @@
  * is left as it is, so that a list may be run again.
  */
 import { isQcow2Error } from '../base/errors.ts';
-import { NodePool } from '../convert/pool-node.ts';
 import { type Host, UsageError } from './command.ts';
 import { convertImages } from './convert-images.ts';
 import { type ConvertRequest, parseConvert } from './convert-request.ts';
@@ -35,27 +34,21 @@ type Outcome =
 export async function convertBatch(host: Host, args: readonly string[]): Promise<number> {
   const { list, options } = splitArguments(args);
   const entries = parseList(await readList(host, list));
-  const pool = new NodePool();
-  const pooled: Host = Object.create(host, {
-    startWorkers: { value: pool.start },
+  const quiet: Host = Object.create(host, {
     // What the conversions print goes to a display of its own.
     out: { value: () => {} },
   });
   let failed = 0;
-  try {
-    for (const [index, entry] of entries.entries()) {
-      if (host.interrupted.aborted) return 1;
-      const outcome = await carryOut(pooled, entry, {
-        options,
-        progress: () => batchProgress(host, { index, count: entries.length, name: entry.target }),
-      });
-      if (outcome.status === 'failed') failed++;
-      const { sources, target } = entry;
-      const source = sources.length === 1 ? sources[0] : sources;
-      host.out(`${JSON.stringify({ source, target, ...outcome })}\n`);
-    }
-  } finally {
-    await pool.close();
+  for (const [index, entry] of entries.entries()) {
+    if (host.interrupted.aborted) return 1;
+    const outcome = await carryOut(quiet, entry, {
+      options,
+      progress: () => batchProgress(host, { index, count: entries.length, name: entry.target }),
+    });
+    if (outcome.status === 'failed') failed++;
+    const { sources, target } = entry;
+    const source = sources.length === 1 ? sources[0] : sources;
+    host.out(`${JSON.stringify({ source, target, ...outcome })}\n`);
   }
   return failed === 0 ? 0 : 1;
 }

@@ -1,7 +1,8 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
-import { concatenatedSize } from '../convert/options.ts';
+import { concatenatedSize, worthWorkers } from '../convert/options.ts';
+import { allSources } from '../convert/plan.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
 import { borrowed } from '../storage/borrowed.ts';
@@ -104,7 +105,7 @@ async function intoRaw(
 ): Promise<ConvertResult> {
   const { create, flush } = request;
   const preallocation = rawPreallocation(request);
-  return withNewFile(host, request, async (file) => {
+  return withNewFile(host, request, { disks, course }, async (file) => {
     if (!create && file.size() < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
@@ -144,10 +145,17 @@ function prepareRaw(
 async function withNewFile(
   host: Host,
   request: ConvertRequest,
+  { disks, course }: { readonly disks: readonly Disk[]; readonly course: Course },
   fill: (file: NodeFileStorage) => Promise<ConvertResult>,
 ): Promise<ConvertResult> {
   const { target, create } = request;
   const isNew = create && !host.exists(target);
+  const { workers = 0 } = course;
+  const compress = request.compress !== undefined;
+  // Emptying a large file takes as long as a thread does to start.
+  if (workers > 0 && (await worthWorkers(allSources(disks), { compress }))) {
+    await host.warmWorkers?.(workers);
+  }
   const file = openTarget(host, request, target);
   let done = false;
   try {
@@ -193,7 +201,7 @@ async function intoLuks(
     passphrase: await givenPassphrase(host, values, { name: 'key-secret', path: target }),
     size: 0,
   }));
-  return withNewFile(host, request, async (file) => {
+  return withNewFile(host, request, { disks, course }, async (file) => {
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(borrowed(file), choice);
     const { storage } = image.sources[0] as (typeof image.sources)[number];
@@ -246,7 +254,7 @@ async function intoQcow2(
   let data: NodeFileStorage | undefined;
   let done = false;
   try {
-    const result = await withNewFile(host, request, async (file) => {
+    const result = await withNewFile(host, request, { disks, course }, async (file) => {
       claimImageFile(file, 'qcow2', { use: 'write' });
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);

@@ -3,6 +3,7 @@ import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
+import type { NodePool } from '../convert/pool-node.ts';
 import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError, openNodeFile } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
@@ -36,6 +37,17 @@ export function nodeHost(script: string | undefined): Host {
   const interrupt = new AbortController();
   const program = programName(script);
   let listening = false;
+  let pool: NodePool | undefined;
+  const threads = async () => {
+    if (!pool) {
+      // Later versions of V8 have no such flag, and say so.
+      if (process.versions.v8.startsWith('11.')) {
+        process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
+      }
+      pool = new (await import('../convert/pool-node.ts')).NodePool();
+    }
+    return pool;
+  };
   return {
     program,
     get terminal() {
@@ -44,14 +56,8 @@ export function nodeHost(script: string | undefined): Host {
       return tty.isatty(STDOUT);
     },
     threads: availableParallelism(),
-    startWorkers: async (setup, count) => {
-      // Later versions of V8 have no such flag, and say so.
-      if (process.versions.v8.startsWith('11.')) {
-        process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
-      }
-      const { startNodeWorkers } = await import('../convert/pool-node.ts');
-      return startNodeWorkers(setup, count);
-    },
+    startWorkers: async (setup, count) => (await threads()).start(setup, count),
+    warmWorkers: async (count) => (await threads()).warm(count),
     out: (text) => writeText(STDOUT, text),
     error: (message) => {
       const lines = message.split('\n');

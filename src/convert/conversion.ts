@@ -147,7 +147,10 @@ export class Conversion {
   }
 
   private async feedWorkers(): Promise<'all given' | 'all busy'> {
+    const { jobsHere = true } = this.parts;
     for (const worker of this.workers) {
+      // What waits for one that is not up holds up all that come after it.
+      if (jobsHere && !worker.isUp) continue;
       while (worker.pending < JOBS_AHEAD) {
         const job = await this.parts.jobs.next();
         if (!job) return 'all given';

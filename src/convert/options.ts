@@ -99,9 +99,8 @@ export async function workersFor(
   const handles = sources.map(({ storage }) => storage.share?.());
   if (!file || (target.data && !data) || handles.some((handle) => !handle)) return [];
   const { runner, stream } = target;
-  const isCompressing = runner.kind === 'image' && runner.compress !== undefined;
-  const enough = isCompressing ? WORKERS_FROM_BYTES_COMPRESSED : WORKERS_FROM_BYTES;
-  if ((await storedBytes(sources)) < enough) return [];
+  const compress = runner.kind === 'image' && runner.compress !== undefined;
+  if (!(await worthWorkers(sources, { compress }))) return [];
   const setup = {
     module: kernelModule(),
     sources: handles as StorageHandle[],
@@ -111,6 +110,15 @@ export async function workersFor(
     stream,
   };
   return startWorkers(setup, workers);
+}
+
+/** Whether there is so much to do that workers pay. */
+export async function worthWorkers(
+  sources: readonly DataSource[],
+  { compress }: { readonly compress: boolean },
+): Promise<boolean> {
+  const enough = compress ? WORKERS_FROM_BYTES_COMPRESSED : WORKERS_FROM_BYTES;
+  return (await storedBytes(sources)) >= enough;
 }
 
 /** Bytes that the sources' files take, holes left out where that is known. */

@@ -7,9 +7,9 @@ class NodeThread implements JobThread {
   private readonly worker: Worker;
   private listener: Parameters<JobThread['listen']>[0];
 
-  constructor(setup: WorkerSetup) {
+  constructor() {
     const url = new URL('./convert-worker.js', import.meta.url);
-    this.worker = new Worker(url, { workerData: setup, trackUnmanagedFds: false })
+    this.worker = new Worker(url, { trackUnmanagedFds: false })
       .on('message', (message: FromWorker) => this.listener?.message(message))
       .on('error', (cause: Error) => this.listener?.fail(cause))
       .on('exit', () => this.listener?.fail(new Error('a conversion worker ended')));
@@ -35,23 +35,26 @@ class NodeThread implements JobThread {
 
 /** Starts threads; the compiled kernels are shared with them, machine code and all. */
 export function startNodeWorkers(setup: WorkerSetup, count: number): JobWorker[] {
-  return Array.from({ length: count }, () => new ThreadWorker(new NodeThread(setup)));
+  return Array.from({ length: count }, () => new ThreadWorker(new NodeThread(), setup));
 }
 
 /** Threads that serve one conversion after another. */
 export class NodePool {
   private readonly idle: JobThread[] = [];
 
+  /** Starts threads ahead of the conversion that will want them, so that they are up by then. */
+  warm(count: number): void {
+    while (this.idle.length < count) {
+      const thread = new NodeThread();
+      thread.needed(false);
+      this.idle.push(thread);
+    }
+  }
+
   /** As `startNodeWorkers`, with threads that are idle first. */
   readonly start = (setup: WorkerSetup, count: number): JobWorker[] =>
     Array.from({ length: count }, () => {
-      const known = this.idle.pop();
-      known?.send({ kind: 'setup', setup }, []);
-      return new ThreadWorker(known ?? new NodeThread(setup), (thread) => this.idle.push(thread));
+      const thread = this.idle.pop() ?? new NodeThread();
+      return new ThreadWorker(thread, setup, (left) => this.idle.push(left));
     });
-
-  /** Ends the threads that are idle. */
-  async close(): Promise<void> {
-    await Promise.all(this.idle.splice(0).map((thread) => thread.end()));
-  }
 }

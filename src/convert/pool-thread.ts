@@ -1,9 +1,15 @@
 /** A worker of one conversion, on whatever thread a host has: the messages of its jobs. */
 import { assert } from '../base/errors.ts';
-import { type FromWorker, fromWire, type JobWorker, type ToWorker } from './pool.ts';
+import {
+  type FromWorker,
+  fromWire,
+  type JobWorker,
+  type ToWorker,
+  type WorkerSetup,
+} from './pool.ts';
 import { emptyTally, type Placement, type Tally, type Turn } from './runner.ts';
 
-/** A thread that a host started, with the entry point of its kind. */
+/** A thread that a host started, with the entry point of its kind; a setup comes first. */
 export interface JobThread {
   /** @param moved buffers that are the thread's from now on */
   send(message: ToWorker, moved: readonly ArrayBuffer[]): void;
@@ -30,6 +36,7 @@ interface Waiting {
 /** A worker of one conversion, in a thread that may go on to serve another. */
 export class ThreadWorker implements JobWorker {
   tally: Tally = emptyTally();
+  isUp = false;
   private readonly jobs = new Map<number, Waiting>();
   private failure: Error | undefined;
   private nextId = 0;
@@ -37,6 +44,7 @@ export class ThreadWorker implements JobWorker {
   /** @param release takes the thread back when it is idle; without it the thread ends */
   constructor(
     private readonly thread: JobThread,
+    setup: WorkerSetup,
     private readonly release?: (thread: JobThread) => void,
   ) {
     thread.listen({
@@ -45,6 +53,7 @@ export class ThreadWorker implements JobWorker {
     });
     // A thread that waits for work must not keep the process alive.
     thread.needed(false);
+    thread.send({ kind: 'setup', setup }, []);
   }
 
   get pending(): number {
@@ -71,6 +80,10 @@ export class ThreadWorker implements JobWorker {
   }
 
   private receive(message: FromWorker): void {
+    if (message.kind === 'up') {
+      this.isUp = true;
+      return;
+    }
     const { id } = message;
     const job = this.jobs.get(id);
     // Jobs are dropped when the worker fails; what it still says does not matter then.

@@ -8,7 +8,7 @@ class WebThread implements JobThread {
   });
   private listener: Parameters<JobThread['listen']>[0];
 
-  constructor(setup: WorkerSetup) {
+  constructor() {
     const { worker } = this;
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.listener?.message(data);
     worker.onerror = (event) => {
@@ -17,7 +17,6 @@ class WebThread implements JobThread {
     worker.onmessageerror = () => {
       this.listener?.fail(new Error('a message of a conversion worker could not be read'));
     };
-    this.send({ kind: 'setup', setup }, []);
   }
 
   send(message: ToWorker, moved: readonly ArrayBuffer[]): void {
@@ -41,5 +40,5 @@ class WebThread implements JobThread {
  * security policy has to allow `'wasm-unsafe-eval'` and workers from there.
  */
 export function startWebWorkers(setup: WorkerSetup, count: number): JobWorker[] {
-  return Array.from({ length: count }, () => new ThreadWorker(new WebThread(setup)));
+  return Array.from({ length: count }, () => new ThreadWorker(new WebThread(), setup));
 }

@@ -21,6 +21,8 @@ export interface WorkerSetup {
 
 /** One worker. Jobs are started on in the order that they were given. */
 export interface JobWorker {
+  /** Whether it is up: a job would be started on at once. Before, jobs may be given, and wait. */
+  readonly isUp: boolean;
   /** Jobs that were given and are not done. */
   readonly pending: number;
   /** What the worker has done so far. */
@@ -33,7 +35,7 @@ export interface JobWorker {
 /** Starts workers; they need not be up when this is done. */
 export type StartWorkers = (setup: WorkerSetup, count: number) => Awaitable<JobWorker[]>;
 
-/** To a worker: another conversion, a job, or leave for a job to write. */
+/** To a worker: a conversion, first of all; a job of it, or leave for a job to write. */
 export type ToWorker =
   | { readonly kind: 'setup'; readonly setup: WorkerSetup }
   | {
@@ -44,8 +46,9 @@ export type ToWorker =
     }
   | { readonly kind: 'go'; readonly id: number; readonly placement: Placement | undefined };
 
-/** From a worker: a job wants to write, is done, or failed. */
+/** From a worker: it is up; a job wants to write, is done, or failed. */
 export type FromWorker =
+  | { readonly kind: 'up' }
   | { readonly kind: 'turn'; readonly id: number; readonly units: Units | undefined }
   | { readonly kind: 'done'; readonly id: number; readonly tally: Tally }
   | { readonly kind: 'failed'; readonly id: number; readonly error: WireError };

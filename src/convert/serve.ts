@@ -5,6 +5,7 @@
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
+import { adoptKernelModule } from '../kernels/wasm.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { ImageRunner } from './image-runner.ts';
 import { type FromWorker, type ToWorker, toWire, type WorkerSetup } from './pool.ts';
@@ -23,21 +24,24 @@ export interface WorkerHost {
 
 /** Serves one conversion after another, on one end of a channel. */
 export class JobServer {
-  private runner: Awaitable<Runner>;
+  private runner: Awaitable<Runner> | undefined;
   private opened: Storage[] = [];
   private readonly waiting = new Map<number, (placement: Placement | undefined) => void>();
 
   constructor(
-    setup: WorkerSetup,
     private readonly host: WorkerHost,
     private readonly answer: (message: FromWorker) => void,
-  ) {
-    this.runner = this.makeRunner(setup);
-  }
+  ) {}
 
   receive(message: ToWorker): void {
     if (message.kind === 'setup') {
-      this.runner = this.makeRunner(message.setup);
+      adoptKernelModule(message.setup.module);
+      const runner = this.makeRunner(message.setup);
+      this.runner = runner;
+      const up = () => this.answer({ kind: 'up' });
+      if (settled(runner)) up();
+      // Why there is none, the first job will say.
+      else runner.then(up, up);
       return;
     }
     const { id } = message;
@@ -52,6 +56,7 @@ export class JobServer {
       this.answer({ kind: 'done', id, tally: runner.tally });
     };
     const { runner } = this;
+    assert(runner, 'a worker is told what it works for first');
     const done = settled(runner) ? run(runner) : runner.then(run);
     done.catch((cause) => this.answer({ kind: 'failed', id, error: toWire(cause) }));
   }

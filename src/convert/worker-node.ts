@@ -1,11 +1,10 @@
 /** A conversion worker: the entry point of its thread in Node. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { assert } from '../base/errors.ts';
-import { adoptKernelModule } from '../kernels/wasm.ts';
 import { blobStorage } from '../storage/blob.ts';
 import { NodeFileStorage } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
-import type { ToWorker, WorkerSetup } from './pool.ts';
+import type { ToWorker } from './pool.ts';
 import { JobServer, type PlainHandle, type WorkerHost } from './serve.ts';
 
 const host: WorkerHost = {
@@ -27,7 +26,5 @@ function needFile(handle: PlainHandle): Extract<PlainHandle, { kind: 'fd' }> {
 
 const port = parentPort;
 assert(port, 'a worker needs its parent');
-const setup = workerData as WorkerSetup;
-adoptKernelModule(setup.module);
-const server = new JobServer(setup, host, (message) => port.postMessage(message));
+const server = new JobServer(host, (message) => port.postMessage(message));
 port.on('message', (message: ToWorker) => server.receive(message));

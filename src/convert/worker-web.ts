@@ -1,6 +1,5 @@
 /** The entry point of browsers' workers: for conversions, and for files that pages cannot open. */
 import { assert, Qcow2Error } from '../base/errors.ts';
-import { adoptKernelModule } from '../kernels/wasm.ts';
 import { blobStorage } from '../storage/blob.ts';
 import { httpResourceStorage } from '../storage/http.ts';
 import { openOpfsHere } from '../storage/opfs.ts';
@@ -36,7 +35,7 @@ const host: WorkerHost = {
 };
 
 const scope = globalThis as unknown as WorkerScope;
-let jobs: JobServer | undefined;
+const jobs = new JobServer(host, (answer: FromWorker) => scope.postMessage(answer, []));
 const storage = new RemoteServer(
   async (handle, writable) => {
     assert(handle.kind !== 'cipher', 'sectors are decrypted by who asks for them');
@@ -48,12 +47,5 @@ const storage = new RemoteServer(
 scope.onmessage = ({ data }) => {
   const message = data as ToWorker | { readonly kind: 'storage'; readonly request: RemoteRequest };
   if (message.kind === 'storage') storage.receive(message.request);
-  else if (jobs) jobs.receive(message);
-  else {
-    assert(message.kind === 'setup', 'a worker is told what it works for first');
-    adoptKernelModule(message.setup.module);
-    jobs = new JobServer(message.setup, host, (answer: FromWorker) =>
-      scope.postMessage(answer, []),
-    );
-  }
+  else jobs.receive(message);
 };

@@ -287,6 +287,7 @@ function fleet(
           get tally() {
             return runner.tally;
           },
+          isUp: true,
           get pending() {
             return pending;
           },

@@ -50,6 +50,7 @@ function fleet(next: Random, source: Storage, file: Storage): StartWorkers {
       let pending = 0;
       const nap = () => new Promise((done) => setTimeout(done, next.below(4)));
       return {
+        isUp: true,
         get pending() {
           return pending;
         },
