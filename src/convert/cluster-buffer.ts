@@ -12,7 +12,7 @@ import { type Awaitable, settled } from '../base/awaitable.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK, type Kernels } from '../kernels/kernels.ts';
 import { COPIED_ROOM, isCopied, JOB_OPS_MAX, OP_STRIDE, OpKind } from './job.ts';
-import type { ClusterOptions } from './runner.ts';
+import type { ClusterOptions, ImageRunnerOptions } from './runner.ts';
 import type { SourceReader } from './source-reader.ts';
 
 /** Every subcluster. */
@@ -52,13 +52,13 @@ export class ClusterBuffer {
 
   constructor(
     workspace: Workspace,
-    private readonly options: ClusterOptions,
+    private readonly options: ClusterOptions & Partial<Pick<ImageRunnerOptions, 'compress'>>,
     private readonly reader: SourceReader,
   ) {
-    const { jobBytes, clusterSize, backingSource } = options;
+    const { jobBytes, clusterSize, backingSource, compress } = options;
     this.plain = workspace.reserve(jobBytes);
     if (backingSource >= 0) this.backing = workspace.reserve(jobBytes);
-    this.packed = workspace.reserve(jobBytes + INPUT_SLACK);
+    this.packed = workspace.reserve(compress ? jobBytes + INPUT_SLACK : 0);
     this.ranges = workspace.reserve(RANGE_PAIRS * 8);
     const unitsMax = (jobBytes / clusterSize) * (1 + 1 / COPIED_ROOM) + JOB_OPS_MAX;
     this.guest = new Float64Array(unitsMax);

@@ -34,10 +34,13 @@ import { OverlayPlanner } from './plan-overlay.ts';
 import type { ImageRunnerOptions, Placement } from './runner.ts';
 import { convertToDisk } from './to-disk.ts';
 
-/** Plain bytes of a job: enough to make a hand-over worth it, and a core's cache may keep them. */
-const JOB_BYTES = 2 ** 20;
-/** The same where reads start slowly: a job's are one long read then. */
-const SLOW_JOB_BYTES = 4 * 2 ** 20;
+/** Plain bytes of a job whose clusters are compressed: enough to make a hand-over worth it. */
+const COMPRESSED_JOB_BYTES = 2 ** 20;
+/**
+ * Of other jobs, which are done so fast that what threads have to say to each other counts; and
+ * where reads start slowly: a job's are one long read then.
+ */
+const JOB_BYTES = 4 * 2 ** 20;
 
 /** How a qcow2 target is made. */
 export interface Qcow2Target {
@@ -213,7 +216,8 @@ class ImageConversion {
     const clusterSizeMax = Math.max(1, ...sources.map((source) => source.clusterSize));
     const { clusterSize = 65536, extendedL2 = false, version = 3 } = create;
     const storages = sources.map(({ storage }) => storage);
-    const usual = storages.some((storage) => storage.slowStart) ? SLOW_JOB_BYTES : JOB_BYTES;
+    const startsSlowly = storages.some((storage) => storage.slowStart);
+    const usual = target.compress && !startsSlowly ? COMPRESSED_JOB_BYTES : JOB_BYTES;
     const jobBytes = alignUp(Math.max(usual, clusterSizeMax + clusterSize), clusterSize);
     const { sparseBytes = 4096 } = options;
     const codec = create.compression ?? 'deflate';

@@ -209,7 +209,7 @@ test('a source that fails in the middle, and a person who stops', async () => {
   const flaky: Storage = {
     ...wrapStorage(source, {}),
     read: (at, into) => {
-      if (at > SIZE / 2) throw new Qcow2Error('IO', 'a bad sector', at);
+      if (at + into.length > SIZE / 2) throw new Qcow2Error('IO', 'a bad sector', at);
       return source.read(at, into);
     },
   };
@@ -238,9 +238,9 @@ test('a source that fails in the middle, and a person who stops', async () => {
   const disk = await openDisk(flaky, { format: 'raw' });
   await convert(disk, { format: 'qcow2', file: saved, create: {} }, { salvage: true });
   const found = await readAll(saved.snapshot());
-  const whole = Math.floor(SIZE / 2 / 65_536) * 65_536;
+  const whole = Math.floor(SIZE / 2 / 512) * 512;
   assertSame(found.subarray(0, whole), bytes.subarray(0, whole), 'what can be read');
-  assert.ok(found.subarray(whole + 2 ** 20).every((byte) => byte === 0));
+  assert.ok(found.subarray(whole + 512).every((byte) => byte === 0));
 });
 
 test.run();
