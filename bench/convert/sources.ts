@@ -1,6 +1,6 @@
 /** What conversions are measured on: images made of a raw disk, and the folder's memory. */
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Makes an image of a raw disk. @returns its path */
@@ -33,6 +33,26 @@ export function makeChain(disk: string, folder: string, size: number): string {
   }
   return below;
 }
+
+/** Bytes of a scattered disk, and of its pieces. */
+const SCATTERED_BYTES = 2 ** 40;
+const PIECE_BYTES = 2 ** 24;
+
+/** A raw disk of 1 TiB with the bytes of the given one here and there, and nothing between. */
+export const scatter: MakeSource = (disk, folder, size) => {
+  const path = join(folder, 'scattered.raw');
+  const [from, to] = [openSync(disk, 'r'), openSync(path, 'w')];
+  const piece = new Uint8Array(PIECE_BYTES);
+  const apart = Math.floor(SCATTERED_BYTES / (size / PIECE_BYTES) / 65536) * 65536;
+  for (let index = 0; index < size / PIECE_BYTES; index++) {
+    readSync(from, piece, 0, PIECE_BYTES, index * PIECE_BYTES);
+    writeSync(to, piece, 0, PIECE_BYTES, index * apart);
+  }
+  ftruncateSync(to, SCATTERED_BYTES);
+  closeSync(from);
+  closeSync(to);
+  return path;
+};
 
 /**
  * Touches as much of a folder's memory as a target will take, and leaves none. A virtual machine's
