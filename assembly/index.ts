@@ -9,7 +9,7 @@ export { bitmapBits } from './bitmap-offset';
 export { bitmapMerge } from './bitmap-merge';
 export { bitmapRuns } from './bitmap-scan';
 export { l2References } from './reference-count';
-export { l2CopiedMismatch } from './copied-flag';
+export { l2CopiedMismatch } from './copied-mismatch';
 export { refcountCompare, refcountOnes } from './refcount-compare';
 export { refcountGet, refcountSet } from './refcount-get-set';
 export { refcountAdd } from './refcount-add';

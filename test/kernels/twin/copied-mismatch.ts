@@ -1,4 +1,4 @@
-/** The twin of assembly/copied-flag.ts. */
+/** The twin of assembly/copied-mismatch.ts. */
 import { type Kernels, L2Flags, MISUSE } from '../../../src/kernels/kernels.ts';
 import { isClusterBits, mapped } from './bounds.ts';
 
