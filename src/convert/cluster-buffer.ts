@@ -111,7 +111,7 @@ export class ClusterBuffer {
     const length = ops[op + 5]!;
     if (ops[op] === OpKind.copy) {
       const into = region.bytes.subarray(at, at + length);
-      return this.reader.copy(ops[op + 1]!, ops[op + 2]!, into, ops[op + 4]!);
+      return this.reader.copy(ops, op, 0, into);
     }
     if (ops[op] === OpKind.zero) {
       region.bytes.fill(0, at, at + length);

@@ -116,7 +116,9 @@ class CommitPlanner implements JobSource {
     const kind = list.kind(record);
     if (kind === ExtentKind.data) {
       const length = Math.min(rest, JOB_BYTES - builder.bytes);
-      builder.add(OpKind.copy, index, list.host(record) + this.partDone, 0, guest, length, 0, 0);
+      const file = list.skip(record) + this.partDone;
+      const host = list.host(record) + this.partDone;
+      builder.add(OpKind.copy, index, host, 0, guest, length, file, 0);
       this.partDone = length === rest ? 0 : this.partDone + length;
       return guest + length;
     }

@@ -97,7 +97,9 @@ class Side {
     const host = list.host(record);
     const guest = list.guest(record);
     if (list.kind(record) === ExtentKind.data) {
-      this.builder.add(OpKind.copy, index, host + from - guest, 0, from - batch, to - from, 0, 0);
+      const within = from - guest;
+      const file = list.skip(record) + within;
+      this.builder.add(OpKind.copy, index, host + within, 0, from - batch, to - from, file, 0);
       return;
     }
     if (this.stream === guest) return;
@@ -125,7 +127,7 @@ class Side {
       try {
         if (ops[op] === OpKind.copy) {
           const into = region.bytes.subarray(target, target + (ops[op + 5] as number));
-          const read = reader.copy(ops[op + 1] as number, ops[op + 2] as number, into, target);
+          const read = reader.copy(ops, op, 0, into);
           if (!settled(read)) await read;
         } else {
           const loaded = reader.load(ops, op);

@@ -4,7 +4,7 @@
  *
  *   per operation 8 numbers:
  *   0 kind · 1 source index · 2 host offset · 3 stored bytes · 4 target offset · 5 length
- *   6 bytes to skip of the decoded cluster · 7 cluster size
+ *   6 bytes to skip of the decoded cluster, or see `ExtentList` · 7 cluster size
  */
 
 /** Numbers per operation. */

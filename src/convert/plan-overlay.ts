@@ -200,7 +200,8 @@ export class OverlayPlanner implements JobSource {
     const source = list.source(index);
     const host = list.host(index);
     if (list.kind(index) === ExtentKind.data) {
-      builder.add(OpKind.copy, source, host + within, 0, at, to - at, 0, 0);
+      const file = list.skip(index) + within;
+      builder.add(OpKind.copy, source, host + within, 0, at, to - at, file, 0);
       return;
     }
     const { codec, clusterSize } = this.sources[source] as DataSource;

@@ -222,7 +222,7 @@ export class Planner implements JobSource {
       this.builder.add(OpKind.stream, source, host, stored, target, length, 0, clusterSize);
       this.jobRoom += stored * COPIED_ROOM;
       this.lastCluster = target / clusterSize;
-    } else if (kind === ExtentKind.data && this.isMoved(clusters, rest, target)) {
+    } else if (kind === ExtentKind.data && this.isMoved(clusters, index, target)) {
       const room = Math.max(clusterSize, (options.jobBytes - this.jobRoom) / COPIED_ROOM);
       length = Math.min(rest - (rest % clusterSize), room - (room % clusterSize));
       const host = list.host(index) + this.partDone;
@@ -260,8 +260,10 @@ export class Planner implements JobSource {
   }
 
   /** Whether what is next of plain bytes has whole clusters that are copied without a look. */
-  private isMoved({ clusterSize, moves }: PlanClusters, rest: number, target: number): boolean {
-    return moves === true && target % clusterSize === 0 && rest >= clusterSize;
+  private isMoved({ clusterSize, moves }: PlanClusters, index: number, target: number): boolean {
+    const { list, partDone } = this;
+    if (moves !== true || this.sources[list.source(index)]?.encrypted) return false;
+    return target % clusterSize === 0 && list.length(index) - partDone >= clusterSize;
   }
 
   /**
@@ -327,7 +329,8 @@ export class Planner implements JobSource {
     const source = list.source(index);
     if (kind === ExtentKind.data) {
       const host = list.host(index) + this.partDone;
-      builder.add(OpKind.copy, source, host, 0, target, length, 0, 0);
+      const file = list.skip(index) + this.partDone;
+      builder.add(OpKind.copy, source, host, 0, target, length, file, 0);
     } else if (kind === ExtentKind.compressed) {
       const { codec, clusterSize } = this.sources[source] as DataSource;
       const op = codec === 'zstd' ? OpKind.zstd : OpKind.deflate;

@@ -92,7 +92,7 @@ export class RawRunner implements Runner {
       const at = this.place(target + done);
       const take = Math.min(length - done, this.output.length - at);
       const into = this.output.bytes.subarray(at, at + take);
-      const read = this.reader.copy(ops[op + 1]!, host + done, into, target + done);
+      const read = this.reader.copy(ops, op, done, into);
       if (!settled(read)) await read;
       this.filled = at + take;
       done += take;

@@ -6,6 +6,7 @@ import { type Awaitable, settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
 import { adoptKernelModule } from '../kernels/wasm.ts';
+import { GuestCipherStorage } from '../crypto/guest-cipher-storage.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { ImageRunner } from './image-runner.ts';
 import { type FromWorker, type ToWorker, toWire, type WorkerSetup } from './pool.ts';
@@ -13,7 +14,7 @@ import { RawRunner } from './raw-runner.ts';
 import type { Placement, Runner, Units } from './runner.ts';
 
 /** A handle that names storage, without a cipher around it. */
-export type PlainHandle = Exclude<StorageHandle, { kind: 'cipher' }>;
+export type PlainHandle = Exclude<StorageHandle, { kind: 'cipher' | 'guest-cipher' }>;
 
 /** What a worker's host can open. */
 export interface WorkerHost {
@@ -98,15 +99,21 @@ export class JobServer {
   }
 
   private openHandle(handle: StorageHandle, writable: boolean): Awaitable<Storage> {
-    if (handle.kind !== 'cipher') return this.host.open(handle, writable);
-    const { keys, start } = handle;
+    if (!isEncrypted(handle)) return this.host.open(handle, writable);
+    const decrypting = (storage: Storage) =>
+      handle.kind === 'cipher'
+        ? new CipherStorage(storage, { keys: handle.keys, start: handle.start })
+        : new GuestCipherStorage(storage, handle.keys);
     const inner = this.openHandle(handle.inner, writable);
-    if (settled(inner)) return new CipherStorage(inner, { keys, start });
-    return inner.then((storage) => new CipherStorage(storage, { keys, start }));
+    return settled(inner) ? decrypting(inner) : inner.then(decrypting);
   }
 }
 
+function isEncrypted(handle: StorageHandle): handle is Exclude<StorageHandle, PlainHandle> {
+  return handle.kind === 'cipher' || handle.kind === 'guest-cipher';
+}
+
 function plain(handle: StorageHandle): PlainHandle {
-  assert(handle.kind !== 'cipher', 'sectors are not written without positions');
+  assert(!isEncrypted(handle), 'sectors are not written without positions');
   return handle;
 }

@@ -7,6 +7,7 @@ import { type Awaitable, settled } from '../base/awaitable.ts';
 import { atGuest, isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { decodeFailure, decodeInto } from '../codec/codec.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
+import { GuestCipherStorage } from '../crypto/guest-cipher-storage.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK } from '../kernels/kernels.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -21,6 +22,9 @@ const SALVAGE_BYTES = 512;
 const SALVAGE_PARTS = 4;
 /** What of a compressed cluster is lost, is lost as a whole, whatever its damage is. */
 const CLUSTER_LOST = 'Input/output error';
+
+/** A read of a source: where, and what is to be filled; as `Storage.read`. */
+type ReadAt = (at: number, into: Uint8Array) => Awaitable<number>;
 
 /** Reads what operations say. One operation at a time. */
 export class SourceReader {
@@ -50,15 +54,26 @@ export class SourceReader {
     this.input = workspace.reserve(Math.max(INPUT_BYTES, 2 * clusterSizeMax + 512) + INPUT_SLACK);
     this.cluster = workspace.reserve(Math.max(clusterSizeMax, 1));
     // What they decrypt is wanted in this memory: there is where they do it.
-    for (const source of sources) if (source instanceof CipherStorage) source.workIn(workspace);
+    for (const source of sources) {
+      const decrypts = source instanceof CipherStorage || source instanceof GuestCipherStorage;
+      if (decrypts) source.workIn(workspace);
+    }
   }
 
   /**
-   * Reads plain bytes of a source; past its end there are zeros.
-   * @param guest where in the disk they are, for whoever is told that they cannot be read
+   * Reads plain bytes of an operation, from byte `done` of it on; past the source's end there are
+   * zeros.
    */
-  copy(source: number, host: number, into: Uint8Array, guest: number): Awaitable<void> {
-    const storage = this.sources[source] as Storage;
+  copy(ops: Float64Array, op: number, done: number, into: Uint8Array): Awaitable<void> {
+    const storage = this.sources[ops[op + 1]!] as Storage;
+    const host = ops[op + 2]! + done;
+    // Where in the disk the bytes are, for whoever is told that they cannot be read.
+    const guest = ops[op + 4]! + done;
+    const shift = ops[op + 6]! - ops[op + 2]!;
+    const readAt: ReadAt =
+      storage instanceof GuestCipherStorage
+        ? (at, part) => storage.readPlaced(at, at + shift, part)
+        : (at, part) => storage.read(at, part);
     this.tally.bytesRead += into.length;
     const finish = (got: number) => {
       if (got < into.length) into.fill(0, got);
@@ -67,10 +82,10 @@ export class SourceReader {
       const { lost } = this.tally;
       const lose = (at: number, length: number, why: string) =>
         addLost(lost, { guest: guest + at, length, why });
-      return this.salvage({ storage, lose }, host, into, 0).then(finish);
+      return this.salvage({ readAt, lose }, host, into, 0).then(finish);
     }
     const bring = () => {
-      const read = this.readFrom(storage, host, into, guest);
+      const read = this.readFrom(readAt, host, into, guest);
       if (!settled(read)) return read.then(finish);
       finish(read);
     };
@@ -80,7 +95,7 @@ export class SourceReader {
 
   /** A read that tells, where it fails, of what part of the disk it was. */
   private readFrom(
-    storage: Storage,
+    readAt: ReadAt,
     host: number,
     into: Uint8Array,
     guest: number,
@@ -89,7 +104,7 @@ export class SourceReader {
       throw this.options.placeless ? cause : atGuest(cause, guest);
     };
     try {
-      const read = storage.read(host, into);
+      const read = readAt(host, into);
       return settled(read) ? read : read.catch(fail);
     } catch (cause) {
       return fail(cause);
@@ -111,15 +126,16 @@ export class SourceReader {
     };
     this.inputSource = -1;
     const storage = this.sources[index] as Storage;
+    const readAt: ReadAt = (at, part) => storage.read(at, part);
     const into = this.input.bytes.subarray(0, to - from);
     this.inputLost.length = 0;
     if (this.options.salvage) {
       const lose = (at: number, length: number) =>
         this.inputLost.push(from + at, from + at + length);
-      return this.salvage({ storage, lose }, from, into, 0).then(finish);
+      return this.salvage({ readAt, lose }, from, into, 0).then(finish);
     }
     const bring = () => {
-      const read = this.readFrom(storage, from, into, ops[op + 4]!);
+      const read = this.readFrom(readAt, from, into, ops[op + 4]!);
       if (!settled(read)) return read.then(finish);
       finish(read);
       return undefined;
@@ -200,7 +216,7 @@ export class SourceReader {
   /** Reads what can be read, and zeros elsewhere: ever smaller parts of what fails. */
   private async salvage(
     from: {
-      readonly storage: Storage;
+      readonly readAt: ReadAt;
       readonly lose: (at: number, length: number, why: string) => void;
     },
     host: number,
@@ -208,7 +224,7 @@ export class SourceReader {
     start: number,
   ): Promise<number> {
     try {
-      return await from.storage.read(host, into);
+      return await from.readAt(host, into);
     } catch (cause) {
       if (!isQcow2Error(cause, 'IO')) throw cause;
       if (into.length <= SALVAGE_BYTES) {

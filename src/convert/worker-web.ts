@@ -38,7 +38,8 @@ const scope = globalThis as unknown as WorkerScope;
 const jobs = new JobServer(host, (answer: FromWorker) => scope.postMessage(answer, []));
 const storage = new RemoteServer(
   async (handle, writable) => {
-    assert(handle.kind !== 'cipher', 'sectors are decrypted by who asks for them');
+    const isEncrypted = handle.kind === 'cipher' || handle.kind === 'guest-cipher';
+    assert(!isEncrypted, 'sectors are decrypted by who asks for them');
     return open(handle, writable);
   },
   (answer, moved) => scope.postMessage(answer, [...moved]),

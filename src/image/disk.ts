@@ -62,6 +62,9 @@ const STRIDE = 7;
  *
  *   0 kind · 1 guest · 2 length · 3 source (index into `Disk.sources`) · 4 host offset, −1 none
  *   5 stored bytes of a compressed stream · 6 bytes to skip of its decoded cluster
+ *
+ * Plain bytes whose host offset is one of the guest, for that is how they are encrypted, have
+ * their place in the file in number 6; it is 0 for others.
  */
 export class ExtentList {
   private records = new Float64Array(STRIDE * 256);
@@ -77,7 +80,7 @@ export class ExtentList {
     stored = 0,
     skip = 0,
   ): void {
-    if (this.count > 0 && this.continues(kind, guest, source, host)) {
+    if (this.count > 0 && this.continues(kind, guest, source, host, skip)) {
       this.records[(this.count - 1) * STRIDE + 2]! += length;
       return;
     }
@@ -166,13 +169,22 @@ export class ExtentList {
     return this.host(index) >= 0;
   }
 
-  private continues(kind: ExtentKind, guest: number, source: number, host: number): boolean {
+  private continues(
+    kind: ExtentKind,
+    guest: number,
+    source: number,
+    host: number,
+    file: number,
+  ): boolean {
     const at = (this.count - 1) * STRIDE;
     const { records } = this;
     if (kind === ExtentKind.compressed || records[at] !== kind || records[at + 3] !== source) {
       return false;
     }
     if (records[at + 1]! + records[at + 2]! !== guest) return false;
+    const fileBefore = records[at + 6]!;
+    const isFileNext = fileBefore + records[at + 2]! === file;
+    if (!isFileNext && !(fileBefore === 0 && file === 0)) return false;
     const before = records[at + 4]!;
     return host < 0 ? before < 0 : before >= 0 && before + records[at + 2]! === host;
   }

@@ -52,6 +52,13 @@ export type StorageHandle =
       readonly keys: SectorKeys;
       readonly start: number;
       readonly name: string;
+    }
+  | {
+      /** Sectors in another storage that are encrypted by where they are in the guest. */
+      readonly kind: 'guest-cipher';
+      readonly inner: StorageHandle;
+      readonly keys: SectorKeys;
+      readonly name: string;
     };
 
 /** A place that bytes live. Offsets and lengths are bytes; failures are Qcow2Error with code IO,

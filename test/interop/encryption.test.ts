@@ -243,6 +243,10 @@ test('converted into and out of, by workers and without', async () => {
       const out = ['--image-opts', '-O', 'raw', optionsOf(at('image')), at('back')];
       await ours('-m', threads, ...out);
       assert.is(difference(readFileSync(at('back')), plain), '', layout);
+      // One behind the other: the second one's sectors count from its own start.
+      const twice = ['--image-opts', '-O', 'raw', ...Array(2).fill(optionsOf(at('image')))];
+      await ours('-m', threads, ...twice, at('back'));
+      assert.is(difference(readFileSync(at('back')), Buffer.concat([plain, plain])), '', layout);
       await ours('-n', '--target-image-opts', at('plain'), optionsOf(at('image')));
       await qemuImg([...compare, `driver=raw,file.filename=${at('plain')}`]);
     }

@@ -57,7 +57,8 @@ export function collectImageExtents(
     later(() => {
       switch (kind) {
         case RunKind.data:
-          list.push(ExtentKind.data, guest, length, dataSource, byGuest ? guest : host);
+          if (byGuest) list.push(ExtentKind.data, guest, length, dataSource, guest, 0, host);
+          else list.push(ExtentKind.data, guest, length, dataSource, host);
           return;
         case RunKind.compressed: {
           const skip = guest % clusterSize;
