@@ -5,8 +5,8 @@
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
-import { adoptKernelModule } from '../kernels/wasm.ts';
 import { GuestCipherStorage } from '../crypto/guest-cipher-storage.ts';
+import { adoptKernelModule } from '../kernels/wasm.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { ImageRunner } from './image-runner.ts';
 import { type FromWorker, type ToWorker, toWire, type WorkerSetup } from './pool.ts';
