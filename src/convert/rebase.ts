@@ -6,14 +6,11 @@ import { Qcow2Error } from '../base/errors.ts';
 import { headerGeometry } from '../format/header.ts';
 import { type DataSource, type Disk, ExtentKind } from '../image/disk.ts';
 import type { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
-import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
 import { Conversion } from './conversion.ts';
+import { DiskRunner } from './disk-runner.ts';
 import type { ConvertOptions } from './options.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
-import type { ClusterOptions, Runner, Tally } from './runner.ts';
-import { SourceReader } from './source-reader.ts';
 
 /** The backing file that an image is to have. */
 export interface NewBacking {
@@ -71,7 +68,7 @@ export async function rebaseImage(
       sameFile: (a, b) => sameFile(a.storage, b.storage),
       keeps: (kind, source) => kind !== ExtentKind.hole && source < own,
     }),
-    runner: new RebaseRunner(
+    runner: new DiskRunner(
       sources.map(({ storage }) => storage),
       image,
       {
@@ -83,8 +80,9 @@ export async function rebaseImage(
         sparseBytes: 4096,
         explicitZeros: true,
         backingSource: image.sources.length,
+        compress,
+        unmap: false,
       },
-      compress,
     ),
     order: { kind: 'none' },
     total: image.size,
@@ -93,65 +91,4 @@ export async function rebaseImage(
   await conversion.run();
   await image.flush();
   await image.setBackingName(backing);
-}
-
-/** Writes what differs into the image. */
-class RebaseRunner implements Runner {
-  private readonly reader: SourceReader;
-  private readonly buffer: ClusterBuffer;
-  private last: Promise<unknown> = Promise.resolve();
-
-  constructor(
-    sources: readonly Storage[],
-    private readonly target: Qcow2Image,
-    private readonly options: ClusterOptions,
-    private readonly compress: boolean,
-  ) {
-    const workspace = new Workspace();
-    this.reader = new SourceReader(workspace, sources, options);
-    this.buffer = new ClusterBuffer(workspace, options, this.reader);
-  }
-
-  get tally(): Tally {
-    return this.reader.tally;
-  }
-
-  async ready(): Promise<void> {
-    await this.last;
-  }
-
-  run(ops: Float64Array): Promise<void> {
-    const done = this.last.then(() => this.carryOut(ops));
-    this.last = done.catch(() => {});
-    return done;
-  }
-
-  private async carryOut(ops: Float64Array): Promise<void> {
-    const { buffer, target, options, compress } = this;
-    const { clusterSize, diskSize } = options;
-    await buffer.gather(ops);
-    buffer.judge({ wholeClusters: true, zeroFlag: true });
-    for (let unit = 0; unit < buffer.count; ) {
-      const end = compress ? unit + 1 : this.alikeUntil(unit);
-      const state = buffer.state[unit]!;
-      const guest = buffer.guest[unit]! * clusterSize;
-      const length = Math.min((end - unit) * clusterSize, diskSize - guest);
-      if (state === UnitState.zero) await target.zero(guest, length);
-      else if (state === UnitState.data) {
-        const at = buffer.at[unit]!;
-        const bytes = buffer.plain.bytes.subarray(at, at + length);
-        await (compress ? target.writeCompressed(guest, bytes) : target.write(guest, bytes));
-        this.tally.bytesWritten += length;
-      }
-      unit = end;
-    }
-  }
-
-  /** The end of the units from `first` on that follow each other and have the same fate. */
-  private alikeUntil(first: number): number {
-    const { count, guest, state } = this.buffer;
-    let end = first + 1;
-    while (end < count && state[end] === state[first] && guest[end] === guest[end - 1]! + 1) end++;
-    return end;
-  }
 }

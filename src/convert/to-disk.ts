@@ -2,18 +2,13 @@
  * Converting into a disk that is there already, with its own places for clusters: through the
  * engine, request by request.
  */
-import { assert } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
-import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
 import { Conversion } from './conversion.ts';
-import { OP_STRIDE, OpKind } from './job.ts';
+import { DiskRunner } from './disk-runner.ts';
 import { type ConvertOptions, type ConvertResult, concatenatedSize, resultOf } from './options.ts';
 import { allSources, Planner } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
-import type { ClusterOptions, Runner, Tally } from './runner.ts';
-import { SourceReader } from './source-reader.ts';
 
 /** Target bytes of a job. */
 const JOB_BYTES = 2 ** 20;
@@ -43,7 +38,7 @@ export async function convertToDisk(
   const isPacked = compress && target.format === 'qcow2';
   const jobBytes = Math.ceil(Math.max(JOB_BYTES, clusterSizeMax) / clusterSize + 1) * clusterSize;
   const runner = isPacked
-    ? new CompressedRunner(storages, target, {
+    ? new DiskRunner(storages, target, {
         clusterSizeMax,
         clusterSize,
         subclusterSize: clusterSize,
@@ -52,6 +47,8 @@ export async function convertToDisk(
         sparseBytes,
         explicitZeros: !targetIsZero,
         backingSource: -1,
+        compress: true,
+        unmap: true,
         salvage,
       })
     : new RawRunner(storages, zeroing(target), {
@@ -87,64 +84,4 @@ function zeroing(disk: WritableDisk): Pick<Storage, 'write' | 'zero'> {
     write: (guest, from) => disk.write(guest, from),
     zero: (guest, length) => disk.zero(guest, length, { unmap: true }),
   };
-}
-
-/** Writes whole clusters, compressed. */
-class CompressedRunner implements Runner {
-  private readonly reader: SourceReader;
-  private readonly buffer: ClusterBuffer;
-  private last: Promise<unknown> = Promise.resolve();
-
-  constructor(
-    sources: readonly Storage[],
-    private readonly target: WritableDisk,
-    private readonly options: ClusterOptions,
-  ) {
-    const workspace = new Workspace();
-    this.reader = new SourceReader(workspace, sources, options);
-    this.buffer = new ClusterBuffer(workspace, options, this.reader);
-  }
-
-  get tally(): Tally {
-    return this.reader.tally;
-  }
-
-  async ready(): Promise<void> {
-    await this.last;
-  }
-
-  run(ops: Float64Array): Promise<void> {
-    const done = this.last.then(() => this.carryOut(ops));
-    this.last = done.catch(() => {});
-    return done;
-  }
-
-  private async carryOut(ops: Float64Array): Promise<void> {
-    const { buffer, target, options, tally } = this;
-    if (ops.length === OP_STRIDE && ops[0] === OpKind.zero && options.explicitZeros) {
-      await target.zero(ops[4]!, ops[5]!, { unmap: true });
-      return;
-    }
-    await buffer.gather(ops);
-    buffer.judge({ wholeClusters: true, zeroFlag: true });
-    const { clusterSize, diskSize } = options;
-    for (let unit = 0; unit < buffer.count; unit++) {
-      const guest = buffer.guest[unit]! * clusterSize;
-      const length = Math.min(clusterSize, diskSize - guest);
-      const state = buffer.state[unit]!;
-      if (state === UnitState.skip) continue;
-      if (state === UnitState.zero) {
-        await target.zero(guest, length, { unmap: true });
-        continue;
-      }
-      assert(state === UnitState.data, 'nothing was copied here');
-      const at = buffer.at[unit]!;
-      const bytes = buffer.plain.bytes.subarray(at, at + length);
-      // A part of a cluster cannot be compressed, unless nothing of the disk lies behind it.
-      const isWhole = length === clusterSize || guest + length === target.size;
-      await (isWhole ? target.writeCompressed(guest, bytes) : target.write(guest, bytes));
-      tally[isWhole ? 'compressedClusters' : 'dataClusters']++;
-      tally.bytesWritten += length;
-    }
-  }
 }
