@@ -67,7 +67,9 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
     if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
     const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
     try {
+      const first = disk.size === 0 && preallocation === 'off' ? firstBlockBytes(size) : 0;
       await disk.resize(alignUp(size, 512), { preallocation });
+      if (first > 0) await disk.write(0, new Uint8Array(first));
     } finally {
       await disk.close();
     }
@@ -75,6 +77,14 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
     dropNew(host, [target]);
     throw isTooLarge(cause) ? tooLarge('raw') : cause;
   }
+}
+
+/**
+ * Bytes at the front of a new file that QEMU gives their room: whoever opens it without the host's
+ * cache finds out by reading them how requests have to be aligned, which a hole does not tell.
+ */
+function firstBlockBytes(size: number): number {
+  return size < 4096 ? Math.min(alignUp(size, 512), 512) : 4096;
 }
 
 /** What a file is told that was made for an image which then could not be. */

@@ -45,6 +45,8 @@ const SWITCHES = [
   ...GUARDED.map((kind) => `overlap-check.${kind}`),
 ];
 const SIZES = ['cache-size', 'l2-cache-size', 'l2-cache-entry-size', 'refcount-cache-size'];
+const CACHE_TOTAL = 'cache-size';
+const CACHE_PARTS = ['l2-cache-size', 'refcount-cache-size'];
 const OVERLAP = ['overlap-check', 'overlap-check.template'];
 const OVERLAP_LEVELS = ['none', 'constant', 'cached', 'all'] as const;
 const INTERVAL = 'cache-clean-interval';
@@ -55,6 +57,25 @@ const INT_MAX = 2n ** 31n - 1n;
 /** True for the name of such a setting. */
 export function isTuning(name: string): boolean {
   return [SWITCHES, SIZES, OVERLAP, INTERVAL].flat().includes(name);
+}
+
+/**
+ * The settings of a disk that is opened once more: new ones, and old ones that stay in force. A
+ * new level of overlap checks stands for all of them, a new size of all caches for that of each.
+ */
+export function joinTuning(old: Settings, fresh: Settings): Settings {
+  const overridden = new Set<string>();
+  if (OVERLAP.some((name) => fresh.has(name))) {
+    for (const name of [...OVERLAP, ...SWITCHES]) {
+      if (name.startsWith('overlap-check')) overridden.add(name);
+    }
+  }
+  if (fresh.has(CACHE_TOTAL)) for (const name of CACHE_PARTS) overridden.add(name);
+  const joined = new Map([...old].filter(([name]) => !overridden.has(name)));
+  for (const [name, value] of fresh) joined.set(name, value);
+  const isSplit = CACHE_PARTS.every((name) => joined.has(name));
+  if (isSplit && !fresh.has(CACHE_TOTAL)) joined.delete(CACHE_TOTAL);
+  return joined;
 }
 
 /** What the settings mean for opening; those that are wrong are `checkTuning`'s to refuse. */

@@ -45,6 +45,9 @@ export const SNAPSHOT_ENTRY_BYTES = 40;
 /** Extra data that is known: VM state size, disk size, icount. */
 export const SNAPSHOT_EXTRA_BYTES = 24;
 
+/** What of it version 3 asks for: VM state size and disk size. */
+export const SNAPSHOT_EXTRA_BYTES_V3 = 16;
+
 /** What the entries are checked against. */
 export interface SnapshotContext {
   readonly count: number;
@@ -70,16 +73,27 @@ export function parseSnapshotTable(
 ): Snapshot[] {
   const reader = new BigEndianReader(bytes, at);
   const snapshots: Snapshot[] = [];
+  const most = SNAPSHOT_TABLE_BYTES_MAX;
   let pos = 0;
   for (let index = 0; index < context.count; index++) {
+    const fixedEnd = pos + SNAPSHOT_ENTRY_BYTES;
+    if (fixedEnd > most || (fixedEnd <= bytes.length && pos + entryBytes(reader, pos) > most)) {
+      const overhanging = context.count - index;
+      throw new Qcow2Error('UNSUPPORTED', 'Snapshot table is too big', at + pos, { overhanging });
+    }
     const { snapshot, length } = parseSnapshot(reader, pos, { index, ...context });
     snapshots.push(snapshot);
     pos += length;
-    if (pos > SNAPSHOT_TABLE_BYTES_MAX) {
-      throw new Qcow2Error('UNSUPPORTED', 'Snapshot table is too big', at + pos);
-    }
   }
   return snapshots;
+}
+
+/** Bytes of the entry at `pos`, without its padding and what it has too much of. */
+function entryBytes(reader: BigEndianReader, pos: number): number {
+  const what = 'snapshot table entry';
+  const extraBytes = Math.min(reader.u32(pos + 36, what), SNAPSHOT_EXTRA_BYTES_MAX);
+  const [idBytes, nameBytes] = [reader.u16(pos + 12, what), reader.u16(pos + 14, what)];
+  return SNAPSHOT_ENTRY_BYTES + extraBytes + idBytes + nameBytes;
 }
 
 function parseSnapshot(

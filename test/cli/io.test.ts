@@ -445,6 +445,18 @@ const SEQUENCES: readonly Case[] = [
   { args: RAW, commands: ['close', 'close', 'read 0 1'] },
   { args: RAW, commands: ['reopen -r', 'write 0 512', 'reopen -w', 'write 0 512'] },
   { args: ['-r', ...RAW], commands: ['reopen -w', 'write 0 512', 'reopen -r', 'write 0 1'] },
+  // What is set anew goes with what was set before, or stands in its place.
+  ...[
+    ['overlap-check=constant', 'overlap-check.template=all', 'overlap-check=none'],
+    ['overlap-check.template=none', 'overlap-check.active-l1=on', 'overlap-check=cached'],
+    ['cache-size=1M', 'l2-cache-size=512k', 'refcount-cache-size=128k', 'cache-size=4M'],
+    ['l2-cache-size=2M', 'cache-size=1M', 'l2-cache-size=2M', 'lazy-refcounts=on'],
+    ['cache-size=1M,l2-cache-size=64k', 'cache-size=1M,l2-cache-size=2M', 'cache-size=2M'],
+    ['overlap-check=all,overlap-check.template=none', 'overlap-check=bogus', 'discard=unmap'],
+  ].map((lists) => ({
+    args: ['a.qcow2'],
+    commands: [...lists.map((list) => `reopen -o ${list}`), 'write -P 5 0 64k', 'read -P 5 0 64k'],
+  })),
   { args: ['-d', 'ignore', ...RAW], commands: ['discard 0 4k', 'discard 4M 1'] },
   { args: ['-d', 'unmap', ...RAW], commands: ['discard 0 4k'] },
   { args: ['-t', 'writethrough', ...RAW], commands: ['write 0 1', 'flush'] },

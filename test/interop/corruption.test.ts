@@ -101,11 +101,12 @@ test('commands of qemu-io', () =>
 test('commands of qemu-img', () =>
   eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));
 
-/** What a snapshot's entry says of its L1 table, and what is done to the image then. */
+/** What is wrong with a snapshot's entry, and what is done to the image then. */
 const ENTRY_DAMAGE: readonly (readonly [what: string, at: number, bytes: string])[] = [
-  ['offset', 0, '0000000000400200'],
-  ['size', 8, '10000000'],
+  ["table's offset", 0, '0000000000400200'],
+  ["table's size", 8, '10000000'],
   ['largest size', 8, 'ffffffff'],
+  ['extra data', 36, '00010000'],
 ];
 const ENTRY_COMMANDS = [
   ['convert', '-O', 'qcow2', '-l', 'one', 'image', 'copy'],
@@ -115,7 +116,7 @@ const ENTRY_COMMANDS = [
 ];
 
 for (const [what, at, hex] of ENTRY_DAMAGE) {
-  test(`a snapshot's L1 table whose ${what} cannot be`, () =>
+  test(`a snapshot whose ${what} cannot be`, () =>
     inScratch(async (folder) => {
       const made = join(folder, 'made');
       await qemuImg(['create', '-q', '-f', 'qcow2', made, '64M']);

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { create } from '../../src/cli/commands/create.ts';
 import { qemuSuite } from '../oracle.ts';
 import { SEED, someOf } from '../random.ts';
-import { difference, eachAtOnce, inScratch } from '../tool.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, tool } from '../tool.ts';
 import { type Outcome, ours, theirs } from './image-command.ts';
 
 /** Compares both tools on one command line, each in a folder of its own. */
@@ -87,6 +87,19 @@ test('preallocated images', async () => {
       30,
     ),
   );
+});
+
+test('the front of a raw image has its room', async () => {
+  await inScratch(async (folder) => {
+    for (const size of ['0', '1', '512', '4095', '4k', '1M']) {
+      const blocks = [];
+      for (const [name, run] of Object.entries({ ours: tool, theirs: qemuImg })) {
+        await run(['create', '-q', '-f', 'raw', name, size], { cwd: folder });
+        blocks.push(statSync(`${folder}/${name}`).blocks);
+      }
+      assert.is(blocks[0], blocks[1], size);
+    }
+  });
 });
 
 test('external data files', async () => {

@@ -145,6 +145,9 @@ const COMMANDS: readonly (readonly string[])[] = [
       'data-file.filename=far.data',
   ],
   ['io', '-c', 'write 0 4k', '-c', 'write 0 4k', '--image-opts', `${FAR},${DATA_RULE}`],
+  // Copied up is also what nobody has.
+  ['io', '-C', '-c', 'read 32k 128k', '-c', 'map', 'a.qcow2'],
+  ['io', '-C', '-c', 'read 32k 128k', '-c', 'map', 'over.qcow2'],
   // Rules for images that commands of qemu-img read and change.
   ['img', 'compare', 'blkdebug:no-read:a.qcow2', 'a.qcow2'],
   ['img', 'compare', 'a.qcow2', 'blkdebug:no-read:a.qcow2'],

@@ -1,9 +1,10 @@
 /** `open`, `close` and `reopen`. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { repairHint } from '../explain-open.ts';
 import { tunedImage } from '../open-node.ts';
 import { HintedError } from '../option-list.ts';
-import { checkTuning, isTuning } from '../qcow2-settings.ts';
+import { checkTuning, isTuning, joinTuning } from '../qcow2-settings.ts';
 import { parseSettings, type Settings, switchOf } from '../settings.ts';
 import { getopt, letters } from './getopt.ts';
 import { ANY, CommandFailure, type IoCommand, misuse } from './io-command.ts';
@@ -153,7 +154,7 @@ function failureOf(cause: unknown, prefix: string): CommandFailure {
     return new CommandFailure(`${prefix}${cause.message}`, 'program', cause.hintText);
   }
   if (!isQcow2Error(cause)) throw cause;
-  return new CommandFailure(`${prefix}${cause.message}`, 'program');
+  return new CommandFailure(`${prefix}${cause.message}`, 'program', repairHint(cause));
 }
 
 /** @throws Qcow2Error for what cannot be set, or only when a disk is opened */
@@ -179,7 +180,7 @@ function refuseChanges(
     const isThere = part !== 'backing.' || (isQcow2 && disk.backing !== undefined);
     throw refuse(`Cannot change the option '${isThere ? name.slice(part.length) : name}'`);
   }
-  if (isQcow2) checkTuning(settings, tunedImage(disk));
+  if (isQcow2) checkTuning(joinTuning(opened.place.settings, settings), tunedImage(disk));
   if (switchOf(settings, 'read-only') && opened.writable && !opened.readOnly) {
     const node = opened.place.settings.get('node-name') ?? '#block100';
     throw refuse(`Read-only block node '${node}' cannot support read-write users`);
@@ -197,8 +198,8 @@ const CHANGEABLE = [
 ];
 
 /** Settings of how the qcow2 format is driven. */
-function tuningOf(settings: Settings): (readonly [string, string])[] {
-  return [...settings].filter(([name]) => isTuning(name));
+function tuningOf(settings: Settings): Settings {
+  return new Map([...settings].filter(([name]) => isTuning(name)));
 }
 
 /** What a setting is, for those that a disk has without being told. */
@@ -222,15 +223,11 @@ function settingNow({ disk, place }: OpenedDisk, name: string): string | undefin
  * The disk stays as it is, unless what may be done to it changes: then it is closed and opened
  * again, for the two have different claims among those who lock images.
  */
-async function reopenWith(
-  session: Session,
-  flags: OpenFlags,
-  tuning: readonly (readonly [string, string])[],
-): Promise<void> {
+async function reopenWith(session: Session, flags: OpenFlags, tuning: Settings): Promise<void> {
   const { host, current } = session;
   const { place, disk, writable } = current;
   const discards = flags.discard === current.flags.discard;
-  const keeps = tuning.length === 0 && discards && !flags.readOnly;
+  const keeps = tuning.size === 0 && discards && !flags.readOnly;
   if (writable && (flags.snapshot || keeps)) {
     await session.attempt('reopen', () => writable.flush());
     session.opened = { ...current, flags, readOnly: flags.readOnly };
@@ -240,19 +237,18 @@ async function reopenWith(
     session.opened = { ...current, flags, readOnly: true };
     return;
   }
-  const settings = new Map(place.settings);
-  for (const name of CHANGEABLE) settings.delete(name);
-  for (const [name, value] of tuning) settings.set(name, value);
-  const isNamed = settings.has('file.filename') || settings.has('filename');
+  const old = new Map(place.settings);
+  for (const name of CHANGEABLE) old.delete(name);
+  const isNamed = old.has('file.filename') || old.has('filename');
   const format = place.bare ? 'file' : disk.format;
-  const again = (how: OpenFlags) =>
+  const again = (how: OpenFlags, settings: Settings) =>
     openForIo(host, isNamed ? undefined : place.path, { ...how, settings, format });
   await session.close();
   const { guessedRaw } = current;
   try {
-    session.opened = { ...(await again(flags)), guessedRaw };
+    session.opened = { ...(await again(flags, joinTuning(old, tuning))), guessedRaw };
   } catch (cause) {
-    session.opened = { ...(await again(current.flags)), guessedRaw };
+    session.opened = { ...(await again(current.flags, old)), guessedRaw };
     throw cause;
   }
 }

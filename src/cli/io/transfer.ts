@@ -5,7 +5,7 @@
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { isQcow2 } from '../../format/header.ts';
-import type { Disk, WritableDisk } from '../../image/disk.ts';
+import type { Disk, Extent, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { Refusal } from './errno.ts';
 import type { OpenedDisk } from './open.ts';
@@ -152,15 +152,21 @@ async function copyUp(disk: WritableDisk, guest: number, length: number): Promis
   const { clusterSize } = disk.sources[0]!;
   const start = alignDown(guest, clusterSize);
   const end = Math.min(alignUp(guest + length, clusterSize), disk.size);
-  const missing: { readonly guest: number; readonly length: number }[] = [];
-  for await (const { guest, length, depth } of disk.extents(start, end)) {
-    if (depth > 0) missing.push({ guest, length });
+  const missing: Extent[] = [];
+  for await (const extent of disk.extents(start, end)) {
+    // Also what no image of the chain has, and so reads as zeros.
+    if (extent.depth > 0 || extent.kind === 'hole') missing.push(extent);
   }
   for (const extent of missing) {
+    if (extent.kind === 'hole' || extent.kind === 'zero') {
+      await disk.zero(extent.guest, extent.length);
+      continue;
+    }
     for (let done = 0; done < extent.length; done += PIECE_BYTES) {
       const bytes = new Uint8Array(Math.min(PIECE_BYTES, extent.length - done));
       await disk.read(extent.guest + done, bytes);
-      await disk.write(extent.guest + done, bytes);
+      if (matches(bytes, 0)) await disk.zero(extent.guest + done, bytes.length);
+      else await disk.write(extent.guest + done, bytes);
     }
   }
 }

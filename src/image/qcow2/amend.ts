@@ -6,10 +6,12 @@ import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import { HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
 import { FEATURE_NAMES, type HeaderClusterParts } from '../../format/header-cluster.ts';
+import { SNAPSHOT_EXTRA_BYTES_V3 } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import { expandActiveZeros, expandSnapshotZeros } from './expand-zeros.ts';
 import { changeRefcountWidth } from './refcount-width.ts';
 import { rewriteHeader } from './rewrite-header.ts';
+import { writeSnapshotTable } from './snapshot-store.ts';
 import type { WriteParts } from './write-parts.ts';
 
 /** What is to change; what is left out stays. */
@@ -45,7 +47,12 @@ export async function amendImage(
   const changeHeader = (work: (header: Header) => Partial<Header>) =>
     change((all) => ({ ...all, header: { ...all.header, ...work(all.header) } }));
 
-  if (version > store.header.version) await change(upgraded);
+  if (version > store.header.version) {
+    // Version 2 lets entries leave out what version 3 asks for.
+    const isShort = store.snapshots.some((one) => one.extraBytes < SNAPSHOT_EXTRA_BYTES_V3);
+    if (isShort) await store.lock.run(() => writeSnapshotTable(parts, store.snapshots));
+    await change(upgraded);
+  }
   const order = refcountBits === undefined ? undefined : Math.log2(refcountBits);
   if (order !== undefined && order !== store.geometry.refcountOrder) {
     await store.lock.run(() => changeRefcountWidth(parts, order));
