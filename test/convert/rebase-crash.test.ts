@@ -7,7 +7,7 @@ import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../src/image/raw/raw-image.ts';
 import { type FileOpener, MemoryFiles, PagedBytes } from '../image/paged-bytes.ts';
 import { createOptions } from '../image/qcow2-engine.ts';
-import { assertUndamaged, cutPower, failCalls, type Verb } from '../image/verb-crash.ts';
+import { assertUndamaged, testVerbs, type Verb } from '../image/verb-crash.ts';
 import { randomWorkload, send } from '../image/workload.ts';
 import {
   firstDifference,
@@ -17,7 +17,7 @@ import {
   SMALL,
   type WriteSetting,
 } from '../image/write-engine.ts';
-import { type Random, rng, SEED } from '../random.ts';
+import type { Random } from '../random.ts';
 
 interface Case {
   readonly about: string;
@@ -149,22 +149,6 @@ async function verbOf(one: Case, next: Random): Promise<Verb> {
 
 const test = suite('rebase, power cuts and failing storage');
 
-for (const [number, one] of CASES.entries()) {
-  const named = (cause: Error) => {
-    throw new Error(`SEED=${SEED} ${one.about}\n${cause.stack}`, { cause });
-  };
-
-  test(`a power cut: ${one.about}`, async () => {
-    const next = rng((SEED ^ Math.imul(number + 1, 0x9e3779b1)) | 0);
-    const verb = await verbOf(one, next);
-    await cutPower(verb, next).catch(named);
-  });
-
-  test(`storage that fails: ${one.about}`, async () => {
-    const next = rng((SEED ^ Math.imul(number + 101, 0x9e3779b1)) | 0);
-    const verb = await verbOf(one, next);
-    await failCalls(verb, next).catch(named);
-  });
-}
+testVerbs(test, CASES, verbOf);
 
 test.run();

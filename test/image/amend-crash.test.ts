@@ -6,7 +6,7 @@ import { isQcow2Error } from '../../src/base/errors.ts';
 import type { KeySlotChange } from '../../src/crypto/luks-slots.ts';
 import type { AmendOptions } from '../../src/image/qcow2/amend.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
-import { type Random, rng, SEED } from '../random.ts';
+import type { Random } from '../random.ts';
 import { type FileOpener, MemoryFiles } from './paged-bytes.ts';
 import { checkQcow2 } from './qcow2-check.ts';
 import { createOptions, qcow2Engine } from './qcow2-engine.ts';
@@ -19,7 +19,7 @@ import {
   taken,
   writes,
 } from './snapshot-story.ts';
-import { assertUndamaged, cutPower, failCalls, type Verb } from './verb-crash.ts';
+import { assertUndamaged, testVerbs, type Verb } from './verb-crash.ts';
 import {
   DATA,
   firstContent,
@@ -198,23 +198,7 @@ async function verbOf(one: Case, next: Random): Promise<Verb> {
 
 const test = suite('amend, power cuts and failing storage');
 
-for (const [number, one] of CASES.entries()) {
-  const named = (cause: Error) => {
-    throw new Error(`SEED=${SEED} ${one.about}\n${cause.stack}`, { cause });
-  };
-
-  test(`a power cut: ${one.about}`, async () => {
-    const next = rng((SEED ^ Math.imul(number + 1, 0x9e3779b1)) | 0);
-    const verb = await verbOf(one, next);
-    await cutPower(verb, next).catch(named);
-  });
-
-  test(`storage that fails: ${one.about}`, async () => {
-    const next = rng((SEED ^ Math.imul(number + 101, 0x9e3779b1)) | 0);
-    const verb = await verbOf(one, next);
-    await failCalls(verb, next).catch(named);
-  });
-}
+testVerbs(test, CASES, verbOf);
 
 /** A change of key slots: a volume that two passphrases open, and who must still open it. */
 const SLOT_CASES: readonly {
@@ -284,16 +268,6 @@ function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
-for (const [number, one] of SLOT_CASES.entries()) {
-  test(`power cuts and storage that fails: ${one.about}`, async () => {
-    const next = rng((SEED ^ Math.imul(number + 201, 0x9e3779b1)) | 0);
-    const verb = await slotVerb(one, next);
-    const named = (cause: Error) => {
-      throw new Error(`SEED=${SEED} ${one.about}\n${cause.stack}`, { cause });
-    };
-    await cutPower(verb, next).catch(named);
-    await failCalls(verb, next).catch(named);
-  });
-}
+testVerbs(test, SLOT_CASES, slotVerb);
 
 test.run();

@@ -4,7 +4,7 @@
  */
 import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
-import type { Random } from '../random.ts';
+import { type Random, rng, SEED } from '../random.ts';
 import { CrashFiles } from './crash-storage.ts';
 import { FAULT_KINDS, type FaultKind, FaultyFiles } from './faulty-storage.ts';
 import { type FileOpener, MemoryFiles, type PagedBytes } from './paged-bytes.ts';
@@ -21,8 +21,26 @@ export interface Verb {
   judge(files: MemoryFiles): Promise<void>;
 }
 
+/** Adds two tests for each case of a verb: the power is cut, and calls to the storage fail. */
+export function testVerbs<T extends { readonly about: string }>(
+  test: (name: string, run: () => Promise<void>) => unknown,
+  cases: readonly T[],
+  verbOf: (one: T, next: Random) => Promise<Verb>,
+): void {
+  for (const [number, one] of cases.entries()) {
+    const trial = (salt: number, proof: typeof cutPower) => async () => {
+      const next = rng((SEED ^ Math.imul(number + salt, 0x9e3779b1)) | 0);
+      await proof(await verbOf(one, next), next).catch((cause: Error) => {
+        throw new Error(`SEED=${SEED} ${one.about}\n${cause.stack}`, { cause });
+      });
+    };
+    test(`a power cut: ${one.about}`, trial(1, cutPower));
+    test(`storage that fails: ${one.about}`, trial(101, failCalls));
+  }
+}
+
 /** Cuts the power at moments of a verb, and looks at what may be found then. */
-export async function cutPower(verb: Verb, next: Random): Promise<void> {
+async function cutPower(verb: Verb, next: Random): Promise<void> {
   const files = new CrashFiles(verb.before);
   await verb.run(files);
   assert.ok(files.position > 0, 'the verb changes something');
@@ -37,7 +55,7 @@ export async function cutPower(verb: Verb, next: Random): Promise<void> {
 }
 
 /** Lets calls to the storage fail, one in a run. */
-export async function failCalls(verb: Verb, next: Random): Promise<void> {
+async function failCalls(verb: Verb, next: Random): Promise<void> {
   const whole = new FaultyFiles(new MemoryFiles(copies(verb.before)));
   await verb.run(whole);
   for (const kind of FAULT_KINDS) {
