@@ -61,7 +61,8 @@ export function isTuning(name: string): boolean {
 
 /**
  * The settings of a disk that is opened once more: new ones, and old ones that stay in force. A
- * new level of overlap checks stands for all of them, a new size of all caches for that of each.
+ * new level of overlap checks stands for all of them, a new size of all caches for that of each,
+ * and the other way round.
  */
 export function joinTuning(old: Settings, fresh: Settings): Settings {
   const overridden = new Set<string>();
@@ -71,10 +72,9 @@ export function joinTuning(old: Settings, fresh: Settings): Settings {
     }
   }
   if (fresh.has(CACHE_TOTAL)) for (const name of CACHE_PARTS) overridden.add(name);
+  if (CACHE_PARTS.some((name) => fresh.has(name))) overridden.add(CACHE_TOTAL);
   const joined = new Map([...old].filter(([name]) => !overridden.has(name)));
   for (const [name, value] of fresh) joined.set(name, value);
-  const isSplit = CACHE_PARTS.every((name) => joined.has(name));
-  if (isSplit && !fresh.has(CACHE_TOTAL)) joined.delete(CACHE_TOTAL);
   return joined;
 }
 
