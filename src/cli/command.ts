@@ -23,6 +23,8 @@ export interface Host {
   error(message: string): void;
   /** Writes to standard error, as it is. */
   note(text: string): void;
+  /** Has something done when the command has ended, and said why. */
+  atEnd?(work: () => void): void;
   openFile(path: string, options?: NodeFileOptions): NodeFileStorage;
   /** Standard input as an image. */
   openInput(): Promise<NodeFileStorage>;

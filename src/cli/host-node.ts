@@ -33,10 +33,11 @@ function programName(script: string | undefined): string {
 }
 
 /** @param script path that the tool was called by */
-export function nodeHost(script: string | undefined): Host {
+export function nodeHost(script: string | undefined): Host & { end(): void } {
   const interrupt = new AbortController();
   const program = programName(script);
   let listening = false;
+  const ends: (() => void)[] = [];
   let pool: NodePool | undefined;
   const threads = async () => {
     if (!pool) {
@@ -67,6 +68,12 @@ export function nodeHost(script: string | undefined): Host {
       writeText(STDERR, named.join('\n').concat('\n'));
     },
     note: (text) => writeText(STDERR, text),
+    atEnd: (work) => {
+      ends.push(work);
+    },
+    end: () => {
+      for (const work of ends.splice(0)) work();
+    },
     openFile: openNodeFile,
     openInput: async () => (await import('../storage/node-input.ts')).openStandardInput(),
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),

@@ -37,7 +37,7 @@ export function startProgress(host: Host, options: ProgressOptions): Progress {
   const print = (text: string) => (stream ? host.note(text) : host.out(text));
   return host.terminal && !stream
     ? barProgress(print, options.total)
-    : percentProgress(print, options);
+    : percentProgress(host, print, options);
 }
 
 const percentText = (percent: number) => `    (${percent.toFixed(2)}/100%)`;
@@ -57,6 +57,7 @@ function askedProgress(host: Host): Progress {
 
 /** qemu-img's: a line that is written over, a step for each percent. */
 function percentProgress(
+  host: Host,
   print: (text: string) => void,
   { stepPercent }: ProgressOptions,
 ): Progress {
@@ -80,7 +81,9 @@ function percentProgress(
       print('\n');
     },
     stop() {
-      print('\n');
+      // Behind what the command has to say of its failure, as with qemu-img.
+      if (host.atEnd) host.atEnd(() => print('\n'));
+      else print('\n');
     },
   };
 }

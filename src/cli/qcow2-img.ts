@@ -62,6 +62,13 @@ async function completion(host: Host, shell: string | undefined): Promise<number
 
 async function main(): Promise<number> {
   const host = nodeHost(process.argv[1]);
+  const code = await guarded(host);
+  host.end();
+  return code;
+}
+
+/** Runs the command, and says what goes wrong. */
+async function guarded(host: Host): Promise<number> {
   try {
     return await runCommand(host, process.argv.slice(2));
   } catch (cause) {

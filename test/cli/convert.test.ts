@@ -197,6 +197,22 @@ messages('a data file that is missing', async () => {
   });
 });
 
+messages('where both outputs go to one file, what is said comes in the order of qemu-img', () =>
+  inScratch(async (cwd) => {
+    await prepare(cwd);
+    writeFileSync(join(cwd, 'target.raw'), '');
+    const args = 'convert -p -n -f qcow2 -O raw a.qcow2 target.raw 2>&1';
+    const [ours, theirs] = await Promise.all(
+      [`"${process.execPath}" "${TOOL}"`, `"${requireQemu().img}"`].map((program) =>
+        run('sh', ['-c', `${program} ${args}`], { cwd }),
+      ),
+    );
+    const said = ours!.stdout.toString().replace('qcow2-img', 'qemu-img');
+    assert.is(said, theirs!.stdout.toString());
+    assert.match(said, /100%\)\rqemu-img: .*\n\n$/);
+  }),
+);
+
 messages.run();
 
 // ---- files and names -------------------------------------------------------------------------
