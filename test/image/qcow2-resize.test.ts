@@ -9,12 +9,21 @@ import { memoryStorage } from '../../src/storage/memory.ts';
 import { rng, SEED } from '../random.ts';
 import { CrashFiles } from './crash-storage.ts';
 import { runFaults } from './faults.ts';
+import { type FaultPlan, FaultyFiles } from './faulty-storage.ts';
+import { MemoryFiles } from './paged-bytes.ts';
 import { runPowerCuts } from './power-cut.ts';
 import { checkQcow2 } from './qcow2-check.ts';
 import { createOptions, qcow2Engine } from './qcow2-engine.ts';
 import { SLOW } from './slow.ts';
 import type { Batch } from './workload.ts';
-import { firstFiles, IMAGE, readWhole, SMALL, type WriteSetting } from './write-engine.ts';
+import {
+  firstDifference,
+  firstFiles,
+  IMAGE,
+  readWhole,
+  SMALL,
+  type WriteSetting,
+} from './write-engine.ts';
 
 const KIB = 1024;
 const MODES = ['metadata', 'falloc', 'full'] as const satisfies readonly Preallocation[];
@@ -142,6 +151,50 @@ test('an image that was cut off while it was made is none, or a whole one', asyn
         );
         await disk.close();
       }
+    }
+  }
+});
+
+test('a shrink that failed leaves nothing on disk that memory does not know of', async () => {
+  const MIB = 2 ** 20;
+  const plain = MemoryFiles.empty(IMAGE);
+  const places = [0, MIB, 5 * MIB, 7 * MIB + 512];
+  const options = { size: 8 * MIB, clusterSize: 512, refcountBits: 64 };
+  const made = await Qcow2Image.create(plain.open(IMAGE), options);
+  // Refcount blocks that count nothing but clusters behind the end.
+  for (const place of places) await made.write(place, fill(40 * KIB, 1));
+  await made.close();
+  const shrunk = async (plan?: FaultPlan) => {
+    const memory = new MemoryFiles(new Map([[IMAGE, plain.bytes(IMAGE).copy()]]));
+    const files = new FaultyFiles(memory);
+    if (plan) files.arm(plan);
+    const image = await Qcow2Image.open(files.open(IMAGE), { writable: true });
+    const before = { ...files.counts };
+    await image.resize(64 * KIB).catch((cause) => {
+      if (!isQcow2Error(cause)) throw cause;
+    });
+    return { memory, image, before, after: { ...files.counts } };
+  };
+  const whole = await shrunk();
+  await whole.image.close();
+  for (const kind of ['write', 'flush'] as const) {
+    for (let index = whole.before[kind]; index < whole.after[kind]; index++) {
+      const about = `${kind} ${index}`;
+      const plan = { kinds: [kind], index, how: 'IO', partial: 'all' } as const;
+      const { memory, image } = await shrunk(plan);
+      const wanted = new Uint8Array(8 * MIB);
+      await image.resize(wanted.length);
+      for (const [index, place] of places.entries()) {
+        const bytes = fill(70 * KIB, index + 2);
+        await image.write(place, bytes);
+        wanted.set(bytes, place);
+      }
+      await image.flush();
+      await image.close();
+      assert.equal(checkQcow2(memory.bytes(IMAGE)).corruptions, [], about);
+      const again = await Qcow2Image.open(memory.open(IMAGE));
+      assert.is(firstDifference(await readWhole(again), wanted), '', about);
+      await again.close();
     }
   }
 });

@@ -234,19 +234,19 @@ export class MetadataStore {
   /** Changes an L1 entry, in memory and durably on disk. */
   async setL1Entry(index: number, host: number, copied: boolean): Promise<void> {
     const at = index * 8;
-    const before = this.l1.slice(at, at + 8);
     const old = this.l1Entry(index).host;
-    serializeL1Entry(this.l1View, at, { host, copied });
     // Whole sectors: a torn sector could mix old and new entries only if it held both.
     const start = at - (at % 512);
     const end = Math.min(start + 512, this.l1.length);
+    this.overlap.check(this.header.l1Offset + start, end - start, 'l1');
+    if (this.storage.announce) await this.storage.announce('l1_update');
+    const before = this.l1.slice(start, end);
+    serializeL1Entry(this.l1View, at, { host, copied });
+    const next = this.l1.subarray(start, end);
     try {
-      this.overlap.check(this.header.l1Offset + start, end - start, 'l1');
-      if (this.storage.announce) await this.storage.announce('l1_update');
-      await this.storage.write(this.header.l1Offset + start, this.l1.subarray(start, end));
-      await this.order.flushStorage();
+      await this.overwrite(this.header.l1Offset + start, next, before);
     } catch (cause) {
-      this.l1.set(before, at);
+      this.l1.set(before, start);
       throw cause;
     }
     this.overlap.moved('l2', old, host);
@@ -271,23 +271,31 @@ export class MetadataStore {
     l1.set(next);
   }
 
+  /**
+   * Overwrites metadata that is in use, durably. On failure it is put back as it was, or the image
+   * is written to no more: the file would name tables that memory knows nothing of.
+   * @param before the same bytes as they are
+   */
+  async overwrite(at: number, bytes: Uint8Array, before: Uint8Array): Promise<void> {
+    try {
+      await this.storage.write(at, bytes);
+      await this.order.flushStorage();
+    } catch (cause) {
+      const putBack = async () => this.storage.write(at, before);
+      await putBack().catch((again) => {
+        const message = 'Metadata could not be written, nor put back as it was';
+        this.broken = new Qcow2Error('IO', message, at, again);
+      });
+      throw cause;
+    }
+  }
+
   /** Writes fields of the header, durably. On failure they are put back as they were. */
   async writeHeader(at: number, bytes: Uint8Array): Promise<void> {
     this.overlap.check(at, bytes.length, 'header');
     const before = new Uint8Array(bytes.length);
     await readFully(this.storage, at, before);
-    try {
-      await this.storage.write(at, bytes);
-      await this.order.flushStorage();
-    } catch (cause) {
-      // Else the file would name a table that nothing is written to from now on.
-      const putBack = async () => this.storage.write(at, before);
-      await putBack().catch((again) => {
-        const message = 'The header could not be written, nor put back as it was';
-        this.broken = new Qcow2Error('IO', message, at, again);
-      });
-      throw cause;
-    }
+    await this.overwrite(at, bytes, before);
   }
 
   /** Sets or clears a bit of the incompatible features, durably and at once. */

@@ -291,17 +291,10 @@ export class Refcounts {
     store.overlap.check(entry, 8, 'refcount-table');
     try {
       if (storage.announce) await storage.announce('refblock_alloc_hookup');
-      await storage.write(entry, numberBytes(at));
-      await store.order.flushStorage();
+      await store.overwrite(entry, numberBytes(at), numberBytes(0));
     } catch (cause) {
       refcountBlocks.drop(at);
       store.overlap.moved('refcount-block', at, 0);
-      // Else the file may name a block that memory knows nothing of.
-      const putBack = async () => storage.write(entry, numberBytes(0));
-      await putBack().catch((again) => {
-        const message = 'The refcount table could not be written, nor put back as it was';
-        store.broken = new Qcow2Error('IO', message, entry, again);
-      });
       throw cause;
     }
     store.refcountTable[slot] = at;

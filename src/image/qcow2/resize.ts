@@ -153,17 +153,12 @@ async function shrinkL1({ store, allocator, reader }: WriteParts, size: number):
   // Their entries let go of clusters before they go themselves.
   await store.order.flush();
   const at = first * 8;
+  const l1Offset = store.header.l1Offset + at;
   const before = store.l1.slice(at);
+  store.overlap.check(l1Offset, before.length, 'l1');
+  if (store.storage.announce) await store.storage.announce('l1_shrink_write_table');
+  await store.overwrite(l1Offset, new Uint8Array(before.length), before);
   store.l1.fill(0, at);
-  try {
-    store.overlap.check(store.header.l1Offset + at, before.length, 'l1');
-    if (store.storage.announce) await store.storage.announce('l1_shrink_write_table');
-    await store.storage.write(store.header.l1Offset + at, store.l1.subarray(at));
-    await store.order.flushStorage();
-  } catch (cause) {
-    store.l1.set(before, at);
-    throw cause;
-  }
   reader.forget();
   for (const host of tables) {
     store.overlap.moved('l2', host, 0);
@@ -183,13 +178,10 @@ async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
   if (unused.size === 0) return;
   await store.order.flush();
   const kept = refcountTable.map((host, slot) => (unused.has(slot) ? 0 : host));
-  const bytes = new Uint8Array(kept.length * 8);
-  const view = viewOf(bytes);
-  for (const [slot, host] of kept.entries()) serializeRefcountTableEntry(view, slot * 8, host);
+  const bytes = tableBytes(kept);
   const { refcountTableOffset } = store.header;
   store.overlap.check(refcountTableOffset, bytes.length, 'refcount-table');
-  await store.storage.write(refcountTableOffset, bytes);
-  await store.order.flushStorage();
+  await store.overwrite(refcountTableOffset, bytes, tableBytes(refcountTable));
   store.refcountTable = kept;
   for (const slot of unused) {
     const host = refcountTable[slot] as number;
@@ -202,6 +194,15 @@ async function dropRefcountBlocks(parts: WriteParts): Promise<void> {
     }
     store.refcountBlocks.drop(host);
   }
+}
+
+function tableBytes(refcountTable: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(refcountTable.length * 8);
+  const view = viewOf(bytes);
+  for (const [slot, host] of refcountTable.entries()) {
+    serializeRefcountTableEntry(view, slot * 8, host);
+  }
+  return bytes;
 }
 
 async function countsNothing({ store }: WriteParts, slot: number, host: number): Promise<boolean> {
