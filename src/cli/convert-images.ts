@@ -1,6 +1,7 @@
 /** One conversion of the command line: sources opened, target written, all closed again. */
 import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
+import { checkCacheMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ConvertRequest } from './convert-request.ts';
 import { type Course, convertInto, explainFailure } from './convert-target.ts';
@@ -45,6 +46,8 @@ export async function convertImages(
       const of = disks.length === 0 ? { snapshot } : {};
       disks.push(await openSource(host, source, { ...options, ...of }));
     }
+    // A source that cannot be opened is told first.
+    checkCacheMode(request.cache, 'cache');
     return await carryOut(host, request, disks, startProgress(disks));
   } finally {
     for (const disk of disks) await disk.close();

@@ -77,6 +77,8 @@ export interface ConvertRequest {
   readonly targetIsZero: boolean;
   readonly compress: { readonly level: number | undefined } | undefined;
   readonly copyRange: boolean;
+  /** The target's cache mode, as it was given. */
+  readonly cache: string;
   /** Nothing is on stable storage until this says so. */
   readonly flush: boolean;
   readonly bytesPerSecond: number | undefined;
@@ -155,7 +157,6 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   if (backing !== undefined) checkBacking(parsed, values, sources.length);
   if (compress) checkCompression(outputFormat, values, create);
   const cache = valueGiven(parsed, 'cache') ?? 'unsafe';
-  checkCacheMode(cache, 'cache');
   return {
     sources,
     target,
@@ -169,6 +170,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     targetIsZero: create || given(parsed, 'target-is-zero'),
     compress: compress ? { level: parseLevel(values) } : undefined,
     copyRange,
+    cache,
     flush: cache !== 'unsafe',
     bytesPerSecond,
     salvage,

@@ -5,12 +5,14 @@ import { concatenatedSize, worthWorkers } from '../convert/options.ts';
 import { allSources } from '../convert/plan.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
+import { isTold } from '../image/qcow2/corruption.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
 import { type Host, UsageError } from './command.ts';
 import type { ConvertRequest } from './convert-request.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
+import { errnoOf } from './errno.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
@@ -356,6 +358,10 @@ export function explainFailure(cause: unknown): unknown {
   if (!isQcow2Error(cause) || cause.code === 'ABORTED') return cause;
   const { code, guest, message } = cause;
   const where = guest === undefined ? 'the source' : `at byte ${guest}`;
+  if (guest !== undefined && isTold(cause)) {
+    const what = `error while reading block status at offset ${guest}: ${errnoOf(cause).text}`;
+    return new Qcow2Error(code, what);
+  }
   if (code === 'CORRUPT') {
     const place = cause.at === undefined ? '' : ` (at offset 0x${cause.at.toString(16)})`;
     return new Qcow2Error(code, `error while reading ${where}: ${message}${place}`);

@@ -1,6 +1,7 @@
 /** Going through a disk's extents front to back, a window of them in memory. */
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import { alignDown } from '../base/bits.ts';
+import { isQcow2Error } from '../base/errors.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 
 /** A place in a disk's extents. Behind the disk's end there is one hole without an end. */
@@ -28,17 +29,29 @@ export class ExtentCursor {
       while (list.guest(this.record) + list.length(this.record) <= at) this.record++;
       return;
     }
-    list.clear();
-    this.record = 0;
     const end = Math.min(disk.size, alignDown(at, this.window) + this.window);
-    const collected = disk.collectExtents(at, end, list);
-    if (settled(collected)) {
-      this.windowEnd = end;
-      return;
+    // What lies before a broken entry can be had: who gets there, meets it again.
+    const upTo = (cause: unknown): Awaitable<void> => {
+      const guest = isQcow2Error(cause) ? (cause.guest ?? 0) : 0;
+      if (guest <= at || guest >= end) throw cause;
+      return this.collect(at, guest);
+    };
+    try {
+      const collected = this.collect(at, end);
+      return settled(collected) ? undefined : collected.catch(upTo);
+    } catch (cause) {
+      return upTo(cause);
     }
-    return collected.then(() => {
-      this.windowEnd = end;
-    });
+  }
+
+  private collect(from: number, to: number): Awaitable<void> {
+    this.list.clear();
+    this.record = 0;
+    const finish = () => {
+      this.windowEnd = to;
+    };
+    const collected = this.disk.collectExtents(from, to, this.list);
+    return settled(collected) ? finish() : collected.then(finish);
   }
 
   /** What is at a place that was sought. */

@@ -26,6 +26,7 @@ const SHARED: Damage = [L2, 0x52a00n];
 const ZERO: Damage = [L2, (1n << 63n) | 0x52a01n];
 const FAR: Damage = [L2 + 640 * 8, (1n << 63n) | 0x52a00n];
 const TABLE: Damage = [L1, (1n << 63n) | 0x52a00n];
+const FAR_TABLE: Damage = [L1 + 8, (1n << 63n) | 0x52a00n];
 const BLOCK: Damage = [REFCOUNT_TABLE, 0x52a00n];
 const METADATA: Damage = [L2, (1n << 63n) | BigInt(L1)];
 
@@ -100,6 +101,46 @@ test('commands of qemu-io', () =>
 
 test('commands of qemu-img', () =>
   eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));
+
+/** Commands that read an image, some of it sound. */
+const READING = [
+  ['convert', '-O', 'raw', 'image', 'copy'],
+  ['convert', '-O', 'qcow2', 'image', 'copy'],
+  ['convert', '-c', '-O', 'qcow2', 'image', 'copy'],
+  ['convert', '-t', 'bogus', '-O', 'raw', 'missing', 'copy'],
+  ['convert', '-t', 'bogus', '-O', 'raw', 'image', 'copy'],
+  ['compare', 'image', '../sound'],
+  ['compare', '../sound', 'image'],
+  ['map', 'image'],
+  ['map', '--output=json', 'image'],
+  ['measure', '-O', 'qcow2', 'image'],
+];
+
+test('how far commands come that read', () =>
+  eachAtOnce([DATA, FAR, TABLE, FAR_TABLE], (damage) =>
+    inScratch(async (folder) => {
+      const made = join(folder, 'made');
+      await qemuImg(['create', '-q', '-f', 'qcow2', made, '1G']);
+      await qemuIo(made, ['write -P 1 0 128k', 'write 40M 64k', 'write 600M 64k']);
+      const bytes = readFileSync(made);
+      writeFileSync(join(folder, 'sound'), bytes);
+      bytes.writeBigUInt64BE(damage[1], damage[0]);
+      writeFileSync(made, bytes);
+      for (const args of READING) {
+        const endings = [TOOL, requireQemu().img].map((program, index) => {
+          const cwd = join(folder, String(index));
+          mkdirSync(cwd, { recursive: true });
+          copyFileSync(made, join(cwd, 'image'));
+          return ending(program, args, cwd);
+        });
+        const [ours, theirs] = (await Promise.all(endings)).map((one) => {
+          // A list that breaks off may end with a comma, or not.
+          return { ...one, out: one.out.replace(/,\n$/, '') };
+        });
+        assert.equal(ours, theirs, `0x${damage[0].toString(16)}: ${args.join(' ')}`);
+      }
+    }),
+  ));
 
 /** What is wrong with a snapshot's entry, and what is done to the image then. */
 const ENTRY_DAMAGE: readonly (readonly [what: string, at: number, bytes: string])[] = [

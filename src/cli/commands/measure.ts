@@ -14,6 +14,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { openSource } from '../convert-images.ts';
 import { parseSnapshot } from '../convert-request.ts';
 import { creationOptions } from '../creation-options.ts';
+import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { formatJson } from '../json.ts';
 import { isOptionList, type ListValues, parseOptionList } from '../option-list.ts';
@@ -60,7 +61,9 @@ export const measure: Command = {
       return 0;
     } catch (cause) {
       if (!isQcow2Error(cause)) throw cause;
-      throw new UsageError(cause.message);
+      const isUnreadable = disk && (cause.code === 'CORRUPT' || cause.code === 'IO');
+      const what = `Unable to get block status: ${errnoOf(cause).text}`;
+      throw new UsageError(isUnreadable ? what : cause.message);
     } finally {
       await disk?.close();
     }

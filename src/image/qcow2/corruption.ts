@@ -31,6 +31,11 @@ export function corruption(message: string, at: number): Qcow2Error {
   return error;
 }
 
+/** True for an error that whoever opened the image has been told of. */
+export function isTold(cause: Qcow2Error): boolean {
+  return NOTABLE.has(cause);
+}
+
 /** Those after which nothing that waits in caches may be written, either. */
 const STRAY = new WeakSet<Error>();
 

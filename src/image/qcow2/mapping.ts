@@ -7,7 +7,7 @@
  */
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { alignDown, HIGH } from '../../base/bits.ts';
-import { Qcow2Error } from '../../base/errors.ts';
+import { atGuest, Qcow2Error } from '../../base/errors.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import type { Region } from '../../kernels/arena.ts';
@@ -154,7 +154,10 @@ export class Mapping {
       const host = view.getFloat64(record + 8, true);
       if (kind === RunKind.corrupt) {
         const index = Math.floor((guest - alignDown(start, clusterSize)) / clusterSize);
-        throw this.corrupt(guest, place, table + index * l2EntryBytes);
+        throw atGuest(
+          this.corrupt(guest, place, table + index * l2EntryBytes),
+          Math.max(guest, at),
+        );
       }
       // The first and the last run may reach beyond what was asked for.
       const skip = Math.max(0, at - guest);
@@ -225,9 +228,12 @@ export class Mapping {
   /** Host offset of an L2 table, 0 where there is none (also past the end of the L1 table). */
   private l2Table(index: number): number {
     if (index >= this.l1Entries) return 0;
-    const { geometry } = this.parts;
-    const { clusterSize } = geometry;
-    return noticing(() => parseL1Offset(this.l1View, index * 8, clusterSize, this.l1Offset));
+    const { clusterSize, l2Span } = this.parts.geometry;
+    try {
+      return noticing(() => parseL1Offset(this.l1View, index * 8, clusterSize, this.l1Offset));
+    } catch (cause) {
+      throw atGuest(cause, index * l2Span);
+    }
   }
 
   /** The first index from `index` on whose L1 entry has a table, at most `limit`. */
