@@ -239,4 +239,18 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
   });
 });
 
+test('refcount table entries that no number holds', () =>
+  inScratch(async (folder) => {
+    await makeImage(folder);
+    change(folder, (bytes) => {
+      const table = Number(bytes.readBigUInt64BE(48));
+      const entries = [0xffff_ffff_ffff_e200n, 0x8000_0000_0000_0200n, 0x8000_0000_0000_1000n];
+      entries.push(0x4000_0000_0000_0200n, 0xffff_ffff_ffff_f000n, 0x4000_0000_0000_0000n);
+      for (const [index, entry] of entries.entries()) {
+        bytes.writeBigUInt64BE(entry, table + 8 * (index + 1));
+      }
+    });
+    await sameInAllModes(folder, [[], ['--output=json']]);
+  }));
+
 test.run();

@@ -11,7 +11,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
-import type { Findings, Repair } from './check-findings.ts';
+import { type Findings, hex64, type Repair } from './check-findings.ts';
 import { numberBytes, u64Bytes } from './metadata-store.ts';
 import type { Metadata } from './open.ts';
 
@@ -59,8 +59,8 @@ export class CheckedImage {
   snapshotsBytes = 0;
   /** Host offsets of refcount blocks, 0 where there is none, whatever is wrong with them. */
   refcountTable = new Float64Array();
-  /** The low 9 bits of the table's entries, which are reserved. */
-  refcountReserved = new Uint16Array();
+  /** The table's entries as they are: above 2^62 their offsets are not exact as numbers. */
+  private refcountEntries = viewOf(new Uint8Array());
   /** Clusters that the file takes, and those that references may reach behind its end. */
   clusters = 0;
   fileBytes = 0;
@@ -128,12 +128,29 @@ export class CheckedImage {
     await this.read(at, bytes);
     const view = viewOf(bytes);
     this.refcountTable = new Float64Array(bytes.length / 8);
-    this.refcountReserved = new Uint16Array(bytes.length / 8);
+    this.refcountEntries = view;
     for (let index = 0; index < this.refcountTable.length; index++) {
       const low = view.getUint32(index * 8 + 4);
       this.refcountTable[index] = view.getUint32(index * 8) * HIGH + ((low & ~511) >>> 0);
-      this.refcountReserved[index] = low & 511;
     }
+  }
+
+  /** The low 9 bits of a refcount table entry, which are reserved. */
+  refcountReserved(index: number): number {
+    return this.refcountEntries.getUint32(index * 8 + 4) & 511;
+  }
+
+  /** Whether a refcount table entry names the start of a cluster, if any. */
+  isRefcountBlockAligned(index: number): boolean {
+    if (index >= this.refcountTable.length) return true;
+    const low = this.refcountEntries.getUint32(index * 8 + 4) - this.refcountReserved(index);
+    return low % this.geometry.clusterSize === 0;
+  }
+
+  /** The digits of the offset in a refcount table entry. */
+  refcountBlockHex(index: number): string {
+    const low = this.refcountEntries.getUint32(index * 8 + 4) - this.refcountReserved(index);
+    return hex64(this.refcountEntries.getUint32(index * 8), low);
   }
 
   /** Hooks a new refcount table up in the header, durably. */

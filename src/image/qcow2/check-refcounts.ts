@@ -5,11 +5,10 @@
  * A block is read once for each look at it; the last one stays in memory. Changes are written when
  * another block is looked at, or by `writeBack`.
  */
-import { divFloor, HIGH } from '../../base/bits.ts';
+import { divFloor } from '../../base/bits.ts';
 import { formatU64 } from '../../base/sizes.ts';
 import { putRefcount, refcountAt } from '../../format/refcount-block.ts';
 import type { ReferenceCounts } from './check-counts.ts';
-import { hex64 } from './check-findings.ts';
 import { type CheckedImage, isBeyondReach } from './check-image.ts';
 
 /** A refcount that cannot be told: its block is nowhere to be read. */
@@ -31,8 +30,8 @@ export class StoredRefcounts {
   async blockOf(index: number): Promise<number> {
     const { image } = this;
     const host = image.refcountTable[index] ?? 0;
-    if (host % image.geometry.clusterSize !== 0) {
-      const offset = hex64(Math.floor(host / HIGH), host % HIGH);
+    if (!image.isRefcountBlockAligned(index)) {
+      const offset = image.refcountBlockHex(index);
       // As C shows it: a zero has no prefix.
       const place = index === 0 ? '0' : `0x${index.toString(16)}`;
       const what = `Refblock offset 0x${offset} unaligned (reftable index: ${place})`;

@@ -267,18 +267,18 @@ class RefcountCheck {
    */
   private async countBlocks(walk: ReferenceWalk): Promise<boolean> {
     const { image, counts } = this;
-    const { findings, geometry, refcountTable, refcountReserved } = image;
+    const { findings, geometry, refcountTable } = image;
     let grown = false;
     walk.limitBytes = image.fileBytes;
     for (let index = 0; index < refcountTable.length; index++) {
       const host = refcountTable[index]!;
-      if (refcountReserved[index] !== 0) {
+      if (image.refcountReserved(index) !== 0) {
         findings.corruption(`ERROR refcount table entry ${index} has reserved bits set`);
         this.rebuild = true;
         continue;
       }
       if (host === 0) continue;
-      if (host % geometry.clusterSize !== 0) {
+      if (!image.isRefcountBlockAligned(index)) {
         findings.corruption(
           `ERROR refcount block ${index} is not cluster aligned; refcount table entry corrupted`,
         );
