@@ -14,9 +14,10 @@ export function passphrasePrompt(
   if (!isatty(STDIN) || !isatty(STDERR)) return undefined;
   return (prompt) =>
     new Promise((resolve) => {
-      note(prompt);
       const input = new ReadStream(STDIN);
+      // First: what is typed as soon as the question is there is not shown either.
       input.setRawMode(true);
+      note(prompt);
       let typed = '';
       const finish = (answer: string | undefined) => {
         input.setRawMode(false);
