@@ -7,12 +7,19 @@ import { creationHelp, creationOptions } from './creation-options.ts';
 import { parseCommandLine } from './getopt.ts';
 import {
   asksForHelp,
-  isOptionList,
+  checkOptionList,
   type ListOption,
   type ListValues,
   parseOptionList,
 } from './option-list.ts';
-import { given, type OptionSpec, type ParsedOptions, parseInteger, valueGiven } from './options.ts';
+import {
+  given,
+  type OptionSpec,
+  type ParsedOptions,
+  parseInteger,
+  valueGiven,
+  valuesGiven,
+} from './options.ts';
 import { parseRate } from './rate.ts';
 import { sizeArgument } from './size-argument.ts';
 
@@ -24,16 +31,16 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'backing-format', short: 'F', value: true, own: true },
   { name: 'compress', short: 'c', value: false, own: true },
   { name: 'copy-range', short: 'C', value: false, own: true },
-  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'options', short: 'o', value: true, own: true, check: checkOptionList },
   { name: 'progress', short: 'p', value: false, own: true },
   { name: 'quiet', short: 'q', value: false, own: true },
-  { name: 'sparse-size', short: 'S', value: true, own: true },
+  { name: 'sparse-size', short: 'S', value: true, own: true, check: parseSparse },
   { name: 'no-create', short: 'n', value: false, own: true },
   { name: 'target-is-zero', value: false },
-  { name: 'snapshot', short: 'l', value: true, own: true },
-  { name: 'threads', short: 'm', value: true, own: true },
+  { name: 'snapshot', short: 'l', value: true, own: true, check: parseSnapshot },
+  { name: 'threads', short: 'm', value: true, own: true, check: parseThreads },
   { name: 'out-of-order', short: 'W', value: false, own: true },
-  { name: 'rate', short: 'r', value: true, own: true },
+  { name: 'rate', short: 'r', value: true, own: true, check: parseRate },
   { name: 'cache', short: 't', value: true, own: true },
   { name: 'source-cache', short: 'T', value: true, own: true },
   { name: 'salvage', value: false },
@@ -109,9 +116,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   const threads = parseThreads(valueGiven(parsed, 'threads'));
   const snapshot = parseSnapshot(valueGiven(parsed, 'snapshot'));
   const bytesPerSecond = parseRate(valueGiven(parsed, 'rate'));
-  const lists = parsed.options.filter(({ name }) => name === 'options').map(({ value }) => value);
-  const wrong = lists.find((list) => !isOptionList(list));
-  if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
+  const lists = valuesGiven(parsed, 'options');
   const create = !given(parsed, 'no-create');
   const bitmaps = parseBitmaps(parsed);
   const bitmap = valueGiven(parsed, 'bitmap');

@@ -1,7 +1,7 @@
 /** Options that commands share: `--help`, `--object`, `--image-opts` where images are opened. */
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeOptions } from './getopt.ts';
-import type { OptionSpec } from './options.ts';
+import type { OptionGiven, OptionSpec } from './options.ts';
 
 const HELP: OptionSpec = { name: 'help', short: 'h', value: false };
 const OBJECT: OptionSpec = { name: 'object', value: true };
@@ -26,17 +26,24 @@ export function takeGlobalOptions(
   const isOperand = command.lastIsOperand && !/^(-h|--help)$/.test(args.at(-1) ?? '');
   const last = isOperand ? args.slice(-1) : [];
   let help = false;
+  const specs = [...own, ...global];
+  const earlier: OptionGiven[] = [];
   const rest = takeOptions(
     command.name,
     args.slice(0, args.length - last.length),
-    [...own, ...global],
-    ({ name, value }) => {
+    specs,
+    (option) => {
+      const { name, value } = option;
       help = name === HELP.name;
       if (help) return 'end';
       if (name === OBJECT.name) takeObject(host, command, value);
       else if (name === IMAGE_OPTS.name) host.imageOpts = true;
       else if (name === 'target-image-opts') host.targetImageOpts = true;
-      else return 'left';
+      else {
+        specs.find((spec) => spec.name === name)?.check?.(value, earlier);
+        earlier.push(option);
+        return 'left';
+      }
       return 'taken';
     },
   );

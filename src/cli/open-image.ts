@@ -21,6 +21,8 @@ export interface OpenImageOptions {
   readonly use?: ImageUse;
   /** `-U`: others may write it meanwhile. */
   readonly forceShare?: boolean;
+  /** The backing file that the image names is left alone. */
+  readonly backing?: 'none' | undefined;
 }
 
 /**
@@ -35,7 +37,8 @@ const WRITE_CACHE_BYTES = 2 ** 22;
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
     const { untrusted, snapshot, use = 'read', forceShare } = options;
-    const { node } = nameImage(host, filename, options.format, options.role);
+    const named = nameImage(host, filename, options.format, options.role);
+    const node = options.backing ? { ...named.node, backing: options.backing } : named.node;
     const isInput = use === 'convert' && pathOf(node.file) === '-';
     const { disk } = await openImageNode(host, node, {
       snapshot,
@@ -56,13 +59,11 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
 export function openWritableImage(
   host: Host,
   filename: string,
-  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role' | 'forceShare'> & {
+  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role' | 'forceShare' | 'backing'> & {
     /** Warns of a raw image that nobody says is raw. */
     readonly warns?: boolean;
     /** The image so many steps down its chain is to be written, too. */
     readonly writableDepth?: number;
-    /** The backing file that the image names is left alone. */
-    readonly backing?: 'none' | undefined;
   },
 ): Promise<WritableDisk> {
   return explainOpen(filename, async () => {
@@ -77,7 +78,7 @@ export function openWritableImage(
       claim: { use: 'write', forceShare },
       onRepair: sayRepairs(host),
     });
-    if (warns && guessedRaw) warnOfGuess(host, filename);
+    if (warns && guessedRaw) warnOfGuess(host, pathOf(node.file) ?? filename);
     return disk as WritableDisk;
   });
 }

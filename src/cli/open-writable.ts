@@ -8,6 +8,8 @@ export interface OpenWritableOptions {
   readonly format: string | undefined;
   readonly untrusted: boolean;
   readonly forceShare?: boolean;
+  /** The backing file that the image names is left alone. */
+  readonly backing?: 'none';
 }
 
 /**

@@ -63,6 +63,11 @@ export function isOptionList(text: string): boolean {
   return text !== '' && !text.startsWith(',') && commas % 2 === 0;
 }
 
+/** @throws UsageError for what is no list */
+export function checkOptionList(text: string): void {
+  if (!isOptionList(text)) throw new UsageError(`Invalid option list: ${text}`);
+}
+
 /** True where the list has the word `help`, or `?`. */
 export function asksForHelp(text: string): boolean {
   for (let at = 0; at < text.length; ) {

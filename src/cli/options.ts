@@ -6,6 +6,12 @@ export interface OptionSpec {
   readonly value: boolean;
   /** qemu-img has no such long name: it cannot be abbreviated, nor stands it in others' way. */
   readonly own?: true;
+  /**
+   * Looks at a value as soon as it is met, so that what is wrong with it is told before anything
+   * that stands behind it, as in qemu-img.
+   * @throws UsageError
+   */
+  readonly check?: (value: string, earlier: readonly OptionGiven[]) => void;
 }
 
 /** One option as it was given; its value is empty where it has none. */
@@ -28,6 +34,11 @@ export function given({ options }: ParsedOptions, name: string): boolean {
 /** The option's value; the last one counts where it was given several times. */
 export function valueGiven({ options }: ParsedOptions, name: string): string | undefined {
   return options.findLast((option) => option.name === name)?.value;
+}
+
+/** All values of an option, in the order they were given. */
+export function valuesGiven({ options }: ParsedOptions, name: string): string[] {
+  return options.filter((option) => option.name === name).map(({ value }) => value);
 }
 
 const SUFFIXES = 'bkmgtpe';

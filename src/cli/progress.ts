@@ -17,6 +17,7 @@ export interface Progress {
 /** What to show, and whether at all. */
 export interface ProgressOptions {
   readonly enabled: boolean;
+  /** What there is to do, where that is known before the first update. */
   readonly total: number;
   /** Standard output carries the disk: the display goes to standard error. */
   readonly stream: boolean;
@@ -100,6 +101,7 @@ function formatTime(seconds: number): string {
 function barProgress(print: (text: string) => void, total: number): Progress {
   const start = performance.now();
   let last = Number.NEGATIVE_INFINITY;
+  let whole = total;
   const draw = (done: number, total: number) => {
     const part = total > 0 ? done / total : 1;
     const seconds = (performance.now() - start) / 1000;
@@ -114,13 +116,14 @@ function barProgress(print: (text: string) => void, total: number): Progress {
   };
   return {
     update(done, of) {
+      whole = of;
       const now = performance.now();
       if (now - last < REDRAW_MS) return;
       last = now;
       draw(done, of);
     },
     end() {
-      draw(total, total);
+      draw(whole, whole);
       print('\n');
     },
     stop() {

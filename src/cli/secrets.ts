@@ -8,6 +8,8 @@ import { type Host, UsageError } from './command.ts';
 /** The settings that an object of this kind takes. */
 const SETTINGS = ['qom-type', 'id', 'data', 'file', 'format'];
 const IDENTIFIER = /^[a-z][a-z0-9._-]*$/i;
+/** Names lead into structures by dots. */
+const NAME = /^[a-z][\w.-]*$/i;
 const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 /** Longer files are no passphrases. */
 const FILE_BYTES_MAX = 16 * 2 ** 20;
@@ -23,6 +25,8 @@ export function parseKeyValues(text: string, first: string): Map<string, string>
       word += text[at];
     }
     const equals = word.indexOf('=');
+    const name = word.slice(0, Math.max(equals, 0));
+    if (equals >= 0 && !NAME.test(name)) throw new UsageError(`Invalid parameter '${name}'`);
     if (equals >= 0) values.set(word.slice(0, equals), word.slice(equals + 1));
     else if (values.size === 0 && first !== '') values.set(first, word);
     else throw new UsageError(`Expected '=' after parameter '${word}'`);
@@ -58,11 +62,11 @@ export class Secrets {
         "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n";
       throw Object.assign(new UsageError("Parameter 'id' expects an identifier"), { hintText });
     }
-    const bytes = contentOf(host, values.get('data'), values.get('file'));
     if (this.known.has(id)) {
       const message = `attempt to add duplicate property '${id}' to object (type 'container')`;
       throw new UsageError(message);
     }
+    const bytes = contentOf(host, values.get('data'), values.get('file'));
     this.known.set(id, format === 'base64' ? fromBase64(bytes) : bytes);
   }
 

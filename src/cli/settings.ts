@@ -61,7 +61,10 @@ export function settingsOfName(filename: string): Settings | undefined {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    const ended = /end of JSON/.test((cause as Error).message);
+    const { message } = cause as Error;
+    // Something is missing where the text ends.
+    const place = Number(/at position (\d+)/.exec(message)?.[1] ?? 0);
+    const ended = /end of JSON/.test(message) || place >= text.trimEnd().length;
     const error = `JSON parse error${ended ? ', premature EOI' : ''}`;
     const why = text.trim() === '' ? 'Expecting a JSON value' : error;
     throw new Qcow2Error('OUT_OF_RANGE', `Could not parse the JSON options: ${why}`);

@@ -86,6 +86,18 @@ interface ChainPlace {
   readonly depth: number;
 }
 
+/** Refuses an image of a format that has no snapshots, where it is to be read as one. */
+async function withoutSnapshots(
+  image: Disk,
+  snapshot: SnapshotSelector | undefined,
+): Promise<Disk> {
+  if (snapshot === undefined) return image;
+  await image.close();
+  const what = `Block format '${image.format}' used by device ''`;
+  const message = `${what} does not support temporarily loading internal snapshots`;
+  throw new Qcow2Error('UNSUPPORTED', message);
+}
+
 async function openAt(
   storage: Storage,
   options: OpenDiskOptions,
@@ -100,20 +112,19 @@ async function openAt(
       throw new Qcow2Error('OUT_OF_RANGE', `backing chain of more than ${CHAIN_DEPTH_MAX} images`);
     }
     format = options.format ?? (await probeFormat(storage));
-    if (format !== 'qcow2' && snapshot !== undefined) {
-      const what = `Block format '${format}' used by device ''`;
-      const message = `${what} does not support temporarily loading internal snapshots`;
-      throw new Qcow2Error('UNSUPPORTED', message);
-    }
   } catch (cause) {
     await storage.close();
     throw cause;
   }
   if (format === 'luks') {
     const { LuksImage } = await import('./luks/luks-image.ts');
-    return LuksImage.open(storage, { secret, iterationsMax, depth, writable });
+    const image = await LuksImage.open(storage, { secret, iterationsMax, depth, writable });
+    return withoutSnapshots(image, snapshot);
   }
-  if (format === 'raw') return RawImage.open(storage, { depth, writable, discard });
+  if (format === 'raw') {
+    const image = await RawImage.open(storage, { depth, writable, discard });
+    return withoutSnapshots(image, snapshot);
+  }
   const choice = options.backing === 'none' ? undefined : options.backing;
   const openBacking = async (name: string, ownFormat: string | undefined) => {
     if (name === '' && !choice?.storage) {

@@ -11,21 +11,20 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions, optionLines } from '../creation-options.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
-import { warnOfGuess } from '../guessed-format.ts';
 import { openWritableImage } from '../open-image.ts';
 import {
   asksForHelp,
+  checkOptionList,
   HintedError,
-  isOptionList,
   type ListOption,
   type ListValues,
   parseOptionList,
 } from '../option-list.ts';
-import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { given, type OptionSpec, type ParsedOptions, valueGiven, valuesGiven } from '../options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
-  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'options', short: 'o', value: true, own: true, check: checkOptionList },
   { name: 'cache', short: 't', value: true, own: true },
   { name: 'progress', short: 'p', value: false, own: true },
   { name: 'quiet', short: 'q', value: false, own: true },
@@ -62,50 +61,57 @@ export const amend: Command = {
 
   async run(args, host) {
     const parsed = parseCommandLine(args, OPTIONS);
-    const lists = parsed.options.filter(({ name }) => name === 'options').map(({ value }) => value);
-    const wrong = lists.find((list) => !isOptionList(list));
-    if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
+    const lists = valuesGiven(parsed, 'options');
     if (lists.length === 0) throw new UsageError('Must specify options (-o)', true);
-    const list = lists.join(',');
-    const format = valueGiven(parsed, 'format');
-    if (format !== undefined && asksForHelp(list)) return printHelp(host, format);
-    const [filename, ...rest] = parsed.operands;
-    if (filename === undefined || rest.length > 0) {
-      throw new UsageError('Expecting one image file name');
-    }
-    checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
-    const open = () =>
-      openWritableImage(host, filename, { format, untrusted: given(parsed, 'untrusted') });
     const shows = given(parsed, 'progress') && !given(parsed, 'quiet');
-    const image = await open();
     try {
-      if (format === undefined && image.format === 'raw') warnOfGuess(host, filename);
-      if (asksForHelp(list)) return printHelp(host, image.format);
-      if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
-        throw notAmendable(image.format);
-      }
-      const prefix = image instanceof LuksImage ? '' : 'encrypt.';
-      const values = parseAmendments(list, { format: image.format, prefix });
-      if (shows) host.out('    (0.00/100%)\r');
-      try {
-        await change(host, image, values, { prefix, force: given(parsed, 'force') });
-      } finally {
-        if (shows) host.out('    (100.00/100%)\r\n');
-      }
-    } catch (cause) {
-      if (cause instanceof HintedError) {
-        host.error(cause.message);
-        host.note(cause.hintText);
-        return 1;
-      }
-      if (!isQcow2Error(cause)) throw cause;
-      throw new UsageError(cause.message);
+      return await openAndAmend(host, parsed, { list: lists.join(','), shows });
     } finally {
-      await image.close();
+      if (shows) host.out('\n');
     }
-    return 0;
   },
 };
+
+async function openAndAmend(
+  host: Host,
+  parsed: ParsedOptions,
+  { list, shows }: { readonly list: string; readonly shows: boolean },
+): Promise<number> {
+  const format = valueGiven(parsed, 'format');
+  if (format !== undefined && asksForHelp(list)) return printHelp(host, format);
+  const [filename, ...rest] = parsed.operands;
+  if (filename === undefined || rest.length > 0) {
+    throw new UsageError('Expecting one image file name');
+  }
+  checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
+  const untrusted = given(parsed, 'untrusted');
+  const image = await openWritableImage(host, filename, { format, untrusted, warns: true });
+  try {
+    if (asksForHelp(list)) return printHelp(host, image.format);
+    if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
+      throw notAmendable(image.format);
+    }
+    const prefix = image instanceof LuksImage ? '' : 'encrypt.';
+    const values = parseAmendments(list, { format: image.format, prefix });
+    if (shows) host.out('    (0.00/100%)\r');
+    try {
+      await change(host, image, values, { prefix, force: given(parsed, 'force') });
+    } finally {
+      if (shows) host.out('    (100.00/100%)\r');
+    }
+  } catch (cause) {
+    if (cause instanceof HintedError) {
+      host.error(cause.message);
+      host.note(cause.hintText);
+      return 1;
+    }
+    if (!isQcow2Error(cause)) throw cause;
+    throw new UsageError(cause.message);
+  } finally {
+    await image.close();
+  }
+  return 0;
+}
 
 function notAmendable(format: string): UsageError {
   return new UsageError(`Format driver '${format}' does not support option amendment`);
@@ -136,6 +142,8 @@ async function change(
 ): Promise<void> {
   const amended = image instanceof Qcow2Image ? imageChanges(image, values) : undefined;
   const slots = AMENDABLE.some(({ name }) => values.has(`${options.prefix}${name}`));
+  // Whether there are any comes before what is to become of them.
+  if (slots && image instanceof Qcow2Image) image.needKeySlots();
   if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
   if (!(image instanceof Qcow2Image) || !amended) return;
   try {

@@ -19,7 +19,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'disable', value: false },
   { name: 'merge', value: true },
   { name: 'list', value: false, own: true },
-  { name: 'granularity', short: 'g', value: true },
+  { name: 'granularity', short: 'g', value: true, check: parseGranularity },
   { name: 'source-file', short: 'b', value: true },
   { name: 'source-format', short: 'F', value: true },
   { name: 'format', short: 'f', value: true, own: true },
@@ -58,12 +58,14 @@ export const bitmap: Command = {
   },
 };
 
+function parseGranularity(text: string): number {
+  return sizeArgument('granularity', text);
+}
+
 function parseRequest(parsed: ParsedOptions): Request {
   const value = (name: string) => valueGiven(parsed, name);
-  const granularityText = value('granularity');
   // 0: as it comes.
-  const granularity =
-    granularityText === undefined ? 0 : sizeArgument('granularity', granularityText);
+  const granularity = parseGranularity(value('granularity') ?? '0');
   const isAction = (name: string): name is Action => ACTIONS.some((action) => action === name);
   const actions = parsed.options.flatMap((option) =>
     isAction(option.name) ? [{ action: option.name, value: option.value }] : [],
@@ -101,10 +103,11 @@ function parseRequest(parsed: ParsedOptions): Request {
 
 async function change(host: Host, request: Request): Promise<number> {
   const { filename, format, source, untrusted } = request;
-  const disk = await openWritable(host, filename, { format, untrusted });
+  // Bitmaps are of an image's own; what lies behind it needs not be there.
+  const disk = await openWritable(host, filename, { format, untrusted, backing: 'none' });
   try {
     const from = source
-      ? await openImage(host, source.filename, { format: source.format, untrusted })
+      ? await openImage(host, source.filename, { ...source, untrusted, backing: 'none' })
       : disk;
     try {
       for (const { action, value } of request.actions) {

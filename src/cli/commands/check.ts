@@ -31,7 +31,7 @@ import { checkTuning } from '../qcow2-settings.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
-  { name: 'repair', short: 'r', value: true },
+  { name: 'repair', short: 'r', value: true, check: checkRepair },
   { name: 'output', value: true },
   { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'progress', short: 'p', value: false, own: true },
@@ -77,14 +77,14 @@ export const check: Command = {
   },
 };
 
+function checkRepair(text: string): void {
+  if (text === 'leaks' || text === 'all') return;
+  const what = `Unknown option value for -r (expecting 'leaks' or 'all'): ${text}`;
+  throw new UsageError(what, true);
+}
+
 function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  for (const { name, value } of parsed.options) {
-    if (name === 'repair' && value !== 'leaks' && value !== 'all') {
-      const what = `Unknown option value for -r (expecting 'leaks' or 'all'): ${value}`;
-      throw new UsageError(what, true);
-    }
-  }
   const [filename, ...more] = parsed.operands;
   if (filename === undefined || more.length > 0) {
     throw new UsageError('Expecting one image file name', true);

@@ -9,14 +9,14 @@ import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
-import { startProgress } from '../progress.ts';
+import { type Progress, startProgress } from '../progress.ts';
 import { parseRate } from '../rate.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
   { name: 'cache', short: 't', value: true, own: true },
   { name: 'base', short: 'b', value: true, own: true },
-  { name: 'rate', short: 'r', value: true, own: true },
+  { name: 'rate', short: 'r', value: true, own: true, check: parseRate },
   { name: 'drop', short: 'd', value: false, own: true },
   { name: 'progress', short: 'p', value: false, own: true },
   { name: 'quiet', short: 'q', value: false, own: true },
@@ -44,7 +44,7 @@ export const commit: Command = {
   async run(args, host) {
     const request = parseRequest(args);
     const { filename, quiet } = request;
-    const depth = await findBase(host, request);
+    const depth = await findBase(host, request).catch((cause) => explainBase(host, request, cause));
     const disk = await openWritableImage(host, filename, {
       ...request,
       writableDepth: depth,
@@ -99,20 +99,28 @@ async function findBase(host: Host, { filename, format, untrusted, base }: Reque
   }
 }
 
+/** Says what else is wrong with the image first, as one does who opens it to be written. */
+async function explainBase(host: Host, request: Request, cause: unknown): Promise<never> {
+  const disk = await openWritableImage(host, request.filename, { ...request, warns: true });
+  await disk.close();
+  show(host, request, 0).stop();
+  throw cause;
+}
+
+function show(host: Host, { progress: enabled }: Request, total: number): Progress {
+  return startProgress(host, { enabled, total, stream: false });
+}
+
 async function commitInto(
   host: Host,
   disk: WritableDisk,
   depth: number,
   request: Request,
 ): Promise<void> {
-  const base: Disk | undefined = chainOf(disk)[depth];
-  if (!base) throw new UsageError('Image does not have a backing file');
-  const progress = startProgress(host, {
-    enabled: request.progress,
-    total: disk.size,
-    stream: false,
-  });
+  const progress = show(host, request, disk.size);
   try {
+    const base: Disk | undefined = chainOf(disk)[depth];
+    if (!base) throw new UsageError('Image does not have a backing file');
     await commitDisk(disk, base as WritableDisk, {
       signal: host.interrupted,
       onProgress: progress.update,

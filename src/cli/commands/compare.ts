@@ -77,6 +77,8 @@ export const compare: Command = {
       } catch (cause) {
         if (!(cause instanceof UsageError)) throw cause;
         host.error(cause.message);
+        // Where progress would have been.
+        if (request.progress) host.out('\n');
         return NOT_OPENED;
       }
       return await compareOpen(host, request, disks as [Disk, Disk]);

@@ -9,12 +9,19 @@ import { parseCommandLine } from '../getopt.ts';
 import { createNewImage } from '../new-image.ts';
 import {
   asksForHelp,
+  checkOptionList,
   HintedError,
-  isOptionList,
   type ListValues,
   parseOptionList,
 } from '../option-list.ts';
-import { given, type OptionSpec, type ParsedOptions, scanSize, valueGiven } from '../options.ts';
+import {
+  given,
+  type OptionSpec,
+  type ParsedOptions,
+  scanSize,
+  valueGiven,
+  valuesGiven,
+} from '../options.ts';
 import { pathGate, resolveName } from '../path-gate.ts';
 import { SIZE_LIMIT } from '../qcow2-options.ts';
 
@@ -24,7 +31,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'backing-file', short: 'b', value: true, own: true },
   { name: 'backing-format', short: 'F', value: true, own: true },
   { name: 'unsafe', short: 'u', value: false, own: true },
-  { name: 'options', short: 'o', value: true, own: true },
+  { name: 'options', short: 'o', value: true, own: true, check: checkOptionList },
   { name: 'untrusted', value: false, own: true },
 ];
 
@@ -70,9 +77,7 @@ export const create: Command = {
 };
 
 function joinOptions(parsed: ParsedOptions): string | undefined {
-  const lists = parsed.options.filter(({ name }) => name === 'options').map(({ value }) => value);
-  const wrong = lists.find((list) => !isOptionList(list));
-  if (wrong !== undefined) throw new UsageError(`Invalid option list: ${wrong}`);
+  const lists = valuesGiven(parsed, 'options');
   return lists.length === 0 ? undefined : lists.join(',');
 }
 

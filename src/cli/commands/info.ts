@@ -108,7 +108,7 @@ function reportLink(host: Host, link: Link, request: Request): Promise<ImageRepo
       throw new UsageError(`Could not open '${filename}': Unknown driver '${format}'`);
     }
     const claim = { use: 'inspect', part: format, forceShare: request.forceShare } as const;
-    if (node) return reportNode(host, node, claim);
+    if (node) return reportNode(host, node, claim, request);
     // The name has its folder in front already, so it stands for itself.
     const gate = pathGate(host, request.filename, { untrusted: request.untrusted, claim });
     const storage = await gate({ kind: 'backing', writable: false, name: filename, from: '' });
@@ -121,10 +121,16 @@ function reportLink(host: Host, link: Link, request: Request): Promise<ImageRepo
 }
 
 /** Looks at an image without what lies behind it, so that settings of that make no sense. */
-async function reportNode(host: Host, node: ImageNode, claim: ClaimOptions): Promise<ImageReport> {
+async function reportNode(
+  host: Host,
+  node: ImageNode,
+  claim: ClaimOptions,
+  { untrusted }: Pick<Request, 'untrusted'>,
+): Promise<ImageReport> {
   const forceShare = switchOf(node.settings, 'force-share') ?? claim.forceShare;
   const { storage, format } = await openFileNode(host, node.file, {
     writable: false,
+    untrusted,
     format: node.format,
     claim: { ...claim, forceShare },
   });

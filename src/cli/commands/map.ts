@@ -14,8 +14,8 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
   { name: 'output', value: true },
   { name: 'force-share', short: 'U', value: false },
-  { name: 'start-offset', short: 's', value: true },
-  { name: 'max-length', short: 'l', value: true },
+  { name: 'start-offset', short: 's', value: true, check: startOffset },
+  { name: 'max-length', short: 'l', value: true, check: maxLength },
   { name: 'bitmap', value: true, own: true },
   { name: 'untrusted', value: false, own: true },
 ];
@@ -62,15 +62,18 @@ export const map: Command = {
   },
 };
 
+function startOffset(text: string): number {
+  return sizeArgument('start offset', text);
+}
+
+function maxLength(text: string): number {
+  return sizeArgument('max length', text);
+}
+
 function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  let from = 0;
-  let length: number | undefined;
-  // In the order they were given: the first that is wrong is told.
-  for (const { name, value } of parsed.options) {
-    if (name === 'start-offset') from = sizeArgument('start offset', value);
-    else if (name === 'max-length') length = sizeArgument('max length', value);
-  }
+  const from = valueGiven(parsed, 'start-offset');
+  const length = valueGiven(parsed, 'max-length');
   const [filename, ...rest] = parsed.operands;
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting one image file name', true);
@@ -83,8 +86,8 @@ function parseRequest(args: readonly string[]): Request {
     filename,
     format: valueGiven(parsed, 'format'),
     json: output === 'json',
-    from,
-    length,
+    from: from === undefined ? 0 : startOffset(from),
+    length: length === undefined ? undefined : maxLength(length),
     bitmap: valueGiven(parsed, 'bitmap'),
     forceShare: given(parsed, 'force-share'),
     untrusted: given(parsed, 'untrusted'),

@@ -17,18 +17,18 @@ import { creationOptions } from '../creation-options.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { formatJson } from '../json.ts';
-import { isOptionList, type ListValues, parseOptionList } from '../option-list.ts';
-import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { checkOptionList, type ListValues, parseOptionList } from '../option-list.ts';
+import { given, type OptionSpec, valueGiven, valuesGiven } from '../options.ts';
 import { isOn, textOf } from '../qcow2-options.ts';
 import { sizeArgument } from '../size-argument.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
   { name: 'output-format', short: 'O', value: true, own: true },
-  { name: 'options', short: 'o', value: true, own: true },
-  { name: 'snapshot', short: 'l', value: true, own: true },
-  { name: 'output', value: true },
-  { name: 'size', value: true },
+  { name: 'options', short: 'o', value: true, own: true, check: checkOptionList },
+  { name: 'snapshot', short: 'l', value: true, own: true, check: parseSnapshot },
+  { name: 'output', value: true, check: isJson },
+  { name: 'size', value: true, check: imageSize },
   { name: 'force-share', short: 'U', value: false },
   { name: 'untrusted', value: false, own: true },
 ];
@@ -70,26 +70,20 @@ export const measure: Command = {
   },
 };
 
+function imageSize(text: string): number {
+  return sizeArgument('image size', text);
+}
+
+function isJson(output: string): boolean {
+  if (output === 'human' || output === 'json') return output === 'json';
+  throw new UsageError('--output must be used with human or json as argument.');
+}
+
 function parseRequest(host: Host, args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
-  let size: number | undefined;
-  let snapshot: SnapshotSelector | undefined;
-  const lists: string[] = [];
-  let json = false;
-  // In the order they were given: the first that is wrong is told.
-  for (const { name, value } of parsed.options) {
-    if (name === 'size') size = sizeArgument('image size', value);
-    else if (name === 'snapshot') snapshot = parseSnapshot(value);
-    else if (name === 'options') {
-      if (!isOptionList(value)) throw new UsageError(`Invalid option list: ${value}`);
-      lists.push(value);
-    } else if (name === 'output') {
-      if (value !== 'human' && value !== 'json') {
-        throw new UsageError('--output must be used with human or json as argument.');
-      }
-      json = value === 'json';
-    }
-  }
+  const sizeText = valueGiven(parsed, 'size');
+  const size = sizeText === undefined ? undefined : imageSize(sizeText);
+  const snapshot = parseSnapshot(valueGiven(parsed, 'snapshot'));
   const [filename, ...rest] = parsed.operands;
   if (rest.length > 0) throw new UsageError('At most one filename argument is allowed.');
   const format = valueGiven(parsed, 'format');
@@ -107,10 +101,10 @@ function parseRequest(host: Host, args: readonly string[]): Request {
     filename,
     format,
     outputFormat: valueGiven(parsed, 'output-format') ?? 'raw',
-    list: lists.join(','),
+    list: valuesGiven(parsed, 'options').join(','),
     snapshot,
     size,
-    json,
+    json: isJson(valueGiven(parsed, 'output') ?? 'human'),
     forceShare: given(parsed, 'force-share'),
     untrusted: given(parsed, 'untrusted'),
   };

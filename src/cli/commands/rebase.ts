@@ -12,7 +12,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
-import { startProgress } from '../progress.ts';
+import { type Progress, startProgress } from '../progress.ts';
 import { sameFileBy } from '../same-file.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -37,6 +37,8 @@ interface Request {
   readonly backing: string | undefined;
   readonly backingFormat: string | undefined;
   readonly unsafe: boolean;
+  readonly cache: string | undefined;
+  readonly sourceCache: string | undefined;
   readonly compress: boolean;
   readonly progress: boolean;
   /** Others may write the new backing file meanwhile. */
@@ -51,17 +53,33 @@ export const rebase: Command = {
 
   async run(args, host) {
     const request = parseRequest(args);
-    const { filename, format, untrusted, unsafe } = request;
-    const backing = unsafe ? 'none' : undefined;
-    const image = await openWritableImage(host, filename, { format, untrusted, backing });
+    const progress = startProgress(host, { enabled: request.progress, total: 0, stream: false });
     try {
-      await changeBacking(host, image, request);
-    } finally {
-      await image.close();
+      await openAndChange(host, request, progress);
+    } catch (cause) {
+      // As in qemu-img, all that there was to do is done where only the name was refused.
+      if (cause instanceof NameRefused) progress.end();
+      else progress.stop();
+      throw cause;
     }
+    progress.end();
     return 0;
   },
 };
+
+async function openAndChange(host: Host, request: Request, progress: Progress): Promise<void> {
+  const { filename, format, untrusted, unsafe } = request;
+  checkCacheMode(request.cache, 'cache');
+  checkCacheMode(request.sourceCache, 'source cache');
+  const backing = unsafe ? ('none' as const) : undefined;
+  const options = { format, untrusted, backing, warns: true } as const;
+  const image = await openWritableImage(host, filename, options);
+  try {
+    await changeBacking(host, image, request, progress);
+  } finally {
+    await image.close();
+  }
+}
 
 function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
@@ -74,14 +92,14 @@ function parseRequest(args: readonly string[]): Request {
   if (backing === undefined && !unsafe) {
     throw new UsageError('Must specify backing file (-b) or use unsafe mode (-u)', true);
   }
-  checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
-  checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
   return {
     filename,
     format: valueGiven(parsed, 'format'),
     backing,
     backingFormat: valueGiven(parsed, 'backing-format'),
     unsafe,
+    cache: valueGiven(parsed, 'cache'),
+    sourceCache: valueGiven(parsed, 'source-cache'),
     compress: given(parsed, 'compress'),
     progress: given(parsed, 'progress') && !given(parsed, 'quiet'),
     forceShare: given(parsed, 'force-share'),
@@ -89,7 +107,12 @@ function parseRequest(args: readonly string[]): Request {
   };
 }
 
-async function changeBacking(host: Host, image: Disk, request: Request): Promise<void> {
+async function changeBacking(
+  host: Host,
+  image: Disk,
+  request: Request,
+  progress: Progress,
+): Promise<void> {
   const { backing: name = '', backingFormat: format, unsafe } = request;
   if (format !== undefined && !isFormat(format)) {
     throw new UsageError(`Invalid format name: '${format}'`);
@@ -105,32 +128,20 @@ async function changeBacking(host: Host, image: Disk, request: Request): Promise
     }
     const named = name === '' ? undefined : { name, format: format as string };
     if (unsafe) await image.setBackingName(named);
-    else await compareAndChange(host, image, named && disk && { ...named, disk }, request);
+    else {
+      await rebaseImage(image, named && disk && { ...named, disk }, {
+        signal: host.interrupted,
+        onProgress: progress.update,
+        compress: request.compress,
+        sameFile: sameFileBy(host),
+      });
+    }
   } catch (cause) {
     if (!isQcow2Error(cause, 'OUT_OF_RANGE')) throw cause;
     throw refused(request, 'No space left in the file header');
   } finally {
     await disk?.close();
   }
-}
-
-async function compareAndChange(
-  host: Host,
-  image: Qcow2Image,
-  backing: Parameters<typeof rebaseImage>[1],
-  request: Request,
-): Promise<void> {
-  const { progress: enabled, compress } = request;
-  const progress = startProgress(host, { enabled, total: image.size, stream: false });
-  const sameFile = sameFileBy(host);
-  try {
-    const { signal, onProgress } = { signal: host.interrupted, onProgress: progress.update };
-    await rebaseImage(image, backing, { signal, onProgress, compress, sameFile });
-  } catch (cause) {
-    progress.stop();
-    throw cause;
-  }
-  progress.end();
 }
 
 /** The new backing file: a relative name is one in the image's folder. */
@@ -147,6 +158,9 @@ async function openBacking(host: Host, image: Disk, request: Request): Promise<D
   }
 }
 
-function refused({ backing = '' }: Request, why: string): UsageError {
-  return new UsageError(`Could not change the backing file to '${backing}': ${why}`);
+/** The image could not be given the name; no name is one of C's strings that are not there. */
+class NameRefused extends UsageError {}
+
+function refused({ backing = '(null)' }: Request, why: string): NameRefused {
+  return new NameRefused(`Could not change the backing file to '${backing}': ${why}`);
 }

@@ -12,7 +12,7 @@ import { given, type OptionSpec, valueGiven } from '../options.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
-  { name: 'preallocation', value: true },
+  { name: 'preallocation', value: true, check: parseMode },
   { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'shrink', value: false },
   { name: 'untrusted', value: false, own: true },
@@ -59,14 +59,18 @@ export const resize: Command = {
   },
 };
 
+function parseMode(text: string): Preallocation {
+  const mode = MODES.find((one) => one === text);
+  if (mode) return mode;
+  throw new UsageError(`Invalid preallocation mode '${text}'`);
+}
+
 function parseRequest(args: readonly string[]): Request {
   // The size comes last, whatever it looks like: `-1G` is no option.
   const text = args.at(-1);
   if (text === undefined || args.length < 2) throw new UsageError('Not enough arguments', true);
   const parsed = parseCommandLine(args.slice(0, -1), OPTIONS);
-  const mode = valueGiven(parsed, 'preallocation') ?? 'off';
-  const preallocation = MODES.find((one) => one === mode);
-  if (!preallocation) throw new UsageError(`Invalid preallocation mode '${mode}'`);
+  const preallocation = parseMode(valueGiven(parsed, 'preallocation') ?? 'off');
   const [filename, ...rest] = parsed.operands;
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting image file name and size', true);

@@ -5,18 +5,19 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { type Errno, errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
+import { nameImage } from '../image-name.ts';
 import { snapshotMembers } from '../image-report.ts';
 import { formatJson } from '../json.ts';
 import { openImage } from '../open-image.ts';
 import { openWritable } from '../open-writable.ts';
-import { given, type OptionSpec, valueGiven } from '../options.ts';
+import { given, type OptionGiven, type OptionSpec, valueGiven } from '../options.ts';
 import { snapshotList } from '../snapshot-list.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  { name: 'list', short: 'l', value: false, own: true },
-  { name: 'apply', short: 'a', value: true, own: true },
-  { name: 'create', short: 'c', value: true, own: true },
-  { name: 'delete', short: 'd', value: true, own: true },
+  { name: 'list', short: 'l', value: false, own: true, check: onlyOne },
+  { name: 'apply', short: 'a', value: true, own: true, check: onlyOne },
+  { name: 'create', short: 'c', value: true, own: true, check: onlyOne },
+  { name: 'delete', short: 'd', value: true, own: true, check: onlyOne },
   { name: 'quiet', short: 'q', value: false, own: true },
   { name: 'force-share', short: 'U', value: false },
   { name: 'output', value: true, own: true },
@@ -50,10 +51,15 @@ export const snapshot: Command = {
   },
 };
 
+/** One action at a time. */
+function onlyOne(_: string, earlier: readonly OptionGiven[]): void {
+  if (!earlier.some(({ name }) => ACTIONS.some((action) => action === name))) return;
+  throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'", true);
+}
+
 function parseRequest(args: readonly string[]): Request {
   const parsed = parseCommandLine(args, OPTIONS);
   const actions = parsed.options.filter(({ name }) => ACTIONS.some((action) => action === name));
-  if (actions.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'", true);
   const [filename, ...rest] = parsed.operands;
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting one image file name', true);
@@ -135,7 +141,7 @@ async function apply(
   const failed = (why: string) => new UsageError(`Could not apply snapshot '${name}': ${why}`);
   if (!image) {
     // QEMU opens the file once more, to go back in what lies below, and warns once more.
-    warnOfGuess(host, filename);
+    warnOfGuess(host, nameImage(host, filename, undefined).path);
     throw failed('Block driver does not support snapshots');
   }
   if (image.bitmaps.list().length > 0) throw failed('Device has active dirty bitmaps');

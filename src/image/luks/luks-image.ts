@@ -47,14 +47,15 @@ export class LuksImage implements WritableDisk {
     const { secret, depth = 0, writable = false, iterationsMax } = options;
     let passphrase: Uint8Array | undefined;
     try {
-      const header = await readLuksContainer(storage);
       const request = {
         name: storage.name,
         depth,
         format: 'luks',
         parameter: 'key-secret',
       } as const;
+      // As in QEMU the key comes first, whatever the file turns out to be.
       passphrase = await askSecret(secret, request);
+      const header = await readLuksContainer(storage);
       const volume = { storage, at: 0, header };
       const limits = iterationsMax === undefined ? {} : { iterationsMax };
       const { masterKey } = await unlockLuks(volume, passphrase, limits);

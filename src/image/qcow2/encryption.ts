@@ -49,11 +49,15 @@ export class Encryption {
    * @throws Qcow2Error OUT_OF_RANGE for what is not to be done; UNSUPPORTED where there are none
    */
   async changeKeySlots(change: KeySlotChange): Promise<void> {
-    const { volume, keys } = this;
-    if (!volume) {
-      throw new Qcow2Error('UNSUPPORTED', 'Only LUKS encryption options can be amended');
-    }
+    const volume = this.needKeySlots();
+    const { keys } = this;
     this.volume = { ...volume, header: await changeKeySlots(volume, keys.key, change) };
+  }
+
+  /** @throws Qcow2Error UNSUPPORTED where there are none */
+  needKeySlots(): LuksVolume {
+    if (this.volume) return this.volume;
+    throw new Qcow2Error('UNSUPPORTED', 'Only LUKS encryption options can be amended');
   }
 
   /** Overwrites the keys. */

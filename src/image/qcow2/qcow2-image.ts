@@ -259,9 +259,22 @@ export class Qcow2Image implements WritableDisk {
    */
   async changeKeySlots(change: KeySlotChange): Promise<void> {
     this.needWriter();
+    await this.keySlots().changeKeySlots(change);
+  }
+
+  /** @throws Qcow2Error UNSUPPORTED where the image has no key slots */
+  needKeySlots(): void {
+    this.keySlots();
+  }
+
+  private keySlots(): Encryption {
     const { encryption } = this.parts;
-    if (!encryption) throw new Qcow2Error('UNSUPPORTED', 'No encryption in the image to amend');
-    await encryption.changeKeySlots(change);
+    if (!encryption) {
+      const message = "Can't amend encryption options - encryption not present";
+      throw new Qcow2Error('UNSUPPORTED', message);
+    }
+    encryption.needKeySlots();
+    return encryption;
   }
 
   async flush(): Promise<void> {

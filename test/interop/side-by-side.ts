@@ -1,0 +1,374 @@
+/**
+ * Command lines given to both tools in equal folders, and all that there is to see afterwards: exit
+ * codes, what is printed, and the files. Node only.
+ */
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { requireQemu } from '../oracle.ts';
+import { type Random, rng, SEED } from '../random.ts';
+import { eachAtOnce, oftenEnough, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
+
+/** Folders of a suite. */
+export interface World {
+  /** The images as they were made; commands that only read run here. */
+  readonly folder: string;
+  /** A link to our tool that is named as QEMU's is. */
+  readonly tool: string;
+  remove(): void;
+}
+
+const CLUSTER = 'cluster_size=4k';
+
+/** Makes images of all kinds, small ones, with names that say what they are. */
+export async function makeWorld(): Promise<World> {
+  const root = mkdtempSync(join(tmpdir(), 'qcow2-beside-'));
+  const folder = join(root, 'images');
+  const bin = join(root, 'bin');
+  for (const path of [folder, bin, join(folder, 'sub')]) mkdirSync(path);
+  const program = join(bin, 'qemu-img');
+  symlinkSync(TOOL, program);
+  const options = { cwd: folder };
+  const create = (name: string, ...args: string[]) =>
+    qemuImg(['create', '-q', ...args, name], options);
+  const qcow2 = async (name: string, more: string, size: string, ...args: string[]) =>
+    qemuImg(
+      ['create', '-q', '-f', 'qcow2', '-o', more === '' ? CLUSTER : more, ...args, name, size],
+      options,
+    );
+  const fill = (name: string, ...commands: string[]) => qemuIo(name, commands, options);
+
+  const odd = Buffer.alloc(100_000, 0x61);
+  odd.fill(0, 8192, 32768);
+  writeFileSync(join(folder, 'raw.img'), odd);
+  writeFileSync(join(folder, 'empty'), '');
+  writeFileSync(join(folder, 'short.img'), 'no image at all');
+  writeFileSync(join(folder, 'passphrase'), 'open sesame');
+
+  await qcow2('plain.qcow2', '', '256k');
+  await fill('plain.qcow2', 'write -P 1 0 20k', 'write -c -P 2 32k 4k', 'write -z 64k 8k');
+  await qcow2('v2.qcow2', 'compat=0.10,cluster_size=4k', '128k');
+  await fill('v2.qcow2', 'write -P 3 4k 8k');
+  await qcow2('ext.qcow2', 'extended_l2=on,cluster_size=16k,compression_type=zstd', '128k');
+  await fill('ext.qcow2', 'write -P 4 512 3k', 'write -P 5 64k 16k');
+  await qcow2('data.qcow2', 'data_file=data.raw,data_file_raw=on,cluster_size=4k', '64k');
+  await fill('data.qcow2', 'write -P 6 0 8k');
+
+  await create('base.raw', '-f', 'raw', '-o', 'size=96k');
+  await qemuIo('base.raw', ['write -P 7 0 64k'], { cwd: folder, format: 'raw' });
+  await qcow2('mid.qcow2', '', '128k', '-b', 'base.raw', '-F', 'raw');
+  await fill('mid.qcow2', 'write -P 8 8k 8k', 'write -z 24k 4k', 'write -P 8 100k 4k');
+  await qcow2('top.qcow2', '', '160k', '-b', 'mid.qcow2', '-F', 'qcow2');
+  await fill('top.qcow2', 'write -P 9 12k 8k', 'write -P 9 140k 4k');
+  await qcow2('same.qcow2', '', '160k', '-b', 'top.qcow2', '-F', 'qcow2');
+  await qcow2('sub/over.qcow2', '', '128k', '-b', '../mid.qcow2', '-F', 'qcow2');
+  await qcow2('orphan.qcow2', '', '64k', '-u', '-b', 'nowhere.qcow2', '-F', 'qcow2');
+  await qcow2('loop-a.qcow2', '', '64k', '-u', '-b', 'loop-b.qcow2', '-F', 'qcow2');
+  await qcow2('loop-b.qcow2', '', '64k', '-u', '-b', 'loop-a.qcow2', '-F', 'qcow2');
+  await qcow2('wrongfmt.qcow2', '', '64k', '-u', '-b', 'base.raw', '-F', 'qcow2');
+
+  await qcow2('snaps.qcow2', '', '128k');
+  await fill('snaps.qcow2', 'write -P 10 0 8k');
+  for (const name of ['one', '1', 'two words', 'one']) {
+    await qemuImg(['snapshot', '-c', name, 'snaps.qcow2'], options);
+    await fill('snaps.qcow2', `write -P ${11 + name.length} 4k 8k`);
+  }
+  await qcow2('bits.qcow2', '', '256k');
+  for (const [name, ...more] of [['b0'], ['b1', '--disable'], ['b2', '-g', '32k']] as const) {
+    await qemuImg(['bitmap', '--add', ...more, 'bits.qcow2', name as string], options);
+  }
+  await fill('bits.qcow2', 'write -P 12 16k 64k');
+  await qcow2('bits2.qcow2', 'cluster_size=8k', '256k');
+  await qemuImg(['bitmap', '--add', 'bits2.qcow2', 'b0'], options);
+  await fill('bits2.qcow2', 'write -P 13 128k 8k');
+
+  const secret = ['--object', 'secret,id=s,file=passphrase'];
+  const slow = 'iter-time=10';
+  const plain = `key-secret=s,${slow},size=64k`;
+  await oftenEnough(() => create('luks.img', ...secret, '-f', 'luks', '-o', plain));
+  const inside = `encrypt.format=luks,encrypt.key-secret=s,encrypt.${slow},cluster_size=4k,size=64k`;
+  await oftenEnough(() => create('luks.qcow2', ...secret, '-f', 'qcow2', '-o', inside));
+
+  const copy = (name: string, from: string, change: (bytes: Buffer) => void) => {
+    const bytes = readFileSync(join(folder, from));
+    change(bytes);
+    writeFileSync(join(folder, name), bytes);
+  };
+  copy('corrupt.qcow2', 'plain.qcow2', (bytes) => bytes.writeUInt8(bytes[79]! | 2, 79));
+  copy('unknown.qcow2', 'plain.qcow2', (bytes) => bytes.writeUInt8(bytes[78]! | 0x80, 78));
+  copy('badl1.qcow2', 'plain.qcow2', (bytes) => bytes.writeUInt8(7, 47));
+  copy('cut.qcow2', 'plain.qcow2', () => {});
+  truncateSync(join(folder, 'cut.qcow2'), 60);
+  return { folder, tool: program, remove: () => rmSync(root, { recursive: true, force: true }) };
+}
+
+/** What a command line did. */
+interface Done {
+  readonly code: number | null | string;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A command line and what is to be made of it. */
+export interface Case {
+  readonly args: readonly string[];
+  /** Files of the world that it may change, or that it may make. Default: it only reads. */
+  readonly writes?: boolean;
+}
+
+/** Dates are of the moment, rooms are the file system's. */
+function settled(text: string): string {
+  return (
+    text
+      .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'DATE')
+      .replaceAll(/#block\d+/g, '#block')
+      // Steps are told when there is time to; only the first and the last are sure.
+      .replaceAll(/( {4}\([\d.]+\/100%\)\r)( {4}\([\d.]+\/100%\)\r)+/g, '$1$2')
+  );
+}
+
+async function doIt(
+  program: string,
+  before: readonly string[],
+  args: readonly string[],
+  cwd: string,
+): Promise<Done> {
+  const { code, signal, stdout, stderr } = await run(program, [...before, ...args], {
+    cwd,
+  });
+  return {
+    code: code ?? signal,
+    stdout: settled(stdout.toString()),
+    stderr: settled(stderr),
+  };
+}
+
+/** What `measure` does of an unknown option: it prints the help, and ends well. */
+const HELPS = /^qemu-img version/;
+
+function shown({ code, stdout, stderr }: Done): string {
+  return `exit ${code}\n--- stdout\n${stdout}--- stderr\n${stderr}`;
+}
+
+const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word}'`);
+
+/** Commands that make new images. */
+const MAKERS = ['create', 'dd'];
+
+/** Runs one command line in both tools. @returns what differs; empty where nothing does */
+export async function compareTools(world: World, { args, writes }: Case): Promise<string> {
+  const line = `qemu-img ${args.map(quoted).join(' ')}`;
+  const img = requireQemu().img;
+  if (!writes) {
+    const { folder } = world;
+    const [ours, theirs] = await Promise.all([
+      doIt(process.execPath, [world.tool], args, folder),
+      doIt(img, [], args, folder),
+    ]);
+    if (HELPS.test(theirs.stdout)) return ours.code === 1 ? '' : `${line}\n${shown(ours)}`;
+    return shown(ours) === shown(theirs) ? '' : `${line}\n${shown(ours)}=== not\n${shown(theirs)}`;
+  }
+  const root = mkdtempSync(join(tmpdir(), 'qcow2-beside-'));
+  const [here, there] = [join(root, 'ours'), join(root, 'theirs')];
+  try {
+    for (const made of [here, there]) cpSync(world.folder, made, { recursive: true });
+    const [ours, theirs] = await Promise.all([
+      doIt(process.execPath, [world.tool], args, here),
+      doIt(img, [], args, there),
+    ]);
+    if (shown(ours) !== shown(theirs)) return `${line}\n${shown(ours)}=== not\n${shown(theirs)}`;
+    // A command that fails leaves files that were there as they were, where qemu-img may not.
+    const made = MAKERS.includes(args[0] ?? '') && theirs.code !== 0;
+    const files = made ? '' : await compareFolders(here, there);
+    return files === '' ? '' : `${line}\n${shown(ours)}\n${files}`;
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+const filesBelow = (folder: string) =>
+  (readdirSync(folder, { recursive: true }) as string[])
+    .filter((name) => statSync(join(folder, name)).isFile())
+    .sort();
+
+/** What of the files differs that a person could see. */
+async function compareFolders(here: string, there: string): Promise<string> {
+  const [mine, wanted] = [filesBelow(here), filesBelow(there)];
+  if (mine.join() !== wanted.join()) return `files: ${mine}\nnot:   ${wanted}`;
+  for (const name of mine) {
+    const [left, right] = [here, there].map((folder) => readFileSync(join(folder, name)));
+    if (left!.equals(right!)) continue;
+    const [a, b] = await Promise.all([here, there].map((folder) => imageFacts(folder, name)));
+    if (a !== b) return `${name} is\n${a}not\n${b}`;
+    const { code, stdout, stderr } = await run(
+      requireQemu().img,
+      ['compare', '-U', join(here, name), join(there, name)],
+      { cwd: here },
+    );
+    if (code !== 0) return `${name}: ${stdout}${stderr}`;
+  }
+  return '';
+}
+
+/** All that qemu-img tells of an image but where its clusters are and what time it is. */
+async function imageFacts(cwd: string, name: string): Promise<string> {
+  const img = requireQemu().img;
+  const check = await run(img, ['check', '-q', '-U', name], { cwd });
+  const info = await run(img, ['info', '-U', '--output=json', name], { cwd });
+  const moments = /^ *"(actual-size|date-n?sec|vm-clock-n?sec)": \d+,?\n/gm;
+  return `check ${check.code}\n${check.stderr}${settled(info.stdout.toString().replaceAll(moments, ''))}${info.stderr}`;
+}
+
+/** What the grammar of a command is made of. */
+export interface Grammar {
+  readonly command: string;
+  /** Options, each with its values; none: it takes none. */
+  readonly options: readonly (readonly [flags: string, ...values: string[]])[];
+  /** Operands, in their order. */
+  readonly operands: readonly (readonly string[])[];
+  readonly writes?: boolean;
+}
+
+/** Names of images, good ones more often than others. */
+export const IMAGES = [
+  ...['plain.qcow2', 'plain.qcow2', 'top.qcow2', 'top.qcow2', 'mid.qcow2', 'base.raw', 'raw.img'],
+  ...['v2.qcow2', 'ext.qcow2', 'data.qcow2', 'snaps.qcow2', 'bits.qcow2', 'sub/over.qcow2'],
+  ...['same.qcow2', 'luks.img', 'luks.qcow2', 'orphan.qcow2', 'wrongfmt.qcow2'],
+  ...['corrupt.qcow2', 'unknown.qcow2', 'badl1.qcow2', 'cut.qcow2', 'empty', 'short.img'],
+  ...[
+    'nowhere.qcow2',
+    'sub',
+    'nowhere/x',
+    '',
+    'json:{"driver":"qcow2","file.filename":"plain.qcow2"}',
+  ],
+  ...[
+    'json:{"file":{"driver":"file","filename":"top.qcow2"}}',
+    'json:{',
+    'json:{"driver":"bogus"}',
+  ],
+  ...['driver=qcow2,file.filename=plain.qcow2', 'file.filename=raw.img', 'plain.qcow2/'],
+  ...['driver=luks,key-secret=s,file.filename=luks.img', './plain.qcow2', 'file:plain.qcow2'],
+];
+export const FORMATS = ['qcow2', 'qcow2', 'raw', 'luks', 'bogus', ''];
+
+const JUNK = [
+  ...[
+    '--',
+    '-x',
+    '--bogus',
+    '--bogus=1',
+    '',
+    '-',
+    '-U',
+    '-q',
+    '-p',
+    '--image-opts',
+    '--image-opts',
+  ],
+  ...['--object', '--object=secret,id=s,file=passphrase', '--object=secret,id=s,data=x', '-'],
+  ...['--object=secret', '--object=bogus,id=x', '--output', '--output=bad', '--output=json'],
+  ...['--out=json', '--o', '--force-share', '--forc', '--im', '--ob=secret,id=z,data=y', '-Uq'],
+  ...['extra', '-z', '-qz', '--force-share=1', '-T', '-t', '-f', '-F', '-b', '--fo'],
+];
+
+/** Commands whose `--output` is not QEMU's. */
+const LISTS = ['bitmap', 'compare', 'snapshot'];
+
+function junkFor(command: string): readonly string[] {
+  return LISTS.includes(command) ? JUNK.filter((one) => !one.startsWith('--o')) : JUNK;
+}
+
+/** A random command line: mostly one that makes sense, then changed a little. */
+export function randomLine(next: Random, { command, options, operands }: Grammar): string[] {
+  const parts: string[][] = [];
+  for (const [flags, ...values] of options) {
+    if (!next.oneIn(Math.max(3, Math.ceil(options.length / 2)))) continue;
+    const flag = next.pick(flags.split(' '));
+    if (values.length === 0) parts.push([flag]);
+    else {
+      const value = next.pick(values);
+      const joined = flag.startsWith('--') ? `${flag}=${value}` : `${flag}${value}`;
+      parts.push(next.oneIn(2) ? [flag, value] : [joined]);
+    }
+  }
+  for (let i = parts.length - 1; i > 0; i--) {
+    const j = next.below(i + 1);
+    [parts[i], parts[j]] = [parts[j]!, parts[i]!];
+  }
+  const last = operands.map((choices) => [next.pick(choices)]);
+  const words = [...parts, ...last];
+  if (next.oneIn(4)) {
+    // Options behind operands.
+    const [moved] = words.splice(next.below(words.length), 1);
+    if (moved) words.splice(next.below(words.length + 1), 0, moved);
+  }
+  const args = words.flat();
+  if (next.oneIn(3)) {
+    args.splice(next.below(args.length + 1), 0, next.pick(junkFor(command)));
+  }
+  if (next.oneIn(12)) args.splice(next.below(args.length), 1);
+  if (next.oneIn(12)) {
+    const at = next.below(args.length);
+    args.splice(at, 0, args[at] ?? '');
+  }
+  if (next.oneIn(10)) {
+    const long = args.findIndex((arg) => arg.startsWith('--') && arg.length > 4);
+    if (long >= 0) {
+      const [name = '', ...value] = args[long]!.split('=');
+      args[long] = [name.slice(0, 3 + next.below(name.length - 3)), ...value].join('=');
+    }
+  }
+  return [command, ...args];
+}
+
+/** Tries cases, and gives all that differ. */
+export async function tryCases(world: World, cases: Iterable<Case>): Promise<string[]> {
+  const found: string[] = [];
+  await eachAtOnce(cases, async (one) => {
+    const what = await compareTools(world, one);
+    if (what !== '') found.push(what);
+  });
+  return found;
+}
+
+/** Random command lines of a grammar. */
+export function* randomCases(grammar: Grammar, count: number): Generator<Case> {
+  for (let index = 0; index < count; index++) {
+    const next = rng(SEED ^ Math.imul(index + 1, 0x9e3779b1));
+    yield { args: randomLine(next, grammar), writes: grammar.writes ?? false };
+  }
+}
+
+/**
+ * Each option with each of its values, alone, and each word that does not belong there, behind
+ * operands that are good.
+ */
+export function eachOption({ command, options, operands, writes = false }: Grammar): Case[] {
+  const good = operands.map((choices) => choices[0] as string);
+  const cases = options.flatMap(([flags, ...values]) =>
+    flags.split(' ').flatMap((flag) => {
+      if (values.length === 0) return [[flag], [flag, flag]];
+      return values.map((value) => [flag, value]);
+    }),
+  );
+  const wrong = junkFor(command).map((word) => [word]);
+  const missing = { args: [command, ...good.slice(1)], writes };
+  const more = { args: [command, ...good, 'extra'], writes };
+  const none = { args: [command], writes };
+  return [
+    ...[...cases, ...wrong].map((words) => ({ args: [command, ...words, ...good], writes })),
+    ...[missing, more, none],
+  ];
+}
