@@ -49,6 +49,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     }
     return pool;
   };
+  let answer: (() => void) | undefined;
   return {
     program,
     get terminal() {
@@ -97,7 +98,9 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
       process.title = program;
     },
     onProgressRequest: (tell) => {
-      process.on('SIGUSR1', tell);
+      // One process may run many commands: the last one answers.
+      if (!answer) process.on('SIGUSR1', () => answer?.());
+      answer = tell;
     },
     get interrupted() {
       if (!listening) {

@@ -134,7 +134,8 @@ function settled(text: string): string {
       .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'DATE')
       .replaceAll(/#block\d+/g, '#block')
       // Steps are told when there is time to; only the first and the last are sure.
-      .replaceAll(/( {4}\([\d.]+\/100%\)\r)( {4}\([\d.]+\/100%\)\r)+/g, '$1$2')
+      .replaceAll(/ {4}\((?!0\.00|100\.00)[\d.]+\/100%\)\r/g, '')
+      .replaceAll(/( {4}\([\d.]+\/100%\)\r)\1+/g, '$1')
   );
 }
 
