@@ -25,10 +25,13 @@ export function parseKeyValues(text: string, first: string): Map<string, string>
       word += text[at];
     }
     const equals = word.indexOf('=');
-    const name = word.slice(0, Math.max(equals, 0));
-    if (equals >= 0 && !NAME.test(name)) throw new UsageError(`Invalid parameter '${name}'`);
-    if (equals >= 0) values.set(word.slice(0, equals), word.slice(equals + 1));
-    else if (values.size === 0 && first !== '') values.set(first, word);
+    if (equals < 0 && values.size === 0 && first !== '') {
+      values.set(first, word);
+      continue;
+    }
+    const name = equals < 0 ? word : word.slice(0, equals);
+    if (!NAME.test(name)) throw new UsageError(`Invalid parameter '${name}'`);
+    if (equals >= 0) values.set(name, word.slice(equals + 1));
     else throw new UsageError(`Expected '=' after parameter '${word}'`);
   }
   return values;

@@ -40,6 +40,21 @@ export const GRAMMARS: readonly Grammar[] = [
   {
     command: 'info',
     options: [['-f', ...FORMATS], OUTPUT, ['--backing-chain'], SHARE, OBJECT],
+    operands: [[...IMAGES, 'loop-a.qcow2']],
+  },
+  {
+    command: 'check',
+    writes: true,
+    options: [
+      ['-f', ...FORMATS],
+      OUTPUT,
+      ['-r', 'leaks', 'all', 'bad', ''],
+      ['-T', ...CACHE],
+      ['-q'],
+      ['-qU'],
+      SHARE,
+      OBJECT,
+    ],
     operands: [IMAGES],
   },
   {
@@ -206,7 +221,7 @@ export const GRAMMARS: readonly Grammar[] = [
     command: 'create',
     writes: true,
     options: [
-      ['-f', ...FORMATS],
+      ['-f', 'qcow2', 'qcow2', 'raw', 'bogus', ''],
       ['-b', 'base.raw', 'mid.qcow2', 'nowhere', '', 'plain.qcow2', 'sub'],
       ['-F', ...FORMATS],
       ['-u'],

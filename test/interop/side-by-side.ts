@@ -100,6 +100,10 @@ export async function makeWorld(): Promise<World> {
   const inside = `encrypt.format=luks,encrypt.key-secret=s,encrypt.${slow},cluster_size=4k,size=64k`;
   await oftenEnough(() => create('luks.qcow2', ...secret, '-f', 'qcow2', '-o', inside));
 
+  // An image within an image.
+  const nested = ['-f', 'raw', '-O', 'qcow2', 'plain.qcow2', 'nested.qcow2'];
+  await qemuImg(['convert', ...nested], options);
+
   const copy = (name: string, from: string, change: (bytes: Buffer) => void) => {
     const bytes = readFileSync(join(folder, from));
     change(bytes);
@@ -231,6 +235,19 @@ async function imageFacts(cwd: string, name: string): Promise<string> {
   return `check ${check.code}\n${check.stderr}${settled(info.stdout.toString().replaceAll(moments, ''))}${info.stderr}`;
 }
 
+/** Names that are lists of options, most of them good. */
+const OPTION_LISTS = [
+  ...['driver=qcow2,file.filename=plain.qcow2', 'driver=qcow2,file.filename=top.qcow2'],
+  ...['file.filename=raw.img', 'driver=raw,file.filename=base.raw,size=32k,offset=4k'],
+  ...['driver=qcow2,file.driver=qcow2,file.file.filename=nested.qcow2', 'plain.qcow2'],
+  ...['driver=luks,key-secret=s,file.filename=luks.img', 'driver=bogus,file.filename=raw.img'],
+  ...['driver=qcow2,encrypt.key-secret=s,file.filename=luks.qcow2', 'driver=null-co,size=64k'],
+  ...['driver=qcow2,backing.driver=raw,backing.file.filename=base.raw,file.filename=top.qcow2'],
+  ...['file.driver=file,file.filename=snaps.qcow2,force-share=on', 'driver=qcow2,bogus=1'],
+  ...['driver=qcow2,file.filename=bits.qcow2,read-only=on', 'driver=qcow2,file.filename=nowhere'],
+  ...['driver=file,filename=raw.img', 'file.filename=v2.qcow2,lazy-refcounts=on', ''],
+];
+
 /** What the grammar of a command is made of. */
 export interface Grammar {
   readonly command: string;
@@ -284,10 +301,11 @@ const JUNK = [
   ...['extra', '-z', '-qz', '--force-share=1', '-T', '-t', '-f', '-F', '-b', '--fo'],
 ];
 
-/** Commands whose `--output` is not QEMU's. */
+/** Commands whose `--output` is not QEMU's; and `check` has `-p` beyond what QEMU's has. */
 const LISTS = ['bitmap', 'compare', 'snapshot'];
 
 function junkFor(command: string): readonly string[] {
+  if (command === 'check') return JUNK.filter((one) => one !== '-p');
   return LISTS.includes(command) ? JUNK.filter((one) => !one.startsWith('--o')) : JUNK;
 }
 
@@ -308,7 +326,11 @@ export function randomLine(next: Random, { command, options, operands }: Grammar
     const j = next.below(i + 1);
     [parts[i], parts[j]] = [parts[j]!, parts[i]!];
   }
-  const last = operands.map((choices) => [next.pick(choices)]);
+  const lists = command !== 'create' && command !== 'dd' && next.oneIn(6);
+  if (lists) parts.push(['--image-opts']);
+  const last = operands.map((choices) => {
+    return [next.pick(lists && choices.includes('plain.qcow2') ? OPTION_LISTS : choices)];
+  });
   const words = [...parts, ...last];
   if (next.oneIn(4)) {
     // Options behind operands.

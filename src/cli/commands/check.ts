@@ -138,6 +138,11 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
         if (writable && node.format === undefined) warnOfGuess(host, filename);
         return { storage, metadata: undefined, files };
       }
+      if (format === 'luks') {
+        const { LuksImage } = await import('../../image/luks/luks-image.ts');
+        files.splice(0, 1);
+        return { storage, metadata: undefined, files: [await LuksImage.open(storage, { secret })] };
+      }
       const metadata = await readCheckMetadata(storage);
       const { clusterSize } = metadata.geometry;
       const { size, version } = metadata.header;

@@ -60,6 +60,8 @@ export const create: Command = {
     const options = joinOptions(parsed);
     if (options !== undefined && asksForHelp(options)) {
       if (!isFormat(format)) throw new UsageError(`Unknown file format '${format}'`);
+      // Where the file is to be has options of its own.
+      if (parsed.operands[0] !== undefined) resolveName(parsed.operands[0], '');
       host.out(creationHelp(format, parsed.operands.length > 0));
       return 0;
     }
