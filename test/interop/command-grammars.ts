@@ -138,7 +138,7 @@ export const GRAMMARS: readonly Grammar[] = [
     writes: true,
     options: [
       ['-b', 'base.raw', 'mid.qcow2', 'plain.qcow2', '', 'nowhere', 'top.qcow2'],
-      ['-F', ...FORMATS],
+      ['-F', 'qcow2', 'raw', 'raw', 'bogus', ''],
       ['-f', ...FORMATS],
       ['-u'],
       ['-p'],
