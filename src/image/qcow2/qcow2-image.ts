@@ -28,6 +28,7 @@ import type { CheckOptions } from './check.ts';
 import type { CheckResult } from './check-findings.ts';
 import type { Qcow2CreateOptions, writeFreshImage } from './create.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
+import type { Encryption } from './encryption.ts';
 import { collectImageExtents, ownSources } from './image-extents.ts';
 import { type ImageParts, openParts, type Qcow2OpenOptions } from './image-parts.ts';
 import { Snapshots } from './snapshots.ts';
