@@ -3,10 +3,10 @@
 import { Qcow2Error } from '../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../base/limits.ts';
 import type { Preallocation } from '../image/disk.ts';
-import { isFormat } from '../image/formats.ts';
 import { checkCreateOptions, type Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import type { EncryptionChoice } from '../image/qcow2/encrypt-fresh.ts';
 import { UsageError } from './command.ts';
+import { isDriverName } from './driver-names.ts';
 import type { ListValues } from './option-list.ts';
 
 /** Sizes that are no size any more. */
@@ -46,7 +46,7 @@ export function leadingOptions(values: ListValues) {
   });
   const backingName = values.get('backing_file')?.text;
   const backingFormat = values.get('backing_fmt')?.text;
-  if (backingFormat !== undefined && !isFormat(backingFormat)) {
+  if (backingFormat !== undefined && !isDriverName(backingFormat)) {
     throw new UsageError(`Parameter 'backing-fmt' does not accept value '${backingFormat}'`);
   }
   return { version, backingName, backingFormat };

@@ -3,12 +3,12 @@ import { isQcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
 import { rebaseImage } from '../../convert/rebase.ts';
 import type { Disk } from '../../image/disk.ts';
-import { isFormat } from '../../image/formats.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { checkCacheMode } from '../cache-mode.ts';
 import { pathOf } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
+import { isDriverName } from '../driver-names.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
@@ -114,7 +114,7 @@ async function changeBacking(
   progress: Progress,
 ): Promise<void> {
   const { backing: name = '', backingFormat: format, unsafe } = request;
-  if (format !== undefined && !isFormat(format)) {
+  if (format !== undefined && !isDriverName(format)) {
     throw new UsageError(`Invalid format name: '${format}'`);
   }
   const disk = unsafe || name === '' ? undefined : await openBacking(host, image, request);
