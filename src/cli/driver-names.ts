@@ -6,7 +6,7 @@
 const DRIVER_NAMES: ReadonlySet<string> = new Set(
   [
     'blkdebug blklogwrites blkverify bochs cloop compress copy-on-read dmg file',
-    'ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co',
+    'ftp ftps gluster host_cdrom host_device http https iscsi luks nbd nfs null-aio null-co',
     'nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh',
     'throttle vdi vhdx vmdk vpc vvfat',
   ].flatMap((line) => line.split(' ')),
