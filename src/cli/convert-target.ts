@@ -366,6 +366,9 @@ export function explainFailure(cause: unknown): unknown {
     const place = cause.at === undefined ? '' : ` (at offset 0x${cause.at.toString(16)})`;
     return new Qcow2Error(code, `error while reading ${where}: ${message}${place}`);
   }
+  if (code === 'UNSUPPORTED' && guest !== undefined) {
+    return new Qcow2Error(code, `error while writing ${where}: Operation not supported`);
+  }
   if (guest !== undefined) return new Qcow2Error(code, `error while reading ${where}: ${message}`);
   return cause;
 }

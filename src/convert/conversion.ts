@@ -186,7 +186,14 @@ export class Conversion {
     return async (units) => {
       await this.turns.wait(index);
       if (order.kind === 'written' || !units) return undefined;
-      const placement = order.place(units);
+      let placement: Placement;
+      try {
+        placement = order.place(units);
+      } catch (cause) {
+        // A worker is never told: it would wait for its turn, and who waits for it as well.
+        this.fail(cause);
+        throw cause;
+      }
       if (!order.inLine) this.turns.done(index);
       return placement;
     };

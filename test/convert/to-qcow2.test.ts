@@ -2,10 +2,11 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isQcow2Error, Qcow2Error } from '../../src/base/errors.ts';
+import { Conversion } from '../../src/convert/conversion.ts';
 import { convert } from '../../src/convert/convert.ts';
 import { ImageRunner } from '../../src/convert/image-runner.ts';
 import type { JobWorker, StartWorkers } from '../../src/convert/pool.ts';
-import type { ImageRunnerOptions } from '../../src/convert/runner.ts';
+import { emptyTally, type ImageRunnerOptions, type Turn } from '../../src/convert/runner.ts';
 import { isQcow2 } from '../../src/format/header.ts';
 import type { Disk } from '../../src/image/disk.ts';
 import { openDisk } from '../../src/image/open.ts';
@@ -241,6 +242,50 @@ test('a source that fails in the middle, and a person who stops', async () => {
   const whole = Math.floor(SIZE / 2 / 512) * 512;
   assertSame(found.subarray(0, whole), bytes.subarray(0, whole), 'what can be read');
   assert.ok(found.subarray(whole + 512).every((byte) => byte === 0));
+});
+
+test('a place that cannot be had ends the conversion, whoever asked for it', async () => {
+  const ops = new Float64Array(8);
+  let given = 0;
+  const asks = async (turn?: Turn) => {
+    // As a worker in a thread: why no answer comes, it is not told.
+    await turn?.(new Float64Array(3)).catch(() => new Promise(() => {}));
+  };
+  let pending = 0;
+  const worker: JobWorker = {
+    isUp: true,
+    get pending() {
+      return pending;
+    },
+    tally: emptyTally(),
+    run: (_, turn) => {
+      pending++;
+      return asks(turn);
+    },
+    close: async () => {},
+  };
+  const conversion = new Conversion({
+    jobs: {
+      next: async () => (given++ < 1 ? { ops, until: 1 } : undefined),
+      last: () => new Float64Array(0),
+    },
+    runner: { run: async () => {}, ready: async () => {}, tally: emptyTally() },
+    order: {
+      kind: 'placed',
+      inLine: false,
+      place: () => {
+        throw new Qcow2Error('NO_SPACE', 'the format ends here');
+      },
+    },
+    total: 1,
+    startWorkers: async () => [worker],
+  });
+  try {
+    await conversion.run();
+    assert.unreachable('it fails');
+  } catch (cause) {
+    assert.ok(isQcow2Error(cause, 'NO_SPACE'), String(cause));
+  }
 });
 
 test.run();

@@ -30,6 +30,7 @@ export async function ours(
   wrap: (file: NodeFileStorage) => NodeFileStorage = (file) => file,
 ): Promise<Outcome> {
   const printed = { out: '', err: '' };
+  const ends: (() => void)[] = [];
   const inFolder = (path: string) =>
     path === '' || path.startsWith('/') ? path : `${folder}/${path}`;
   const strip = (text: string) => text.replaceAll(`${folder}/`, '');
@@ -40,6 +41,7 @@ export async function ours(
       printed.err += strip(message.split('\n').map(named).join('\n')).concat('\n');
     },
     note: (text: string) => void (printed.err += strip(text)),
+    atEnd: (work: () => void) => void ends.push(work),
     openFile: (path: string, options: object) => {
       const file = realHost.openFile(inFolder(path), options);
       return wrap(Object.defineProperty(file, 'name', { value: path }));
@@ -48,16 +50,21 @@ export async function ours(
     remove: (path: string) => realHost.remove(inFolder(path)),
     realPath: (path: string) => realHost.realPath(inFolder(path)),
   });
-  try {
-    const left = takeGlobalOptions(host, command, args);
-    assert.ok(left, 'nothing here asks for help');
-    return { code: await command.run(left, host), ...printed };
-  } catch (cause) {
-    if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
-    host.error(cause.message);
-    if (cause instanceof UsageError && cause.hint) host.note(HINT);
-    return { code: cause instanceof UsageError ? cause.exitCode : 1, ...printed };
-  }
+  const carryOut = async () => {
+    try {
+      const left = takeGlobalOptions(host, command, args);
+      assert.ok(left, 'nothing here asks for help');
+      return await command.run(left, host);
+    } catch (cause) {
+      if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
+      host.error(cause.message);
+      if (cause instanceof UsageError && cause.hint) host.note(HINT);
+      return cause instanceof UsageError ? cause.exitCode : 1;
+    }
+  };
+  const code = await carryOut();
+  for (const work of ends) work();
+  return { code, ...printed };
 }
 
 /** The same by qemu-img. */

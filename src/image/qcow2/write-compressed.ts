@@ -21,6 +21,9 @@ export async function writeCompressedGuest(
     throw new Qcow2Error(
       'UNSUPPORTED',
       'images with an external data file hold no compressed data',
+      undefined,
+      undefined,
+      range.guest,
     );
   }
   const end = range.guest + bytes.length;
