@@ -128,8 +128,13 @@ class Requests {
   private note({ kind, at, length }: Request): void {
     for (const cluster of this.clusters(at, length)) {
       this.taken.add(cluster);
+      const start = cluster * this.layout.cluster;
+      const stop = Math.min(this.size, start + this.layout.cluster);
       if (kind === 'compress') this.compressed.add(cluster);
-      else this.compressed.delete(cluster);
+      // Discarding a part of a cluster does nothing.
+      else if (kind !== 'discard' || (at <= start && at + length >= stop)) {
+        this.compressed.delete(cluster);
+      }
     }
   }
 
