@@ -3,7 +3,7 @@
  * file system: 60 % of the disk is data. What the same takes with a disk of next to nothing, under
  * keys as dear, is subtracted: the host's holes are not known here, and zeros have to be read.
  *
- *   npm run bench -- convert/luks --chromium [--size=1] [--rounds=3]
+ *   npm run bench -- convert/luks --chromium [--size=0.25] [--rounds=3]
  */
 import type { ConvertTarget } from '../../src/convert/convert.ts';
 import { convertInWorkers } from '../../src/convert/convert-web.ts';
@@ -33,7 +33,7 @@ const ROWS: readonly Row[] = [
 export default async function bench(options: readonly string[]): Promise<void> {
   const numberOf = (name: string, usual: number) =>
     Number(options.find((option) => option.startsWith(`--${name}=`))?.split('=')[1] ?? usual);
-  const gib = numberOf('size', 1);
+  const gib = numberOf('size', 0.25);
   const rounds = numberOf('rounds', 3);
   await makeDisk('full', gib * 1024);
   await makeDisk('empty', 1);
