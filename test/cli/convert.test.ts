@@ -41,6 +41,8 @@ async function prepare(folder: string): Promise<void> {
   await qemuIo('a.qcow2', ['write -P 5 64k 300k', 'write -z 1M 64k'], { cwd });
   await qemuImg(['snapshot', '-c', 's1', 'a.qcow2'], { cwd });
   await qemuImg(['create', '-q', '-f', 'qcow2', 'empty.qcow2', '2M'], { cwd });
+  const data = ['create', '-q', '-f', 'qcow2', '-o', 'data_file=data.bin', 'data.qcow2', '2M'];
+  await qemuImg(data, { cwd });
   writeFileSync(join(folder, 'small.raw'), Buffer.alloc(MIB, 7));
   writeFileSync(join(folder, 'odd.raw'), Buffer.alloc(1000, 9));
   mkdirSync(join(folder, 'folder'));
@@ -125,6 +127,7 @@ for (const line of [
   'convert -n -o preallocation=full a.qcow2 b.raw',
   'convert -n -O raw a.qcow2 small.raw',
   'convert -n -O raw odd.raw small.raw',
+  'convert -n -c -O qcow2 a.qcow2 data.qcow2',
   'convert -O raw nowhere.qcow2 b.raw',
   'convert -O raw folder b.raw',
   'convert -O raw a.qcow2 nowhere/b.raw',
