@@ -74,7 +74,9 @@ test('--salvage saves what qemu-img saves, and says what is lost', () =>
         const about = line.join(' ');
         const [mine, reference] = [`ours${index}`, `theirs${index}`];
         const ours = await tool([...line, mine], { cwd });
-        const theirs = await run(requireQemu().img, [...line, reference], { cwd });
+        // One request at a time: of several, QEMU's warnings come as they end.
+        const inOrder = [...line.toSpliced(1, 0, '-m', '1'), reference];
+        const theirs = await run(requireQemu().img, inOrder, { cwd });
         const wanted = warnings(theirs.stderr, 'qemu-img');
         assert.is(warnings(ours.stderr, 'qcow2-img'), wanted, about);
         assert.is(ours.code, theirs.code, about);
