@@ -7,6 +7,8 @@
 // both. Each file has a process or a page of its own. SEED and SLOW reach the tests, in a page as
 // globals of these names. CI=true has one seed for all of its runs, so that a failure there speaks
 // of the change and not of luck; people's machines are where other seeds are tried, one each run.
+// For the same reason a file that fails in CI runs once more when all others are done, by itself
+// and with the same seed: what fails again counts, and what does not is told as unsteady.
 //
 // What a machine lacks (QEMU's tools, Chromium) counts as skipped; with CI=true it is a failure.
 import { spawn } from 'node:child_process';
@@ -37,6 +39,8 @@ if (unknown) {
 const inCi = process.env.CI === 'true';
 if (inCi) process.env.SEED ??= '20261121';
 const total = { passed: 0, failed: 0, skipped: 0 };
+/** Names of the files that failed at first and then not. */
+const unsteady = [];
 const out = join(root, '.cache', 'test', String(process.pid));
 
 const debian = ['qemu-utils', 'chromium', 'zstd', 'cryptsetup-bin'];
@@ -65,6 +69,7 @@ if (files.length === 0) {
   say(`no test file matches ${patterns.join(' ')}`);
   total.failed++;
 }
+for (const file of unsteady) say(`unsteady: ${file} failed, and passed when it ran alone`);
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exitCode = total.failed > 0 ? 1 : 0;
 
@@ -76,7 +81,7 @@ async function testInNode(files) {
   const options = { platform: 'node', packages: 'external' };
   const worker = existsSync(join(root, workerEntry['convert-worker'])) ? workerEntry : {};
   const bundles = await bundle(files, folder, '', options, worker);
-  await eachAtOnce(bundles, ({ file, path }) => report(file, '', () => runInNode(path)));
+  await runAll(bundles, '', ({ path }) => runInNode(path));
 }
 
 function runInNode(path) {
@@ -143,9 +148,7 @@ async function testInChromium(files) {
   });
   try {
     const { origin } = server;
-    await eachAtOnce(bundles, ({ file, path }) =>
-      report(file, IN_CHROMIUM, () => runInPage(browser, origin, path)),
-    );
+    await runAll(bundles, IN_CHROMIUM, ({ path }) => runInPage(browser, origin, path));
   } finally {
     await browser.close();
     server.close();
@@ -277,10 +280,27 @@ async function unbundled(reason) {
   return { passed: 0, failed: 1, skipped: 0, output: messages.join('') || String(reason) };
 }
 
-/** Runs one file, prints its line (and its output if it failed), adds to the total. */
-async function report(file, where, run) {
+/** Runs all files; in CI those that failed once more, one at a time. */
+async function runAll(bundles, where, run) {
+  const again = [];
+  await eachAtOnce(bundles, async (bundled) => {
+    const { failed } = await report(bundled.file, where, () => run(bundled), inCi);
+    if (inCi && failed > 0) again.push(bundled);
+  });
+  for (const bundled of again) {
+    const { failed } = await report(bundled.file, `${where} again, alone`, () => run(bundled));
+    if (failed === 0) unsteady.push(`${bundled.file}${where}`);
+  }
+}
+
+/**
+ * Runs one file, prints its line (and its output if it failed), adds to the total; where a failure
+ * is not final, nothing of the file.
+ */
+async function report(file, where, run, again = false) {
   const start = performance.now();
-  const { passed, failed, skipped, output } = await run();
+  const result = await run();
+  const { passed, failed, skipped, output } = result;
   const seconds = ((performance.now() - start) / 1000).toFixed(1);
   const counts = [`${passed} passed`];
   if (failed > 0) counts.push(`${failed} failed`);
@@ -289,9 +309,11 @@ async function report(file, where, run) {
     `${failed > 0 ? 'FAIL' : 'ok  '} ${file}${where}  ${counts.join(', ')}  ${seconds} s`,
   );
   if (failed > 0) console.log(String(output).replace(/\n*$/, '\n'));
+  if (again && failed > 0) return result;
   total.passed += passed;
   total.failed += failed;
   total.skipped += skipped;
+  return result;
 }
 
 /** Works through the list, as many at a time as there are processors. */
