@@ -205,13 +205,11 @@ messages('where both outputs go to one file, what is said comes in the order of 
     await prepare(cwd);
     writeFileSync(join(cwd, 'target.raw'), '');
     const args = 'convert -p -n -f qcow2 -O raw a.qcow2 target.raw 2>&1';
-    const [ours, theirs] = await Promise.all(
-      [`"${process.execPath}" "${TOOL}"`, `"${requireQemu().img}"`].map((program) =>
-        run('sh', ['-c', `${program} ${args}`], { cwd }),
-      ),
-    );
-    const said = ours!.stdout.toString().replace('qcow2-img', 'qemu-img');
-    assert.is(said, theirs!.stdout.toString());
+    // One after the other: both want to write the target.
+    const ours = await run('sh', ['-c', `"${process.execPath}" "${TOOL}" ${args}`], { cwd });
+    const theirs = await run('sh', ['-c', `"${requireQemu().img}" ${args}`], { cwd });
+    const said = ours.stdout.toString().replace('qcow2-img', 'qemu-img');
+    assert.is(said, theirs.stdout.toString());
     assert.match(said, /100%\)\rqemu-img: .*\n\n$/);
   }),
 );
@@ -358,11 +356,17 @@ names('an empty disk of 16 TiB takes no longer than a small one', () =>
       assert.is(code, 0);
       return performance.now() - start;
     };
-    const small = await timed('1M');
-    const large = await timed('15T');
-    assert.is(statSync(join(cwd, 'b.raw')).size, 15 * 2 ** 40);
-    assert.is(statSync(join(cwd, 'b.raw')).blocks, 0);
-    assert.ok(large < small * 3 + 200, `${large} ms, and ${small} ms for 1 MiB`);
+    const times: string[] = [];
+    // What else the machine does may hold up a run, but hardly each of so many.
+    for (let attempt = 0; attempt < 20; attempt++) {
+      const small = await timed('1M');
+      const large = await timed('15T');
+      assert.is(statSync(join(cwd, 'b.raw')).size, 15 * 2 ** 40);
+      assert.is(statSync(join(cwd, 'b.raw')).blocks, 0);
+      if (large < small * 3 + 200) return;
+      times.push(`${large} ms, and ${small} ms for 1 MiB`);
+    }
+    assert.unreachable(times.join('\n'));
   }),
 );
 
@@ -455,26 +459,28 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const) {
       const target = join(cwd, 'b.raw');
       let stopped = 0;
       for (const workers of ['1', '4']) {
-        // Stopped at the first sight of the target, then ever later.
-        for (const delay of [0, 10, 40]) {
+        // Stopped at the first sight of the target, then ever later; and one that takes seconds,
+        // which nothing that holds up this process lets come to its end.
+        for (const [delay, ...rate] of [[0], [10], [40], [20, '-r', '24M']] as const) {
           rmSync(target, { force: true });
-          const args = [TOOL, 'convert', '-m', workers, '-O', 'raw', 'large.qcow2', 'b.raw'];
+          const how = ['-m', workers, ...rate, '-O', 'raw'];
+          const args = [TOOL, 'convert', ...how, 'large.qcow2', 'b.raw'];
           const child = spawn(process.execPath, args, { cwd, stdio: 'ignore' });
           const ended = new Promise<[number | null, NodeJS.Signals | null]>((done) => {
-            child.once('exit', (code, how) => done([code, how]));
+            child.once('exit', (code, by) => done([code, by]));
           });
           while (!existsSync(target) && child.exitCode === null) {
             await new Promise((done) => setTimeout(done, 2));
           }
           await new Promise((done) => setTimeout(done, delay));
           child.kill(signal);
-          const [code, how] = await ended;
+          const [code, by] = await ended;
           const whole = isWhole(target, disk);
           if (code === 0) {
             assert.ok(whole, 'a conversion that says it is done is');
             continue;
           }
-          assert.is(how, signal, `ended with ${code}`);
+          assert.is(by, signal, `ended with ${code}`);
           if (whole) continue;
           stopped++;
           if (signal !== 'SIGKILL') assert.not(existsSync(target), 'a new file is removed');

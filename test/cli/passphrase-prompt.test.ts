@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { inScratch, must, TOOL } from '../tool.ts';
+import { inScratch, must, RUN_MS_MAX, TOOL } from '../tool.ts';
 
 const IO = resolve('dist/qcow2-io.js');
 const PASSPHRASE = 'tête à tête';
@@ -26,7 +26,7 @@ function onTerminal(folder: string, command: readonly string[], answers: readonl
   return new Promise<Session>((done, fail) => {
     const child = spawn('script', ['-qec', quoted, '/dev/null'], {
       cwd: folder,
-      timeout: 120_000,
+      timeout: RUN_MS_MAX,
     });
     let shown = '';
     let asked = 0;

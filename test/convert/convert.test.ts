@@ -271,6 +271,8 @@ function fleet(
   sources: Storage[],
   target: () => Pick<Storage, 'write' | 'zero'>,
 ): Fleet {
+  // Numbers of their own: when they are drawn is up to the clock.
+  const naps = rng(next.u32());
   const made: Fleet = {
     started: 0,
     closed: 0,
@@ -295,7 +297,7 @@ function fleet(
             pending++;
             made.jobs++;
             const job = last
-              .then(() => new Promise((done) => setTimeout(done, next.below(4))))
+              .then(() => new Promise((done) => setTimeout(done, naps.below(4))))
               .then(() => runner.run(ops, turn))
               .finally(() => pending--);
             last = job.catch(() => {});

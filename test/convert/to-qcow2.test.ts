@@ -44,12 +44,14 @@ function rawDisk(bytes: Uint8Array): Promise<Disk> {
 
 /** Workers in this thread that take random time. */
 function fleet(next: Random, source: Storage, file: Storage): StartWorkers {
+  // Numbers of their own: when they are drawn is up to the clock.
+  const naps = rng(next.u32());
   return (setup, count) =>
     Array.from({ length: count }, (): JobWorker => {
       const options = setup.options as ImageRunnerOptions;
       const runner = new ImageRunner([source], { file, data: file }, options);
       let pending = 0;
-      const nap = () => new Promise((done) => setTimeout(done, next.below(4)));
+      const nap = () => new Promise((done) => setTimeout(done, naps.below(4)));
       return {
         isUp: true,
         get pending() {

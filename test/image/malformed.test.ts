@@ -729,8 +729,8 @@ breakages(
   test('thousands of them get a result or a typed error', async () => {
     const next = rng();
     const images = specs.map((spec) => buildImage(spec));
-    const end = Date.now() + (slow ? 60_000 : 3_000);
-    for (let round = 0; Date.now() < end; round++) {
+    // So many, however fast the machine is: a seed tries the same ones everywhere.
+    for (let round = 0; round < (slow ? 40_000 : 2_000); round++) {
       const image = next.pick(images);
       const bytes = image.bytes.slice();
       // Metadata more often than data: nothing checks data.
@@ -761,13 +761,18 @@ function watched(bytes: Uint8Array): Storage {
 
 /** Opens and reads whatever it is: fails for all that is no Qcow2Error, and for what takes long. */
 async function survives(bytes: Uint8Array, label: string): Promise<void> {
-  const start = Date.now();
-  const gate = () => memoryStorage(new Uint8Array(70_000).fill(9), { writable: false });
-  try {
-    await openAndRead(watched(bytes), { format: 'qcow2', gate });
-  } catch (cause) {
-    assert.ok(isQcow2Error(cause), `${label}\n${(cause as Error).stack}`);
+  let took = 0;
+  // A machine that is busy with something else makes one of them late, and not all.
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const start = Date.now();
+    const gate = () => memoryStorage(new Uint8Array(70_000).fill(9), { writable: false });
+    try {
+      await openAndRead(watched(bytes.slice()), { format: 'qcow2', gate });
+    } catch (cause) {
+      assert.ok(isQcow2Error(cause), `${label}\n${(cause as Error).stack}`);
+    }
+    took = Date.now() - start;
+    if (took < 2000) return;
   }
-  const took = Date.now() - start;
-  assert.ok(took < 2000, `${label} took ${took} ms`);
+  assert.unreachable(`${label} took ${took} ms`);
 }

@@ -1,6 +1,6 @@
 /** Storage that answers late, as a network does, and that counts how it is used. */
 import type { Storage } from '../../src/storage/storage.ts';
-import type { Random } from '../random.ts';
+import { type Random, rng } from '../random.ts';
 
 /** What became of storages that a test handed out. */
 export class Ledger {
@@ -43,7 +43,10 @@ async function delay(next: Random): Promise<void> {
 
 /** Wraps storage. */
 export function wrapStorage(storage: Storage, options: WrapOptions): Storage {
-  const { ledger = new Ledger(), late, failing } = options;
+  const { ledger = new Ledger(), failing } = options;
+  // Numbers of its own: which call comes first is up to the clock, and what else a test draws must
+  // not depend on that.
+  const late = options.late && rng(options.late.u32());
   let open = true;
   ledger.opened++;
   const answer = <T>(what: string, work: () => T): T => {

@@ -3,7 +3,7 @@
  * is written, and bits as QEMU reads them. Replay with SEED=…, longer with SLOW=1.
  */
 import { spawn } from 'node:child_process';
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { bitmap } from '../../src/cli/commands/bitmap.ts';
@@ -12,9 +12,9 @@ import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { openNodeFile } from '../../src/storage/node-file.ts';
 import { PagedBytes } from '../image/paged-bytes.ts';
 import { checkQcow2 } from '../image/qcow2-check.ts';
-import { qemuSuite } from '../oracle.ts';
+import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { inScratch, qemuImg, qemuIo } from '../tool.ts';
+import { inScratch, qemuImg, qemuIo, run } from '../tool.ts';
 import { type Outcome, ours, theirs } from './image-command.ts';
 import { createImage, describe, type ImageSetting, randomSetting } from './random-image.ts';
 
@@ -140,17 +140,24 @@ async function bitsByQemu(folder: string, image: string, name: string): Promise<
   // A read-only export takes no bitmap that follows writes.
   await qemuImg(['bitmap', '--disable', 'export.qcow2', name], cwd);
   const socket = join(folder, 'socket');
+  rmSync(socket, { force: true });
   const args = ['-r', '-k', socket, '-f', 'qcow2', '-B', name, 'export.qcow2'];
   const server = spawn('qemu-nbd', args, { ...cwd, stdio: 'ignore' });
   const ended = new Promise<void>((done) => server.once('close', () => done()));
   try {
-    while (!existsSync(socket) && server.exitCode === null) {
-      await new Promise((done) => setTimeout(done, 10));
-    }
     const where = `driver=nbd,server.type=unix,server.path=${socket}`;
     const options = `${where},x-dirty-bitmap=qemu:dirty-bitmap:${name}`;
-    const map = await qemuImg(['map', '--output=json', '--image-opts', options], cwd);
-    const extents: { start: number; length: number; data: boolean }[] = JSON.parse(map.toString());
+    const ask = ['map', '--output=json', '--image-opts', options];
+    let map = await run(requireQemu().img, ask, cwd);
+    // The socket may be there before anyone listens.
+    while (/Failed to connect/.test(map.stderr) && server.exitCode === null) {
+      await new Promise((done) => setTimeout(done, 10));
+      map = await run(requireQemu().img, ask, cwd);
+    }
+    assert.is(map.stderr, '');
+    const extents: { start: number; length: number; data: boolean }[] = JSON.parse(
+      map.stdout.toString(),
+    );
     // The client takes "dirty" for "hole".
     const dirty = extents.filter(({ data }) => !data);
     return dirty.map(({ start, length }) => `${start}+${length}`).join(' ');

@@ -246,7 +246,7 @@ async function once(next: Random, folder: string): Promise<void> {
   }
   const { args, target, about, format, sameLayout } = await randomRequest(next, folder, sources);
   const what = `SEED=${SEED}\n${args.join(' ')}\n${about}\nof ${sources.about}\n`;
-  const ours = await tool(args, { cwd: here, timeoutMs: 60_000 });
+  const ours = await tool(args, { cwd: here });
   const theirs = await run(requireQemu().img, args, { cwd: there });
   const isOrdered = !args.includes('-W');
   if (args.includes('-c') && args.some((arg) => arg.includes('data_file='))) {

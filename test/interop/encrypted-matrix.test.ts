@@ -5,7 +5,7 @@ import { basename, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED, someOf } from '../random.ts';
-import { difference, inScratch, must, oftenEnough, TOOL } from '../tool.ts';
+import { askedAlike, difference, inScratch, must, oftenEnough, TOOL } from '../tool.ts';
 
 const IO = resolve('dist/qcow2-io.js');
 const MIB = 2 ** 20;
@@ -204,7 +204,9 @@ class Story {
     }
     writeFileSync(`${tools.folder}/model.raw`, content);
     const sameTold = async (...args: string[]) => {
-      const [ours, theirs] = [await tools.ourImg(...args), await tools.theirImg(...args)];
+      const [ours, theirs] = await askedAlike(async () => {
+        return [await tools.ourImg(...args), await tools.theirImg(...args)];
+      });
       assert.is(ours, theirs, `${args[0]}, ${about}`);
       return ours;
     };

@@ -253,11 +253,16 @@ nativeTest('what is force-shared may be written', () =>
 
 nativeTest('a target that is being written is not read', () =>
   inScratch(async (cwd) => {
-    await qemuImg(['create', '-q', '-f', 'qcow2', 'empty.qcow2', '1G'], { cwd });
-    const args = [TOOL, 'convert', '-S', '0', '-O', 'raw', 'empty.qcow2', 't.raw'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'empty.qcow2', '256M'], { cwd });
+    // It takes seconds, so that it is not done before it is stopped.
+    const slow = ['-r', '64M', '-S', '0'];
+    const args = [TOOL, 'convert', ...slow, '-O', 'raw', 'empty.qcow2', 't.raw'];
     const child = spawn(process.execPath, args, { cwd, stdio: ['ignore', 'pipe', 'inherit'] });
     const target = join(cwd, 't.raw');
-    while (!existsSync(target) || statSync(target).size === 0) await sleep(1);
+    while (!existsSync(target) || statSync(target).size === 0) {
+      assert.is(child.exitCode, null, 'it has begun before it ends');
+      await sleep(1);
+    }
     await whileStopped(child, async () => {
       const hint = 'Is another process using the image [t.raw]?\n';
       assert.is(

@@ -18,7 +18,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { eachAtOnce, oftenEnough, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
+import { askedAlike, eachAtOnce, oftenEnough, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
 
 /** Folders of a suite. */
 export interface World {
@@ -178,10 +178,12 @@ export async function compareTools(world: World, { args, writes }: Case): Promis
   const img = requireQemu().img;
   if (!writes) {
     const { folder } = world;
-    const [ours, theirs] = await Promise.all([
-      doIt(process.execPath, [world.tool], args, folder),
-      doIt(img, [], args, folder),
-    ]);
+    const [ours, theirs] = await askedAlike(() =>
+      Promise.all([
+        doIt(process.execPath, [world.tool], args, folder),
+        doIt(img, [], args, folder),
+      ]),
+    );
     if (HELPS.test(theirs.stdout)) return ours.code === 1 ? '' : `${line}\n${shown(ours)}`;
     return shown(ours) === shown(theirs) ? '' : `${line}\n${shown(ours)}=== not\n${shown(theirs)}`;
   }
