@@ -105,7 +105,9 @@ function installedByHand() {
 function installPackages() {
   say('installing npm packages…');
   // Development packages are what builds this, whatever NODE_ENV says; none needs its scripts.
-  const args = ['ci', '--include=dev', '--ignore-scripts', '--loglevel=error'];
+  // A registry may be out of reach for a moment.
+  const patience = '--fetch-retries=5';
+  const args = ['ci', '--include=dev', '--ignore-scripts', '--loglevel=error', patience];
   const cli = process.env.npm_execpath;
   const status =
     cli && /npm-cli\.c?js$/.test(cli)

@@ -47,13 +47,14 @@ export class StatusOracle {
         end = Math.min(end, alignDown(at, sliceSpan) + sliceSpan);
       }
     }
-    // Behind the end of a shorter backing file zeros count as that file's.
-    const isAllocated = present || depth < layers.length - 1;
+    // Behind the end of a shorter backing file zeros count as that file's, which has no place for
+    // them, whatever place the image above keeps.
+    const isBehind = !present && depth < layers.length - 1;
     const flags =
       (data ? DATA : 0) |
       (zero ? ZERO : 0) |
-      (offset !== undefined ? PLACED : 0) |
-      (isAllocated ? ALLOCATED : 0) |
+      (offset !== undefined && !isBehind ? PLACED : 0) |
+      (present || isBehind ? ALLOCATED : 0) |
       (end >= disk.size ? END : 0);
     return { flags, end };
   }

@@ -112,6 +112,9 @@ function refusal(
   return new Qcow2Error(busy ? 'BUSY' : 'IO', message, undefined, cause);
 }
 
+/** What Linux gives of a list at once, at most. */
+const PAGE_BYTES = 4000;
+
 /** Bytes [first, last] that are locked. */
 interface ListedLock {
   readonly first: number;
@@ -128,9 +131,14 @@ interface ListedLock {
  * not seen, for those of a file that merely has the same number would be taken for them.
  */
 function listedLocks(fd: number): ListedLock[] {
-  let list: string;
+  let list = '';
   try {
     list = readFileSync('/proc/locks', 'latin1');
+    // A page is given at a time, and the next one is found by counting: where a lock goes away in
+    // between, one is passed over. Not the same one in each of several readings.
+    if (list.length >= PAGE_BYTES) {
+      for (let more = 0; more < 3; more++) list += readFileSync('/proc/locks', 'latin1');
+    }
   } catch {
     return [];
   }

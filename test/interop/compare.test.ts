@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { compare } from '../../src/cli/commands/compare.ts';
 import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { inScratch, qemuImg, qemuIo } from '../tool.ts';
+import { inScratch, qemuImg, qemuIo, readFiles } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import {
   createImage,
@@ -22,6 +22,7 @@ import {
 const ROUNDS = process.env.SLOW ? 80 : 6;
 
 async function same(folder: string, args: readonly string[]): Promise<number | null> {
+  readFiles(folder);
   const [mine, wanted] = await Promise.all([
     ours(compare, folder, args),
     theirs('compare', folder, args),
@@ -91,6 +92,28 @@ test('strictly, what is allocated has to be the same, too', async () => {
       throw new Error(`SEED=${SEED} round ${round}\n${cause.message}\n${cause.details}`, { cause });
     });
   }
+});
+
+test('strictly, behind the end of a shorter backing file nothing has a place', async () => {
+  await inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    await qemuImg(['create', '-q', '-f', 'raw', 'base.raw', '8k'], cwd);
+    await qemuImg(['create', '-q', '-f', 'raw', 'flat.raw', '256k'], cwd);
+    const over = ['-o', 'extended_l2=on', '-b', 'base.raw', '-F', 'raw', 'over.qcow2', '256k'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...over], cwd);
+    for (const name of ['base.raw', 'flat.raw']) {
+      await qemuIo(name, ['write 0 8k'], { ...cwd, format: 'raw' });
+    }
+    // Subclusters beside it get a place and nothing else.
+    await qemuIo('over.qcow2', ['write -P 1 32k 2k'], cwd);
+    await qemuIo('flat.raw', ['write -P 1 32k 2k'], { ...cwd, format: 'raw' });
+    for (const pair of [
+      ['over.qcow2', 'flat.raw'],
+      ['flat.raw', 'over.qcow2'],
+    ]) {
+      assert.is(await same(folder, ['-s', ...pair]), 1);
+    }
+  });
 });
 
 const MESSAGES: readonly (readonly string[])[] = [

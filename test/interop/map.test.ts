@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import { map } from '../../src/cli/commands/map.ts';
 import { qemuSuite } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
-import { inScratch, qemuImg, qemuIo } from '../tool.ts';
+import { inScratch, qemuImg, qemuIo, readFiles } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import {
   describe,
@@ -20,6 +20,7 @@ import {
 const ROUNDS = process.env.SLOW ? 80 : 8;
 
 async function same(folder: string, args: readonly string[]): Promise<void> {
+  readFiles(folder);
   const [mine, wanted] = await Promise.all([ours(map, folder, args), theirs('map', folder, args)]);
   assert.is(mine.out, wanted.out, `map ${args.join(' ')}`);
   assert.equal([mine.code, mine.err], [wanted.code, wanted.err], `map ${args.join(' ')}`);
