@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { recordCode } from './code-cache.js';
 import { ensureSetup, isMain, root, runQuietly, say, sourceStamp, withLock } from './setup.js';
 import { bundleTool, tools } from './tool-bundles.js';
 
@@ -115,6 +116,7 @@ export async function build({ strict = false } = {}) {
     rmSync(out, { recursive: true, force: true });
     return false;
   }
+  recordCode(out);
   writeFileSync(join(out, '.stamp'), stamp);
   swapIn(out, join(cache, `dist-old-${process.pid}`));
   return true;

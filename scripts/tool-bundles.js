@@ -52,6 +52,9 @@ const ALONE = [
   'src/storage/node-input.ts',
 ];
 
+/** What a tool is called by, and its worker: it loads the script that the name stands for. */
+const LOADER = 'src/cli/script-loader.ts';
+
 /** What a tool starts; it is given the kernels that its starter has compiled. */
 const WORKER = 'src/convert/worker-node.ts';
 const WORKER_NAME = 'convert-worker';
@@ -75,21 +78,33 @@ const nameOf = (path) => path.replace(/\W/g, '_');
 export async function bundleTool(esbuild, entry, options) {
   const name = basename(entry, '.ts');
   const common = { ...options, minify: true, write: false };
-  const [{ outputFiles }, worker] = await Promise.all([
+  const loader = (of) =>
+    esbuild.build({
+      ...common,
+      format: 'cjs',
+      entryPoints: { [of]: LOADER },
+      define: { MAIN_SCRIPT: JSON.stringify(`${of}-main.js`) },
+    });
+  const [{ outputFiles }, worker, ...loaders] = await Promise.all([
     esbuild.build({
       ...common,
       plugins: [...options.plugins, await tiersOf(entry, esbuild, options)],
-      entryPoints: { [name]: entry },
+      entryPoints: { [`${name}-main`]: entry },
       splitting: true,
       // Flat: the worker is looked for beside whichever file its starter ends up in.
       chunkNames: `${name}-[hash]`,
     }),
     esbuild.build({
       ...common,
-      entryPoints: { [WORKER_NAME]: WORKER },
+      entryPoints: { [`${WORKER_NAME}-main`]: WORKER },
       loader: { '.wasm': 'empty' },
     }),
+    loader(name),
+    loader(WORKER_NAME),
   ]);
+  for (const { path, text } of loaders.flatMap(({ outputFiles }) => outputFiles)) {
+    writeFileSync(path, text);
+  }
   for (const { path, text } of [...outputFiles, ...worker.outputFiles]) {
     writeFileSync(path, await asScript(esbuild, text, options.target));
   }

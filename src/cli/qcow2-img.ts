@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
 import { isQcow2Error } from '../base/errors.ts';
 import { type Command, type Host, UsageError } from './command.ts';

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** `qcow2-io`: what qemu-io is to QEMU. Reads and writes disks by command, for people and tests. */
 import { isQcow2Error } from '../base/errors.ts';
 import { nodeHost } from './host-node.ts';
