@@ -152,7 +152,11 @@ async function randomRequest(next: Random, folder: string, sources: Sources): Pr
   }
   if (next.oneIn(8)) args.push('-C');
   if (next.oneIn(4)) args.push('-m', String(1 + next.below(6)));
-  if (next.oneIn(8)) args.push('-W');
+  if (next.oneIn(8)) {
+    args.push('-W');
+    // QEMU writes what comes first.
+    sameLayout = false;
+  }
   if (next.oneIn(8)) args.push('-U');
   if (next.oneIn(8)) args.push('-q');
   if (next.oneIn(8)) args.push('--salvage');
