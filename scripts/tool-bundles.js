@@ -52,6 +52,9 @@ const ALONE = [
   'src/storage/node-input.ts',
 ];
 
+/** Of what every run needs anyway: it goes to the first tier, rather than to files of its own. */
+const ALWAYS = ['src/storage/node-error.ts', 'src/storage/node-file.ts'];
+
 /** What a tool is called by, and its worker: it loads the script that the name stands for. */
 const LOADER = 'src/cli/script-loader.ts';
 
@@ -136,14 +139,15 @@ async function tiersOf(entry, esbuild, options) {
   const below = (tier) => (ALONE.includes(tier) ? names[1] : names[names.indexOf(tier) - 1]);
 
   /** A tier as a module: a name for each of its modules, and the tier that it builds on. */
-  const tierText = (tier) =>
-    [
-      ...(below(tier) ? [`import { tier as below } from 'tier:${below(tier)}';`] : []),
-      `export const tier = ${below(tier) ? 'below + 1' : '0'};`,
-      ...lazy
-        .filter((path) => tierOf(path) === tier)
-        .map((path) => `export * as ${nameOf(path)} from './${path}';`),
-    ].join('\n');
+  const tierText = (tier) => {
+    const start = below(tier)
+      ? [`import { tier as below } from 'tier:${below(tier)}';`, 'export const tier = below + 1;']
+      : ['export const tier = 0;'];
+    const paths = [...lazy.filter((path) => tierOf(path) === tier), ...(below(tier) ? [] : ALWAYS)];
+    return [...start, ...paths.map((path) => `export * as ${nameOf(path)} from './${path}';`)].join(
+      '\n',
+    );
+  };
 
   /** Makes imports of modules imports of their tiers; the first one is there already. */
   const rewrite = (text, here) => {

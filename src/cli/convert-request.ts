@@ -75,8 +75,6 @@ export interface ConvertRequest {
   readonly outputFormat: Format;
   /** Somebody said so. */
   readonly outputGiven: boolean;
-  /** Why there can be no such target: said once the sources are open. */
-  readonly refusal: UsageError | undefined;
   readonly snapshot: SnapshotSelector | undefined;
   /** As given with -S; undefined: not at all. */
   readonly sparseBytes: number;
@@ -149,31 +147,28 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   if (target === undefined) throw new UsageError('Must specify image file name');
   const sources = operands.slice(0, -1);
   checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
-  const several = sources.length > 1;
-  const { format, values, refusal } = parseTarget(() => {
-    if (typeof snapshot === 'string' && several) {
-      throw new UsageError('No support for concatenating multiple snapshot');
-    }
-    if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
-    const values = create ? parseValues(parsed, outputFormat, list) : new Map();
-    const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
-    if (backing !== undefined) checkBacking(parsed, values, sources.length);
-    if (compress) checkCompression(outputFormat, values, create);
-    if (bitmaps && several) {
-      throw new UsageError('Copying bitmaps only possible with single source');
-    }
-    if (bitmap !== undefined && several) throw new UsageError('--bitmap takes a single source');
-    return { format: outputFormat, values };
-  });
+  if (typeof snapshot === 'string' && sources.length > 1) {
+    throw new UsageError('No support for concatenating multiple snapshot');
+  }
+  if (bitmaps && sources.length > 1) {
+    throw new UsageError('Copying bitmaps only possible with single source');
+  }
+  if (bitmap !== undefined && sources.length > 1) {
+    throw new UsageError('--bitmap takes a single source');
+  }
+  if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+  const values = create ? parseValues(parsed, outputFormat, list) : new Map();
+  const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
+  if (backing !== undefined) checkBacking(parsed, values, sources.length);
+  if (compress) checkCompression(outputFormat, values, create);
   const cache = valueGiven(parsed, 'cache') ?? 'unsafe';
   return {
     sources,
     target,
     format: valueGiven(parsed, 'format'),
-    outputFormat: format,
+    outputFormat,
     outputGiven: given(parsed, 'output-format'),
-    refusal,
-    snapshot: typeof snapshot === 'string' && several ? undefined : snapshot,
+    snapshot,
     sparseBytes,
     create,
     values,
@@ -193,22 +188,6 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     untrusted: given(parsed, 'untrusted'),
     forceShare: given(parsed, 'force-share'),
   };
-}
-
-/** What a target is to be, or why there can be none. */
-interface ParsedTarget {
-  readonly format: Format;
-  readonly values: ListValues;
-  readonly refusal?: UsageError;
-}
-
-function parseTarget(parse: () => ParsedTarget): ParsedTarget {
-  try {
-    return parse();
-  } catch (cause) {
-    if (!(cause instanceof UsageError)) throw cause;
-    return { format: 'raw', values: new Map(), refusal: cause };
-  }
 }
 
 function parseOutput(output = 'human'): boolean {

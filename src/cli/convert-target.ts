@@ -1,5 +1,6 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { beginsInLanes } from '../convert/lane.ts';
 import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize, worthWorkers } from '../convert/options.ts';
 import { allSources } from '../convert/plan.ts';
@@ -155,7 +156,9 @@ async function withNewFile(
   const { workers = 0 } = course;
   const compress = request.compress !== undefined;
   // Emptying a large file takes as long as a thread does to start.
-  if (workers > 0 && (await worthWorkers(allSources(disks), { compress }))) {
+  const isMuch = workers > 0 && (await worthWorkers(allSources(disks), { compress }));
+  const movesOnly = !compress && request.outputFormat === 'qcow2' && !isEncrypted(request);
+  if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
     await host.warmWorkers?.(workers);
   }
   const file = openTarget(host, request, target);
@@ -171,6 +174,8 @@ async function withNewFile(
     if (!done && isNew && file.kind === 'regular') host.remove(target);
   }
 }
+
+const isEncrypted = ({ values }: ConvertRequest) => values.has('encrypt.format');
 
 function openTarget(
   host: Host,

@@ -4,9 +4,14 @@
  *
  *   jobs ──▶ worker 1 … n     (a few ahead each)
  *        └─▶ this thread      (letting events in between)
+ *
+ * or, as long as there is little to do but reading and writing:
+ *
+ *   jobs ──▶ lane 1 … n       (of this thread, whose reads and writes the host does meanwhile)
  */
 import { Qcow2Error } from '../base/errors.ts';
 import { tick } from '../base/tick.ts';
+import { keepsThread, type Lane } from './lane.ts';
 import type { JobSource, PlannedJob } from './plan.ts';
 import type { JobWorker } from './pool.ts';
 import {
@@ -44,6 +49,8 @@ export interface ConversionParts {
   /** Bytes of the target, for progress. */
   readonly total: number;
   readonly startWorkers: () => Promise<readonly JobWorker[]>;
+  /** They do all jobs until one comes that is more than moving bytes: then workers are started. */
+  readonly lanes?: readonly Lane[];
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
   /** Target bytes a second, at most. */
@@ -87,6 +94,8 @@ class Turns {
 export class Conversion {
   private readonly turns = new Turns();
   private workers: readonly JobWorker[] = [];
+  private readonly lanes: readonly Lane[];
+  private inLanes: boolean;
   private readonly running = new Set<Promise<void>>();
   private failure: { readonly cause: unknown } | undefined;
   private stop = () => {};
@@ -99,7 +108,10 @@ export class Conversion {
   private doneBytes = 0;
   private readonly started = Date.now();
 
-  constructor(private readonly parts: ConversionParts) {}
+  constructor(private readonly parts: ConversionParts) {
+    this.lanes = parts.lanes ?? [];
+    this.inLanes = this.lanes.length > 0;
+  }
 
   /** Carries out all jobs. @throws Qcow2Error of any kind; ABORTED when the signal says so */
   async run(): Promise<Tally> {
@@ -108,33 +120,42 @@ export class Conversion {
     signal?.addEventListener('abort', stop, { once: true });
     try {
       if (signal?.aborted) stop();
-      this.workers = await this.parts.startWorkers();
+      this.workers = this.inLanes ? this.lanes : await this.parts.startWorkers();
       await this.drive();
       const last = jobs.last();
       if (last.length > 0) await runner.run(last);
       onProgress?.(total, total, this.rate());
       const tally = emptyTally();
-      for (const { tally: part } of [runner, ...this.workers]) addTally(tally, part);
+      for (const { tally: part } of this.all()) addTally(tally, part);
       for (const range of jobs.lost ?? []) addLost(tally.lost, range);
       return tally;
     } finally {
       signal?.removeEventListener('abort', stop);
-      await Promise.all(this.workers.map((worker) => worker.close()));
+      await Promise.all([...this.lanes, ...this.workers].map((worker) => worker.close()));
     }
   }
 
+  /** Whoever has done jobs. */
+  private all(): Iterable<Pick<Runner, 'tally'>> {
+    return new Set([this.parts.runner, ...this.lanes, ...this.workers]);
+  }
+
+  /** Whether this thread has jobs of its own. */
+  private get jobsHere(): boolean {
+    return !this.inLanes && (this.parts.jobsHere ?? true);
+  }
+
   private async drive(): Promise<void> {
-    const { jobs, runner, jobsHere = true } = this.parts;
+    const { runner } = this.parts;
     for (;;) {
       this.check();
       if ((await this.feedWorkers()) === 'all given') break;
-      if (!jobsHere && this.workers.length > 0) {
+      if (!this.jobsHere && this.workers.length > 0) {
         await Promise.race([...this.running, this.stopped]);
         continue;
       }
-      const job = await jobs.next();
+      const job = await this.nextJob();
       if (!job) break;
-      await this.throttle();
       this.dispatch(runner, job);
       await Promise.race([runner.ready(), this.stopped]);
       await tick();
@@ -147,18 +168,27 @@ export class Conversion {
   }
 
   private async feedWorkers(): Promise<'all given' | 'all busy'> {
-    const { jobsHere = true } = this.parts;
     for (const worker of this.workers) {
       // What waits for one that is not up holds up all that come after it.
-      if (jobsHere && !worker.isUp) continue;
+      if (this.jobsHere && !worker.isUp) continue;
       while (worker.pending < JOBS_AHEAD) {
-        const job = await this.parts.jobs.next();
+        const job = await this.nextJob();
         if (!job) return 'all given';
-        await this.throttle();
         this.dispatch(worker, job);
       }
     }
     return 'all busy';
+  }
+
+  private async nextJob(): Promise<PlannedJob | undefined> {
+    const job = await this.parts.jobs.next();
+    if (!job) return undefined;
+    await this.throttle();
+    if (this.inLanes && keepsThread(job.ops)) {
+      this.inLanes = false;
+      this.workers = await this.parts.startWorkers();
+    }
+    return job;
   }
 
   private dispatch(runner: Pick<Runner, 'run'>, job: PlannedJob): void {

@@ -44,6 +44,8 @@ export interface PlanOptions {
    * that are touched, and of streams that are copied: room for the largest source cluster at least.
    */
   readonly jobBytes: number;
+  /** Of the first one; each further has twice as much. The sooner there is something to write. */
+  readonly firstJobBytes?: number | undefined;
   readonly clusters?: PlanClusters;
   /** Emit zeros too: the target may hold something else, or must be written whole. */
   readonly writeZeros: boolean;
@@ -74,6 +76,8 @@ export class Planner implements JobSource {
   private readonly sources: readonly DataSource[];
   private readonly builder = new JobBuilder();
   private readonly held = new JobBuilder();
+  /** With clusters, what the job in hand has room for. */
+  private jobBytes: number;
   private window = WINDOW_FIRST;
   /** Windows that the next look spans: more than one where nothing was in the last. */
   private stretch = 1;
@@ -89,6 +93,7 @@ export class Planner implements JobSource {
     private readonly options: PlanOptions,
   ) {
     this.sources = allSources(disks);
+    this.jobBytes = options.firstJobBytes ?? options.jobBytes;
   }
 
   /** The next job, or undefined after the last one. */
@@ -182,6 +187,7 @@ export class Planner implements JobSource {
   private until = 0;
 
   private takeJob(): PlannedJob {
+    this.jobBytes = Math.min(this.options.jobBytes, this.jobBytes * 2);
     this.jobRoom = 0;
     this.lastCluster = -1;
     return { ops: this.builder.take(), until: this.until };
@@ -189,7 +195,7 @@ export class Planner implements JobSource {
 
   /** Whether what is next starts a cluster that the job has no room for. */
   private isFull({ clusterSize, copies }: PlanClusters): boolean {
-    const { builder, options, list, record } = this;
+    const { builder, list, record } = this;
     if (builder.count === 0) return false;
     const target = this.diskStart + list.guest(record) + this.partDone;
     if (Math.floor(target / clusterSize) === this.lastCluster) return false;
@@ -202,7 +208,7 @@ export class Planner implements JobSource {
         needed = list.length(record) - this.partDone + clusterSize;
       }
     }
-    return this.jobRoom + needed > options.jobBytes;
+    return this.jobRoom + needed > this.jobBytes;
   }
 
   private addClusters(clusters: PlanClusters): void {
@@ -223,7 +229,7 @@ export class Planner implements JobSource {
       this.jobRoom += stored * COPIED_ROOM;
       this.lastCluster = target / clusterSize;
     } else if (kind === ExtentKind.data && this.isMoved(clusters, index, target)) {
-      const room = Math.max(clusterSize, (options.jobBytes - this.jobRoom) / COPIED_ROOM);
+      const room = Math.max(clusterSize, (this.jobBytes - this.jobRoom) / COPIED_ROOM);
       length = Math.min(rest - (rest % clusterSize), room - (room % clusterSize));
       const host = list.host(index) + this.partDone;
       this.builder.add(OpKind.move, list.source(index), host, 0, target, length, 0, 0);
@@ -233,7 +239,7 @@ export class Planner implements JobSource {
       const first = Math.floor(target / clusterSize);
       const start = first * clusterSize;
       const before = first === this.lastCluster ? clusterSize : 0;
-      const room = Math.max(clusterSize, options.jobBytes - this.jobRoom + before);
+      const room = Math.max(clusterSize, this.jobBytes - this.jobRoom + before);
       length = Math.min(rest, start + room - (room % clusterSize) - target);
       this.addPart(kind, index, target, length);
       this.lastCluster = Math.floor((target + length - 1) / clusterSize);

@@ -10,7 +10,7 @@ import { CipherStorage } from '../crypto/cipher-storage.ts';
 import { legacyKeys } from '../crypto/legacy-aes.ts';
 import { payloadKeys } from '../crypto/luks.ts';
 import { formatLuks } from '../crypto/luks-format.ts';
-import { type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
+import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
 import { type BulkFront, BulkImage, type PlacedTable } from '../image/qcow2/bulk-image.ts';
 import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import { refuseCompressed } from '../image/qcow2/encryption.ts';
@@ -18,10 +18,11 @@ import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { passphraseBytes } from '../image/secret.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import { holdHead } from '../storage/held-head.ts';
-import type { SectorKeys, Storage, StorageHandle } from '../storage/storage.ts';
+import type { SectorKeys, Storage } from '../storage/storage.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
 import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
+import { allInBackground, LANES, Lane } from './lane.ts';
 import {
   type ConvertOptions,
   type ConvertResult,
@@ -41,6 +42,9 @@ const COMPRESSED_JOB_BYTES = 2 ** 20;
  * where reads start slowly: a job's are one long read then.
  */
 const JOB_BYTES = 4 * 2 ** 20;
+
+/** Of the first job: what is written waits for it, and its memory is new. */
+const FIRST_JOB_BYTES = 2 ** 19;
 
 /** How a qcow2 target is made. */
 export interface Qcow2Target {
@@ -117,7 +121,7 @@ export async function convertToQcow2(
 
 /** A qcow2 image for a target without positions. */
 export interface Qcow2StreamTarget extends Omit<Qcow2Target, 'file' | 'data' | 'backing'> {
-  readonly file: Pick<Storage, 'write'> & { share?(): StorageHandle };
+  readonly file: TargetFile;
   /** Told how long the image will be, before its first byte is written. */
   readonly onLength?: (bytes: number) => void;
 }
@@ -171,6 +175,13 @@ export async function convertToQcow2Stream(
   return result;
 }
 
+/** What a conversion writes to. */
+type TargetFile = Pick<Storage, 'write' | 'background' | 'share'>;
+interface TargetFiles {
+  readonly file: TargetFile;
+  readonly data: TargetFile;
+}
+
 /** What one run over the sources needs. */
 class ImageConversion {
   readonly create: Qcow2CreateOptions;
@@ -203,14 +214,7 @@ class ImageConversion {
     return legacyKeys(passphraseBytes(encryption.passphrase));
   }
 
-  async run(
-    order: TurnOrder,
-    files: {
-      readonly file: Pick<Storage, 'write'> & { share?(): StorageHandle };
-      readonly data: Pick<Storage, 'write'> & { share?(): StorageHandle };
-    },
-    stream: boolean,
-  ): Promise<ConvertResult> {
+  async run(order: TurnOrder, files: TargetFiles, stream: boolean): Promise<ConvertResult> {
     const { disks, create, target, options } = this;
     const sources = [...allSources(disks), ...(target.backing?.disk.sources ?? [])];
     const clusterSizeMax = Math.max(1, ...sources.map((source) => source.clusterSize));
@@ -218,7 +222,10 @@ class ImageConversion {
     const storages = sources.map(({ storage }) => storage);
     const startsSlowly = storages.some((storage) => storage.slowStart);
     const usual = target.compress && !startsSlowly ? COMPRESSED_JOB_BYTES : JOB_BYTES;
-    const jobBytes = alignUp(Math.max(usual, clusterSizeMax + clusterSize), clusterSize);
+    const roomFor = (bytes: number) =>
+      alignUp(Math.max(bytes, clusterSizeMax + clusterSize), clusterSize);
+    const jobBytes = roomFor(usual);
+    const firstJobBytes = startsSlowly ? jobBytes : roomFor(FIRST_JOB_BYTES);
     const { sparseBytes = 4096 } = options;
     const codec = create.compression ?? 'deflate';
     const runner: ImageRunnerOptions = {
@@ -240,9 +247,11 @@ class ImageConversion {
       salvage: options.salvage ?? false,
     };
     const { file, data } = files;
+    const lanes = this.lanes(sources, files, runner);
     const conversion = new Conversion({
       ...options,
-      jobs: this.jobs(jobBytes, clusterSize),
+      lanes,
+      jobs: this.jobs({ jobBytes, firstJobBytes }, clusterSize),
       runner: new ImageRunner(storages, files, runner),
       order,
       total: create.size,
@@ -256,7 +265,27 @@ class ImageConversion {
     return resultOf(await conversion.run(), create.size, clusterSize);
   }
 
-  private jobs(jobBytes: number, clusterSize: number): JobSource {
+  /** Lanes, where nothing is to be done with bytes but to move them. */
+  private lanes(
+    sources: readonly DataSource[],
+    { file, data }: TargetFiles,
+    runner: ImageRunnerOptions,
+  ): Lane[] {
+    const { workers = 0, copyRange } = this.options;
+    const { compress, guestKeys } = runner;
+    if (workers === 0 || copyRange || compress || guestKeys) return [];
+    const later = allInBackground(sources.map(({ storage }) => storage));
+    const [image] = allInBackground([file]) ?? [];
+    const [clusters] = data === file ? [image] : (allInBackground([data]) ?? []);
+    if (!later || !image || !clusters) return [];
+    const target = { file: image, data: clusters };
+    return Array.from({ length: LANES }, () => new Lane(new ImageRunner(later, target, runner)));
+  }
+
+  private jobs(
+    { jobBytes, firstJobBytes }: { readonly jobBytes: number; readonly firstJobBytes: number },
+    clusterSize: number,
+  ): JobSource {
     const { disks, target, create, options } = this;
     const { backing } = target;
     if (backing) {
@@ -277,6 +306,7 @@ class ImageConversion {
     const copied = asIs ? copies : undefined;
     return new Planner(disks, {
       jobBytes,
+      firstJobBytes,
       clusters: { clusterSize, diskSize: create.size, copies: copied, moves },
       writeZeros: options.sparseBytes === 0,
       salvage: options.salvage,

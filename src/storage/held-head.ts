@@ -32,6 +32,7 @@ export function holdHead(inner: Storage): HeldHead {
       };
       return settled(read) ? finish(read) : read.then(finish);
     },
+    background: undefined,
     cursor: (from, to) => (held ? rangeCursor(storage, from, to) : inner.cursor(from, to)),
     write: (at, from) => {
       if (!held || at >= HELD_BYTES) return inner.write(at, from);

@@ -16,7 +16,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isQcow2Error } from '../base/errors.ts';
-import { ioError, NodeFileStorage } from './node-file.ts';
+import { ioError } from './node-error.ts';
+import { NodeFileStorage } from './node-file.ts';
 
 const BLOCK_BYTES = 64 * 1024;
 const READ_BYTES = 16 * BLOCK_BYTES;

@@ -1,6 +1,6 @@
 /** The writing end of a pipe, a terminal or a socket in Node: bytes go in the order they come. */
 import { writeSync } from 'node:fs';
-import { ioError } from './node-file.ts';
+import { ioError } from './node-error.ts';
 
 const ZEROS_BYTES = 256 * 1024;
 

@@ -114,6 +114,11 @@ export interface Storage {
    * Whoever gets a promise is to wait for it.
    */
   announce?(event: DebugEvent): Awaitable<void>;
+  /**
+   * The same bytes, large pieces of them by calls that the host's own threads carry out: they
+   * answer with promises, and this storage is to stay open until all of them have.
+   */
+  background?(): Storage;
   /** How a worker may open the same bytes; absent where only this thread can. */
   share?(): StorageHandle;
 }

@@ -290,4 +290,146 @@ test('a place that cannot be had ends the conversion, whoever asked for it', asy
   }
 });
 
+/** Storage that has a twin which answers late, and how many of its calls are under way. */
+function withTwin(storage: Storage, late: Random, twin: Partial<Storage> = {}) {
+  const slow = wrapStorage(Object.assign(wrapStorage(storage, {}), twin), { late });
+  let running = 0;
+  const counted = async <T>(work: () => T | Promise<T>): Promise<T> => {
+    running++;
+    try {
+      return await work();
+    } finally {
+      running--;
+    }
+  };
+  const background: Storage = {
+    ...slow,
+    read: (at, into) => counted(() => slow.read(at, into)),
+    write: (at, from) => counted(() => slow.write(at, from)),
+  };
+  return {
+    storage: { ...shared(storage), background: () => background },
+    get running() {
+      return running;
+    },
+  };
+}
+
+test('lanes make the image that one thread makes', async () => {
+  for (let round = 0; round < 6; round++) {
+    const next = rng(SEED + round);
+    const bytes = diskBytes(next);
+    const create = randomCreate(next);
+    const about = `SEED=${SEED} round ${round} ${JSON.stringify(create)}`;
+    const images: Uint8Array[] = [];
+    for (const workers of [0, 2]) {
+      const file = memoryStorage();
+      const source = withTwin(memoryStorage(bytes), next);
+      const target = withTwin(file, next);
+      const disk = await openDisk(source.storage, { format: 'raw' });
+      await convert(
+        disk,
+        { format: 'qcow2', file: target.storage, create },
+        {
+          workers,
+          startWorkers: () => {
+            throw new Error('nothing is to be decoded');
+          },
+        },
+      );
+      images.push(file.snapshot());
+    }
+    assertSame(images[1]!, images[0]!, about);
+    assertSame(await readAll(images[1]!), bytes, about);
+  }
+});
+
+test('from the first stream on workers decode', async () => {
+  const next = rng();
+  const bytes = diskBytes(next);
+  const source = memoryStorage();
+  const image = await Qcow2Image.create(source, { size: 64 * 2 ** 20, compression: 'zstd' });
+  await image.write(0, bytes);
+  const [from, step] = [48 * 2 ** 20, 65_536];
+  for (let at = 0; at < 2 ** 20; at += step) {
+    await image.writeCompressed(from + at, bytes.subarray(at, at + step));
+  }
+  await image.close();
+  const images: Uint8Array[] = [];
+  for (const workers of [0, 2]) {
+    const file = memoryStorage();
+    const from = withTwin(source, next);
+    // As large as it takes for workers to pay.
+    const storage = { ...from.storage, size: () => 2 ** 25 };
+    const disk = await openDisk(storage, { format: 'qcow2' });
+    let started = 0;
+    const start = fleet(next, source, file);
+    await convert(
+      disk,
+      { format: 'qcow2', file: withTwin(file, next).storage, create: {} },
+      {
+        workers,
+        startWorkers: (setup, count) => {
+          started += count;
+          return start(setup, count);
+        },
+      },
+    );
+    assert.is(started, workers);
+    images.push(file.snapshot());
+  }
+  assertSame(images[1]!, images[0]!, `SEED=${SEED}`);
+  assertSame((await readAll(images[1]!)).subarray(0, SIZE), bytes, `SEED=${SEED}`);
+});
+
+test('whatever fails in lanes, nothing is under way when that is told', async () => {
+  const next = rng();
+  const bytes = diskBytes(next);
+  for (const kind of ['read', 'write', 'signal'] as const) {
+    for (let failing = 0; ; failing++) {
+      const file = memoryStorage();
+      const from = memoryStorage(bytes);
+      let calls = 0;
+      const fail = (at: number) => {
+        if (calls++ === failing) throw new Qcow2Error('IO', 'a bad sector', at);
+      };
+      const source = withTwin(from, next, {
+        read: (at, into) => {
+          if (kind === 'read') fail(at);
+          return from.read(at, into);
+        },
+      });
+      const target = withTwin(file, next, {
+        write: (at, bytes) => {
+          if (kind === 'write') fail(at);
+          file.write(at, bytes);
+        },
+      });
+      const stop = new AbortController();
+      const disk = await openDisk(source.storage, { format: 'raw' });
+      try {
+        await convert(
+          disk,
+          { format: 'qcow2', file: target.storage, create: { clusterSize: 4096 } },
+          {
+            workers: 1,
+            signal: stop.signal,
+            onProgress: () => {
+              if (kind === 'signal' && calls++ === failing) stop.abort();
+            },
+          },
+        );
+        assert.ok(failing > 0, `${kind}: something failed`);
+        break;
+      } catch (cause) {
+        assert.ok(isQcow2Error(cause, kind === 'signal' ? 'ABORTED' : 'IO'), String(cause));
+      }
+      assert.is(source.running + target.running, 0, `${kind} ${failing}`);
+      const head = new Uint8Array(8);
+      await file.read(0, head);
+      assert.not(isQcow2(head), `${kind} ${failing}`);
+    }
+  }
+});
+
 test.run();

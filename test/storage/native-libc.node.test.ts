@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { type Libc, libc, type SystemError } from '../../src/storage/native-libc.ts';
-import { errnoText } from '../../src/storage/node-file.ts';
+import { errnoText } from '../../src/storage/node-error.ts';
 import { nativeSuite } from '../native-layer.ts';
 
 const MIB = 2 ** 20;

@@ -48,10 +48,23 @@ const shared: StorageCase = {
 };
 const owners = new Map<unknown, NodeFileStorage>();
 
+/** Its large pieces by calls that answer later. */
+const later: StorageCase = {
+  make: async (bytes, options) => {
+    const first = (await file.make(bytes, options)) as NodeFileStorage;
+    const second = first.background();
+    owners.set(second, first);
+    return second;
+  },
+  dispose: (storage) => file.dispose(owners.get(storage)!),
+};
+
 readingSuite('file', file);
 writingSuite('file', file);
 readingSuite('shared file', shared);
 writingSuite('shared file', shared);
+readingSuite('file in the background', later);
+writingSuite('file in the background', later);
 
 const test = suite('file storage');
 let folder = '';
@@ -131,6 +144,36 @@ test('character devices can be read', () => {
   const storage = openNodeFile('/dev/zero');
   assert.is(storage.kind, 'other');
   storage.close();
+});
+
+test('large writes in the background: all of them, and what went wrong', async () => {
+  const path = join(folder, 'large');
+  const storage = openNodeFile(path, { create: true });
+  const background = storage.background();
+  const piece = (index: number) => new Uint8Array(400_000).fill(index + 1);
+  const indexes = [5, 0, 3, 1, 4, 2];
+  await Promise.all(indexes.map((index) => background.write(index * 400_000, piece(index))));
+  const found = new Uint8Array(2_400_001);
+  assert.is(await background.read(0, found), 2_400_000);
+  for (const index of indexes) {
+    const part = found.subarray(index * 400_000, (index + 1) * 400_000);
+    assert.ok(part.every((byte) => byte === index + 1));
+  }
+  storage.close();
+  // What a write failed with is not what the next one fails with.
+  const full = openNodeFile('/dev/full', { writable: true });
+  const refused = full.background();
+  const results = await Promise.allSettled(
+    [0, 1, 2].map((index) => refused.write(index * 400_000, piece(index))),
+  );
+  full.close();
+  for (const [index, result] of results.entries()) {
+    const cause = result.status === 'rejected' ? result.reason : undefined;
+    assert.ok(isQcow2Error(cause, 'NO_SPACE'), String(cause));
+    assert.is(cause.at, index * 400_000);
+  }
+  const closed = await Promise.allSettled([refused.read(0, piece(0))]);
+  assert.is(closed[0]?.status, 'rejected');
 });
 
 test.run();

@@ -12,7 +12,7 @@ import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
 import { openEncryption } from '../../image/qcow2/encryption.ts';
 import type { Metadata } from '../../image/qcow2/open.ts';
 import type { Secret } from '../../image/secret.ts';
-import { errnoText } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-error.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';

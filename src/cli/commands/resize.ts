@@ -3,7 +3,7 @@ import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
-import { errnoText } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-error.ts';
 import { type Command, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openWritable } from '../open-writable.ts';

@@ -1,6 +1,6 @@
 /** What the C library's strerror would say of a failure: the words that scripts look for. */
 import { type ErrorCode, isQcow2Error } from '../../base/errors.ts';
-import { errnoText } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-error.ts';
 
 /** What QEMU's block layer gives back where this library has a code. */
 const TEXTS: Record<ErrorCode, string> = {

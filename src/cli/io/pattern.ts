@@ -1,6 +1,6 @@
 /** Bytes that a write sends and a read looks for. */
 import { isQcow2Error } from '../../base/errors.ts';
-import { errnoText } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-error.ts';
 import { parseInteger } from '../options.ts';
 import { CommandFailure } from './io-command.ts';
 import type { IoHost } from './io-host.ts';

@@ -1,7 +1,7 @@
 /** `length` and `truncate`: the disk's size. */
 import { isQcow2Error } from '../../base/errors.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
-import { errnoText } from '../../storage/node-file.ts';
+import { errnoText } from '../../storage/node-error.ts';
 import { formatAmount } from './amount.ts';
 import { getopt, letters } from './getopt.ts';
 import { CommandFailure, type IoCommand, misuse } from './io-command.ts';

@@ -1,0 +1,94 @@
+/**
+ * Lanes: runners of this thread whose bytes the host's own threads move. Where a job is little but
+ * reading and writing, a few of them keep processors as busy as workers would, and there is no
+ * thread to start.
+ */
+import { settled } from '../base/awaitable.ts';
+import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
+import type { Storage } from '../storage/storage.ts';
+import { isStream, OP_STRIDE } from './job.ts';
+import { allSources } from './plan.ts';
+import type { JobWorker } from './pool.ts';
+import type { Runner, Tally, Turn } from './runner.ts';
+
+/** While one waits for its read, the other one's bytes are looked at or written. */
+export const LANES = 2;
+/** Operations of a job that lanes are quick with. */
+const LANE_OPS_MAX = 128;
+/** Guest bytes that are looked at for what a conversion begins with. */
+const LOOK_BYTES = 64 * 2 ** 20;
+
+/** A runner as a worker. */
+export class Lane implements JobWorker {
+  readonly isUp = true;
+  private readonly running = new Set<Promise<void>>();
+
+  constructor(private readonly runner: Runner) {}
+
+  get pending(): number {
+    return this.running.size;
+  }
+
+  get tally(): Tally {
+    return this.runner.tally;
+  }
+
+  run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void> {
+    const job = this.runner.run(ops, turn);
+    this.running.add(job);
+    const done = () => {
+      this.running.delete(job);
+    };
+    job.then(done, done);
+    return job;
+  }
+
+  /** Waits for what was begun: its calls need their files open. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.running);
+  }
+}
+
+/**
+ * Whether a job keeps the thread that does it from all else: it has streams to decode, or pieces so
+ * small that each is read at once.
+ */
+export function keepsThread(ops: Float64Array): boolean {
+  if (ops.length > LANE_OPS_MAX * OP_STRIDE) return true;
+  for (let op = 0; op < ops.length; op += OP_STRIDE) {
+    if (isStream(ops[op]!)) return true;
+  }
+  return false;
+}
+
+/** Storages as lanes use them; undefined where one of them can't be had so. */
+export function allInBackground(
+  storages: readonly Pick<Storage, 'background'>[],
+): Storage[] | undefined {
+  const later: Storage[] = [];
+  for (const storage of storages) {
+    const twin = storage.background?.();
+    if (!twin) return undefined;
+    later.push(twin);
+  }
+  return later;
+}
+
+/**
+ * Whether a conversion that does not compress will begin in lanes, as far as its sources go. What
+ * threads are started before it is known for sure is no more than a loss of time.
+ */
+export async function beginsInLanes(disks: readonly Disk[]): Promise<boolean> {
+  const sources: readonly DataSource[] = allSources(disks);
+  if (sources.some(({ storage }) => storage.background === undefined)) return false;
+  const list = new ExtentList();
+  for (const disk of disks) {
+    list.clear();
+    const collected = disk.collectExtents(0, Math.min(disk.size, LOOK_BYTES), list, 0);
+    if (!settled(collected)) await collected;
+    for (let index = 0; index < list.count; index++) {
+      if (list.kind(index) === ExtentKind.compressed) return false;
+    }
+  }
+  return true;
+}

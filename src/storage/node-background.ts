@@ -1,0 +1,79 @@
+/**
+ * A file whose large reads and writes are done by threads that Node has anyway, while this one goes
+ * on. They start at once and share no lock with V8, so a conversion that only moves bytes needs no
+ * worker. Small pieces are read and written here: handing them over would take longer.
+ */
+import { read as readLater, write as writeLater } from 'node:fs';
+import { ioError } from './node-error.ts';
+import { standIn } from './stand-in.ts';
+import type { Storage } from './storage.ts';
+
+/** Pieces from this length on are handed over: reading one takes some 15 µs, as handing it over. */
+const LATER_BYTES = 128 * 1024;
+
+type Call = (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+  done: (cause: Error | null, bytes: number) => void,
+) => void;
+
+/** One call that the host carries out later; resolves with the bytes that it moved. */
+function later(call: Call, fd: number, bytes: Uint8Array, done: number, at: number) {
+  return new Promise<number>((resolve, reject) => {
+    call(fd, bytes, done, bytes.length - done, at + done, (cause, count) => {
+      if (cause) reject(cause);
+      else resolve(count);
+    });
+  });
+}
+
+/**
+ * The same file by calls that answer later. It is to stay open until all of them have: whoever
+ * closes it sooner has them work on whatever file is given its number next.
+ */
+export function inBackground(file: Storage & { readonly fd: number }): Storage {
+  const { fd, name } = file;
+  /**
+   * Writes take these in turn. The kernel lets one at a time into a file, and the next should wait
+   * at its door; more would keep threads from reading.
+   */
+  const doors: Promise<unknown>[] = [Promise.resolve(), Promise.resolve()];
+  let door = 0;
+
+  async function readAll(at: number, into: Uint8Array): Promise<number> {
+    let done = 0;
+    try {
+      while (done < into.length) {
+        const got = await later(readLater, fd, into, done, at);
+        if (got === 0) break;
+        done += got;
+      }
+    } catch (cause) {
+      throw ioError(cause, `error while reading '${name}'`, at + done);
+    }
+    return done;
+  }
+
+  async function writeAll(at: number, from: Uint8Array): Promise<void> {
+    let done = 0;
+    try {
+      while (done < from.length) done += await later(writeLater, fd, from, done, at);
+    } catch (cause) {
+      throw ioError(cause, `error while writing '${name}'`, at + done);
+    }
+  }
+
+  return standIn<Storage>(file, {
+    read: (at, into) => (into.length < LATER_BYTES ? file.read(at, into) : readAll(at, into)),
+    write(at, from) {
+      if (from.length < LATER_BYTES || !file.writable) return file.write(at, from);
+      door = (door + 1) % doors.length;
+      const written = (doors[door] as Promise<unknown>).then(() => writeAll(at, from));
+      doors[door] = written.catch(() => {});
+      return written;
+    },
+  });
+}
