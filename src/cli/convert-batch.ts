@@ -145,6 +145,7 @@ async function carryOut(
     const args = [...options, ...entry.options, '--', ...entry.sources, entry.target];
     const request = parseConvert(args);
     if ('help' in request) throw new UsageError('a list asks for no help');
+    if (request.refusal) throw request.refusal;
     if (await isComplete(host, request)) return { status: 'skipped' };
     const none: Progress = { update() {}, end() {}, stop() {} };
     const result = await convertImages(host, request, () => (request.progress ? progress() : none));

@@ -47,6 +47,7 @@ export async function convertImages(
       disks.push(await openSource(host, source, { ...options, ...of }));
     }
     // A source that cannot be opened is told first.
+    if (request.refusal) throw request.refusal;
     checkCacheMode(request.cache, 'cache');
     return await carryOut(host, request, disks, startProgress(disks));
   } finally {

@@ -75,6 +75,8 @@ export interface ConvertRequest {
   readonly outputFormat: Format;
   /** Somebody said so. */
   readonly outputGiven: boolean;
+  /** Why there can be no such target: said once the sources are open. */
+  readonly refusal: UsageError | undefined;
   readonly snapshot: SnapshotSelector | undefined;
   /** As given with -S; undefined: not at all. */
   readonly sparseBytes: number;
@@ -147,28 +149,31 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   if (target === undefined) throw new UsageError('Must specify image file name');
   const sources = operands.slice(0, -1);
   checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
-  if (typeof snapshot === 'string' && sources.length > 1) {
-    throw new UsageError('No support for concatenating multiple snapshot');
-  }
-  if (bitmaps && sources.length > 1) {
-    throw new UsageError('Copying bitmaps only possible with single source');
-  }
-  if (bitmap !== undefined && sources.length > 1) {
-    throw new UsageError('--bitmap takes a single source');
-  }
-  if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
-  const values = create ? parseValues(parsed, outputFormat, list) : new Map();
-  const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
-  if (backing !== undefined) checkBacking(parsed, values, sources.length);
-  if (compress) checkCompression(outputFormat, values, create);
+  const several = sources.length > 1;
+  const { format, values, refusal } = parseTarget(() => {
+    if (typeof snapshot === 'string' && several) {
+      throw new UsageError('No support for concatenating multiple snapshot');
+    }
+    if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+    const values = create ? parseValues(parsed, outputFormat, list) : new Map();
+    const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
+    if (backing !== undefined) checkBacking(parsed, values, sources.length);
+    if (compress) checkCompression(outputFormat, values, create);
+    if (bitmaps && several) {
+      throw new UsageError('Copying bitmaps only possible with single source');
+    }
+    if (bitmap !== undefined && several) throw new UsageError('--bitmap takes a single source');
+    return { format: outputFormat, values };
+  });
   const cache = valueGiven(parsed, 'cache') ?? 'unsafe';
   return {
     sources,
     target,
     format: valueGiven(parsed, 'format'),
-    outputFormat,
+    outputFormat: format,
     outputGiven: given(parsed, 'output-format'),
-    snapshot,
+    refusal,
+    snapshot: typeof snapshot === 'string' && several ? undefined : snapshot,
     sparseBytes,
     create,
     values,
@@ -188,6 +193,22 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     untrusted: given(parsed, 'untrusted'),
     forceShare: given(parsed, 'force-share'),
   };
+}
+
+/** What a target is to be, or why there can be none. */
+interface ParsedTarget {
+  readonly format: Format;
+  readonly values: ListValues;
+  readonly refusal?: UsageError;
+}
+
+function parseTarget(parse: () => ParsedTarget): ParsedTarget {
+  try {
+    return parse();
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    return { format: 'raw', values: new Map(), refusal: cause };
+  }
 }
 
 function parseOutput(output = 'human'): boolean {

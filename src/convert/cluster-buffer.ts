@@ -176,7 +176,7 @@ export class ClusterBuffer {
   /** Finds out what of the gathered bytes has to be written. */
   judge(options: { readonly wholeClusters: boolean; readonly zeroFlag: boolean }): void {
     const { clusterSize, sparseBytes, explicitZeros, backingSource } = this.options;
-    if (sparseBytes === 0 && backingSource < 0) this.mask.fill(ALL, 0, this.count);
+    if (sparseBytes === 0 && backingSource < 0) this.markAll();
     else this.findData(options.wholeClusters);
     for (let unit = 0; unit < this.count; unit++) {
       if (this.origin[unit]! >= 0) continue;
@@ -190,6 +190,15 @@ export class ClusterBuffer {
       if (this.state[unit] !== UnitState.data) continue;
       // What the backing file shows in the rest of the cluster must not show through.
       if (clusterSize === this.options.subclusterSize) this.mask[unit] = ALL;
+    }
+  }
+
+  /** Marks all subclusters that the disk has: it may end within its last cluster. */
+  private markAll(): void {
+    const { clusterSize, diskSize } = this.options;
+    for (let unit = 0; unit < this.count; unit++) {
+      const left = diskSize - this.guest[unit]! * clusterSize;
+      this.markData(unit, 0, Math.min(clusterSize, left));
     }
   }
 

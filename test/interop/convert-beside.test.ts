@@ -140,14 +140,23 @@ async function randomRequest(next: Random, folder: string, sources: Sources): Pr
   }
   // qemu-img compresses nothing over clusters that are there, nor parts of one.
   if (compress && create) args.push('-c');
-  if (next.oneIn(3))
-    args.push('-S', next.pick(['0', '512', '1536', '4k', '64k', '65k', '1M', '16M']));
+  if (next.oneIn(3)) {
+    const sparse = next.pick(['0', '512', '1536', '4k', '64k', '65k', '1M', '16M']);
+    args.push('-S', sparse);
+    // Which zeros are too few is up to the pieces that a tool looks at, once they are smaller.
+    const pieces = preallocation === 'off' ? /^(65k|1M|16M)$/ : /^(64k|65k|1M|16M)$/;
+    if (pieces.test(sparse)) sameLayout = false;
+  }
   if (sources.snapshots && next.oneIn(2)) {
     args.push('-l', next.pick(['one', '2', '1', 'snapshot.name=2', 'snapshot.id=2', 'nowhere']));
   }
   if (next.oneIn(8)) args.push('-C');
   if (next.oneIn(4)) args.push('-m', String(1 + next.below(6)));
-  if (next.oneIn(8)) args.push('-W');
+  if (next.oneIn(8)) {
+    args.push('-W');
+    // QEMU writes what comes first.
+    sameLayout = false;
+  }
   if (next.oneIn(8)) args.push('-U');
   if (next.oneIn(8)) args.push('-q');
   if (next.oneIn(8)) args.push('--salvage');

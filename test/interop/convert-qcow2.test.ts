@@ -108,6 +108,26 @@ test('uncompressed images are those of qemu-img, byte for byte', () =>
     assert.is(difference(ours, theirs), '', what);
   }));
 
+test('with -S 0 all of the disk is written, and nothing behind its end', () =>
+  inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    for (const [clusterSize, size] of [
+      ['2M', 518_656],
+      ['16k', 100_352],
+      ['64k', 512],
+    ] as const) {
+      await qemuImg(['create', '-q', '-f', 'raw', 'disk.raw', `${size}`], cwd);
+      const options = ['-o', `extended_l2=on,cluster_size=${clusterSize}`];
+      const args = ['-S', '0', '-f', 'raw', '-O', 'qcow2', ...options, 'disk.raw'];
+      await convert(folder, [...args, 'ours.qcow2'], clusterSize);
+      await qemuImg(['convert', ...args, 'theirs.qcow2'], cwd);
+      const [ours, theirs] = ['ours', 'theirs'].map((name) =>
+        readFileSync(join(folder, `${name}.qcow2`)),
+      ) as [Buffer, Buffer];
+      assert.is(difference(ours, theirs), '', clusterSize);
+    }
+  }));
+
 test('compressed clusters of the same kind are copied, and no larger', () =>
   scratchImages(10, async (next, folder) => {
     const compression = next.pick(['zlib', 'zstd'] as const);

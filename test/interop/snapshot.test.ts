@@ -198,7 +198,9 @@ async function inTurn(next: Random, setting: ImageSetting): Promise<void> {
         by === 'us' ? await ours(snapshot, folder, args) : await theirs('snapshot', folder, args);
       if (code !== 0) {
         assert.match(err, /-22 \(Invalid argument\)|load snapshot: Invalid argument/);
-        assert.ok(setting.refcountBits <= 2, err);
+        // Streams that share a cluster count as often.
+        const narrow = setting.compression === 'none' ? 2 : 8;
+        assert.ok(setting.refcountBits <= narrow, err);
         // What QEMU leaks then is repaired before anyone goes on.
         await qemuImg(['check', '-q', '-r', 'all', 'a.qcow2'], cwd);
         continue;
