@@ -334,10 +334,12 @@ export function checkFormatSettings(
 ): void {
   if (bare) return;
   checkSettings(settings, format);
-  // Whoever only looks at an image opens nothing behind it.
-  const behind = [...settings.keys()].find((name) => /^backing(\.|$)/.test(name));
+  // Whoever only looks at an image opens nothing behind it, which may be said and no more.
+  const behind = [...settings].find(([name, value]) => {
+    return name === 'backing' ? value !== '' && value !== NOTHING : name.startsWith('backing.');
+  });
   if (inspect && behind !== undefined) {
-    const message = `Block format '${format}' does not support the option '${behind}'`;
+    const message = `Block format '${format}' does not support the option '${behind[0]}'`;
     throw new Qcow2Error('UNSUPPORTED', message);
   }
 }

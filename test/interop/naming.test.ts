@@ -69,6 +69,17 @@ const COMMANDS: readonly (readonly string[])[] = [
   ]),
   ['img', 'check', '--image-opts', 'driver=qcow2,file.filename=a.qcow2,lazy-refcounts=foo'],
   ['img', 'check', '--image-opts', DEBUG],
+  // Commands that open nothing behind an image take no settings for that.
+  ...['backing=', 'backing.driver=qcow2', 'backing.bogus=1'].flatMap((more) =>
+    [['info'], ['bitmap', '--add'], ['rebase', '-u', '-b', 'a.qcow2', '-F', 'qcow2']].map(
+      ([verb = '', ...options]) => {
+        const name = `driver=qcow2,${more},file.filename=over.qcow2`;
+        return ['img', verb, ...options, '--image-opts', name, ...(verb === 'bitmap' ? ['b'] : [])];
+      },
+    ),
+  ),
+  ['img', 'info', 'json:{"driver":"qcow2","backing":null,"file.filename":"over.qcow2"}'],
+  ['img', 'bitmap', '--add', 'json:{"backing":null,"file.filename":"over.qcow2"}', 'b'],
   ['img', 'convert', '-O', 'raw', '--image-opts', 'driver=raw,file.filename=r.img,size=1536', 'o'],
   [
     ...['img', 'convert', '-n', '--target-image-opts', 'r.img'],

@@ -118,6 +118,8 @@ test('names: what goes wrong, and what is not looked at with -u', async () => {
       '-U -b two image',
       '-f raw -b two -F qcow2 image',
       '-u -f raw -b two -F qcow2 image',
+      '-u -f raw -b two image',
+      '-u -f raw -b nothing -p image',
       `-u -b ${'x'.repeat(1100)} -F raw image`,
       `-u -b ${'x'.repeat(1023)} -F raw image`,
       `-u -b ${'y'.repeat(900)} -F raw old`,

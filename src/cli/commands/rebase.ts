@@ -119,10 +119,10 @@ async function changeBacking(
   }
   const disk = unsafe || name === '' ? undefined : await openBacking(host, image, request);
   try {
-    if (!(image instanceof Qcow2Image)) throw refused(request, 'Operation not supported');
     if (name !== '' && format === undefined) {
       throw refused(request, 'backing format must be specified');
     }
+    if (!(image instanceof Qcow2Image)) throw refused(request, 'Operation not supported');
     if (new TextEncoder().encode(name).length > BACKING_NAME_BYTES_MAX) {
       throw refused(request, 'Invalid argument');
     }
