@@ -2,7 +2,7 @@
 import type { Secret, SecretRequest } from '../image/secret.ts';
 import { type Host, UsageError } from './command.ts';
 import { type ImageNode, pathOf, resolveImage } from './image-node.ts';
-import { parseSettings, type Settings } from './settings.ts';
+import { parseSettings, type Settings, textOf } from './settings.ts';
 
 /** An image, ready to be opened. */
 export interface NamedImage {
@@ -47,7 +47,7 @@ export function nameImage(
 /** The name of the secret that settings have for an image of the chain. */
 export function secretIdAt(settings: Settings, depth: number): string | undefined {
   const prefix = 'backing.'.repeat(depth);
-  return settings.get(`${prefix}encrypt.key-secret`) ?? settings.get(`${prefix}key-secret`);
+  return textOf(settings, `${prefix}encrypt.key-secret`) ?? textOf(settings, `${prefix}key-secret`);
 }
 
 /**

@@ -8,22 +8,32 @@
  *   backing.…  data-file.…   what stands in for those that the image names
  */
 import { Qcow2Error } from '../base/errors.ts';
+import { hasFeature, Incompatible } from '../format/feature-bits.ts';
 import { type Format, isFormat } from '../image/formats.ts';
+import type { FileDriver } from '../storage/node-file.ts';
 import type { Host } from './command.ts';
+import { checkSwitches, GENERAL, zeroPolicy } from './general-settings.ts';
 import { resolveName } from './path-gate.ts';
-import { isTuning } from './qcow2-settings.ts';
+import { checkTuning, isTuning, type TunedImage } from './qcow2-settings.ts';
 import {
-  NOTHING,
+  NULL,
   numberOf,
   type Settings,
   settingsOfName,
   settingsUnder,
   switchOf,
+  textOf,
 } from './settings.ts';
 
 /** Where bytes are. */
 export type FileNode =
-  | { readonly driver: 'file'; readonly path: string; readonly settings: Settings }
+  | {
+      readonly driver: 'file';
+      readonly path: string;
+      /** The kind of file that it has to be; undefined: whatever it is. */
+      readonly kind: FileDriver | undefined;
+      readonly settings: Settings;
+    }
   | { readonly driver: 'null-co' | 'null-aio'; readonly size: number; readonly settings: Settings }
   | {
       readonly driver: 'raw';
@@ -69,14 +79,12 @@ export type BackingNode = Omit<ImageNode, 'file' | 'bare' | 'filters'> & {
   readonly file: FileNode | undefined;
 };
 
-/** Settings that every node takes. */
-const GENERAL = [
-  ...['driver', 'node-name', 'read-only', 'auto-read-only', 'force-share'],
-  ...['cache.direct', 'cache.no-flush', 'discard', 'detect-zeroes'],
-];
 /** What else each driver takes; names that end in a dot begin those of more settings. */
 const OF_DRIVER: Record<string, readonly string[]> = {
-  file: ['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'],
+  file: [
+    ...['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'],
+    'x-check-cache-dropped',
+  ],
   'null-co': ['filename', 'size', 'latency-ns', 'read-zeroes'],
   'null-aio': ['filename', 'size', 'latency-ns', 'read-zeroes'],
   raw: ['offset', 'size', 'file', 'file.'],
@@ -85,10 +93,7 @@ const OF_DRIVER: Record<string, readonly string[]> = {
     ...['max-write-zero', 'opt-discard', 'max-discard', 'inject-error.', 'set-state.'],
     ...['take-child-perms.', 'unshare-child-perms.'],
   ],
-  qcow2: [
-    ...['file', 'file.', 'backing', 'backing.', 'data-file', 'data-file.'],
-    ...['encrypt.format', 'encrypt.key-secret'],
-  ],
+  qcow2: [...['file', 'file.', 'backing', 'backing.', 'data-file', 'data-file.'], 'encrypt.'],
   luks: ['file', 'file.', 'key-secret'],
   'copy-on-read': ['file', 'file.', 'bottom'],
   compress: ['file', 'file.'],
@@ -99,7 +104,7 @@ const FILTERS: Readonly<Record<string, Filters>> = {
   compress: { compress: true },
 };
 /** Drivers that need no format above them. */
-const BARE = ['file', 'host_device', 'null-co', 'null-aio', 'blkdebug'];
+const BARE = ['file', 'host_device', 'host_cdrom', 'null-co', 'null-aio', 'blkdebug'];
 /** Bytes of `null-co` where nothing is said. */
 const NULL_BYTES = 2 ** 30;
 
@@ -125,8 +130,9 @@ export function resolveImage(
   const named = filename === undefined ? undefined : settingsOfName(filename);
   const settings: Settings = new Map([...(named ?? []), ...(given.settings ?? [])]);
   const path = named ? undefined : filename;
-  const driver = given.format ?? settings.get('driver');
+  const driver = given.format ?? textOf(settings, 'driver');
   checkNodeName(settings);
+  checkSwitches(settings);
   const filters = FILTERS[driver ?? ''];
   if (driver !== undefined && filters) {
     checkSettings(settings, driver);
@@ -174,7 +180,7 @@ function below(
   }: { readonly child: string; readonly path?: string | undefined; readonly open?: boolean },
 ): FileNode {
   const own = settingsUnder(settings, child);
-  const named = settings.get(child);
+  const named = textOf(settings, child);
   if (path !== undefined) {
     if (own.has('filename')) {
       throw wrong("Can't specify 'file' and 'filename' options at the same time");
@@ -183,7 +189,7 @@ function below(
   else if (own.size === 0) {
     throw open ? wrong('Must specify either driver or file') : needBlockDevice(child);
   }
-  return fileNode(host, own, path, own.get('driver'));
+  return fileNode(host, own, path, textOf(own, 'driver'));
 }
 
 function fileNode(
@@ -193,19 +199,21 @@ function fileNode(
   given: string | undefined,
 ): FileNode {
   checkNodeName(settings);
+  checkSwitches(settings);
   const scheme = name === undefined ? undefined : /^(blkdebug|null-co|null-aio):/.exec(name)?.[1];
   const driver = given ?? scheme ?? 'file';
   switch (driver) {
     case 'file':
-    case 'host_device': {
-      checkSettings(settings, 'file');
-      const path = name === undefined ? settings.get('filename') : resolveName(name, '');
-      if (path === undefined) throw wrong("The 'file' block driver requires a file name");
-      const locking = settings.get('locking');
-      if (locking !== undefined && !['on', 'off', 'auto'].includes(locking)) {
-        throw wrong(`invalid parameter value: ${locking}`);
+    case 'host_device':
+    case 'host_cdrom': {
+      const path = name === undefined ? textOf(settings, 'filename') : resolveName(name, '');
+      if (path === undefined && given === undefined) {
+        throw wrong('Must specify either driver or file');
       }
-      return { driver: 'file', path, settings };
+      checkSettings(settings, driver, 'file');
+      if (path === undefined) throw wrong(`The '${driver}' block driver requires a file name`);
+      checkFileSettings(settings);
+      return { driver: 'file', path, kind: given === undefined ? given : driver, settings };
     }
     case 'null-co':
     case 'null-aio':
@@ -223,11 +231,33 @@ function fileNode(
   }
 }
 
+/** @throws Qcow2Error OUT_OF_RANGE for what no file is opened with */
+function checkFileSettings(settings: Settings): void {
+  zeroPolicy(settings, true);
+  for (const name of ['drop-cache', 'x-check-cache-dropped']) switchOf(settings, name);
+  const batch = textOf(settings, 'aio-max-batch');
+  if (batch !== undefined && !/^\s*[+-]?\d+$/.test(batch)) {
+    throw wrong("Parameter 'aio-max-batch' expects a number");
+  }
+  const aio = textOf(settings, 'aio');
+  if (aio !== undefined && !['threads', 'native', 'io_uring'].includes(aio)) {
+    throw wrong(`invalid parameter value: ${aio}`);
+  }
+  const locking = textOf(settings, 'locking');
+  if (locking !== undefined && !['on', 'off', 'auto'].includes(locking)) {
+    throw wrong(`invalid parameter value: ${locking}`);
+  }
+  const manager = textOf(settings, 'pr-manager');
+  if (manager !== undefined) {
+    throw wrong(`No persistent reservation manager with id '${manager}'`);
+  }
+}
+
 /** `blkdebug:RULES:NAME`, or settings of the same meaning. */
 function debugNode(host: Host, settings: Settings, name: string | undefined): FileNode {
   checkSettings(settings, 'blkdebug');
-  let config = settings.get('config');
-  let image = name ?? settings.get('x-image');
+  let config = textOf(settings, 'config');
+  let image = name ?? textOf(settings, 'x-image');
   const legacy = /^blkdebug:(.*)$/s.exec(name ?? '')?.[1];
   if (legacy !== undefined) {
     const colon = legacy.indexOf(':');
@@ -237,7 +267,7 @@ function debugNode(host: Host, settings: Settings, name: string | undefined): Fi
   }
   const inner = image === undefined ? undefined : settingsOfName(image);
   const node = inner
-    ? fileNode(host, inner, undefined, inner.get('driver'))
+    ? fileNode(host, inner, undefined, textOf(inner, 'driver'))
     : below(host, settings, { child: 'image', path: image });
   return { driver: 'blkdebug', below: node, config, settings };
 }
@@ -258,8 +288,8 @@ function partOf(file: FileNode, settings: Settings): FileNode {
 }
 
 function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
-  const named = settings.get('backing');
-  if (named === '' || named === NOTHING) {
+  const named = textOf(settings, 'backing');
+  if (named === '' || settings.get('backing') === NULL) {
     const what = 'Use of "backing": "" is deprecated; use "backing": null instead';
     if (named === '') host.error(`warning: ${what}`);
     return 'none';
@@ -268,7 +298,9 @@ function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
   try {
     if (named !== undefined) throw noNode(named);
     if (own.size === 0) return undefined;
-    const driver = own.get('driver');
+    checkSwitches(own);
+    zeroPolicy(own, false);
+    const driver = textOf(own, 'driver');
     if (driver !== undefined && BARE.includes(driver)) {
       return { ...resolveImage(host, undefined, { settings: own }) };
     }
@@ -301,7 +333,7 @@ function noNode(name: string): Qcow2Error {
 }
 
 function checkNodeName(settings: Settings): void {
-  const name = settings.get('node-name');
+  const name = textOf(settings, 'node-name');
   if (name === undefined || /^[A-Za-z][\w.-]*$/.test(name)) return;
   throw wrong(`Invalid node-name: '${name}'`);
 }
@@ -312,9 +344,12 @@ function isKnown(driver: string, name: string): boolean {
   return own.some((one) => (one.endsWith('.') ? name.startsWith(one) : name === one));
 }
 
-/** @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know */
-function checkSettings(settings: Settings, driver: string): void {
-  const name = [...settings.keys()].find((one) => !isKnown(driver, one));
+/**
+ * @param like another driver, which takes the same settings
+ * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know
+ */
+function checkSettings(settings: Settings, driver: string, like = driver): void {
+  const name = [...settings.keys()].find((one) => !isKnown(like, one));
   if (name === undefined) return;
   if (BARE.includes(driver)) {
     const shown = name.replace(/\..*/, '');
@@ -326,20 +361,41 @@ function checkSettings(settings: Settings, driver: string): void {
   );
 }
 
-/** What only the format can say, once it is known. */
+/**
+ * What only the format can say, once it is known; of qcow2 the rest is `checkQcow2Settings`'s.
+ * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED
+ */
 export function checkFormatSettings(
   { settings, bare }: Pick<ImageNode, 'settings'> & { readonly bare?: boolean },
   format: Format,
-  { inspect = false }: { readonly inspect?: boolean } = {},
+  { discard = false }: { readonly discard?: boolean } = {},
 ): void {
   if (bare) return;
-  checkSettings(settings, format);
+  zeroPolicy(settings, discard);
+  if (format !== 'qcow2') checkSettings(settings, format);
+}
+
+/**
+ * What only an image itself can say.
+ * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED; HintedError for sizes that are none
+ */
+export function checkQcow2Settings(
+  settings: Settings,
+  image: TunedImage,
+  { inspect = false }: { readonly inspect?: boolean } = {},
+): void {
+  checkTuning(settings, image);
+  const dataFile = [...settings.keys()].some((name) => /^data-file(\.|$)/.test(name));
+  if (dataFile && !inspect && !hasFeature(image.header.incompatible, Incompatible.dataFile)) {
+    throw wrong("'data-file' can only be set for images with an external data file");
+  }
+  checkSettings(settings, 'qcow2');
   // Whoever only looks at an image opens nothing behind it, which may be said and no more.
   const behind = [...settings].find(([name, value]) => {
-    return name === 'backing' ? value !== '' && value !== NOTHING : name.startsWith('backing.');
+    return name === 'backing' ? value !== '' && value !== NULL : name.startsWith('backing.');
   });
   if (inspect && behind !== undefined) {
-    const message = `Block format '${format}' does not support the option '${behind[0]}'`;
+    const message = `Block format 'qcow2' does not support the option '${behind[0]}'`;
     throw new Qcow2Error('UNSUPPORTED', message);
   }
 }

@@ -50,6 +50,8 @@ export interface ReportContext {
   readonly allocatedBytes: number;
   /** Where a backing file of this name lies. */
   readonly resolve: (name: string) => string;
+  /** Is shown a qcow2 image before it is reported; what it throws ends the report. */
+  readonly check?: (metadata: Metadata) => void;
 }
 
 /**
@@ -86,6 +88,7 @@ function containerMembers(header: LuksHeader): JsonObject {
 function reportQcow2(metadata: Metadata, context: ReportContext): ImageReport {
   const { header, extensions, geometry, backingName, snapshots, dirty } = metadata;
   const { filename, allocatedBytes, resolve } = context;
+  context.check?.(metadata);
   return {
     filename,
     format: 'qcow2',

@@ -10,7 +10,7 @@ type Members = { readonly [name: string]: string | Members };
 
 /** Settings that change what is read, by driver; all others are left out of names. */
 const STRONG: Record<string, RegExp> = {
-  qcow2: /^encrypt\./,
+  qcow2: /^encrypt\.key-secret$/,
   luks: /^key-secret$/,
   raw: /^(offset|size)$/,
   'null-co': /^(size|latency-ns|read-zeroes)$/,
@@ -57,7 +57,7 @@ function fileName(node: FileNode): string | undefined {
 
 function fileMembers(node: FileNode): Members {
   const { driver } = node;
-  if (driver === 'file') return { driver, filename: node.path };
+  if (driver === 'file') return { driver: node.kind ?? driver, filename: node.path };
   if (driver === 'image') {
     const { image } = node;
     const format = image.format ?? 'raw';

@@ -7,7 +7,7 @@ import type { Storage } from '../storage/storage.ts';
 import type { Host } from './command.ts';
 import { type ClaimOptions, claimImageFile, type ImagePart } from './image-claims.ts';
 import type { FileNode } from './image-node.ts';
-import { switchOf } from './settings.ts';
+import { switchOf, textOf } from './settings.ts';
 
 /** An open node, and the files below it that may be claimed. */
 interface OpenedNode {
@@ -28,8 +28,8 @@ async function openNode(
   const { writable, untrusted = false } = options;
   switch (node.driver) {
     case 'file': {
-      const file = host.openFile(node.path, { writable });
-      return { storage: file, files: node.settings.get('locking') === 'off' ? [] : [file] };
+      const file = host.openFile(node.path, { writable, driver: node.kind });
+      return { storage: file, files: textOf(node.settings, 'locking') === 'off' ? [] : [file] };
     }
     case 'null-co':
     case 'null-aio': {

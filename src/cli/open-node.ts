@@ -5,7 +5,6 @@ import { type Format, probeFormat } from '../image/formats.ts';
 import type { Gate } from '../image/gate.ts';
 import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CorruptionListener } from '../image/qcow2/corruption.ts';
-import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Host, UsageError } from './command.ts';
 import { errnoOf } from './errno.ts';
@@ -14,14 +13,15 @@ import { secretIdAt, secretSource } from './image-name.ts';
 import {
   type BackingNode,
   checkFormatSettings,
+  checkQcow2Settings,
   type FileNode,
   type ImageNode,
   pathOf,
 } from './image-node.ts';
 import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
-import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
-import { switchOf } from './settings.ts';
+import { openTuning, type TunedImage } from './qcow2-settings.ts';
+import { type Settings, switchOf, textOf } from './settings.ts';
 
 /** How a node is opened as a disk. */
 export interface OpenImageNodeOptions
@@ -75,7 +75,7 @@ export async function openImageNode(
       });
   const { storage, format } = opened;
   try {
-    checkFormatSettings(node, format);
+    checkFormatSettings(node, format, { discard: options.discard === 'unmap' });
     check?.(format);
   } catch (cause) {
     await storage.close();
@@ -86,7 +86,7 @@ export async function openImageNode(
   const behind = { ...shared, use: claim.use === 'write' ? 'read' : claim.use, part: undefined };
   const outer = pathGate(host, path, { untrusted, claim: behind as ClaimOptions });
   const gate = options.writableDepth === undefined ? outer : readFirst(outer);
-  const discarding = settings.get('discard');
+  const discarding = textOf(settings, 'discard');
   const disk = await openDisk(storage, {
     format,
     snapshot,
@@ -97,17 +97,12 @@ export async function openImageNode(
     discard: discarding === undefined ? (options.discard ?? 'unmap') : unmaps(discarding),
     secret: secretSource(host, (depth) => secretIdAt(settings, depth)),
     ...openTuning(settings),
+    onMetadata: (metadata) => checkQcow2Settings(settings, metadata),
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
     ...backingChoice(host, node.backing, behind as ClaimOptions),
     onRepair: options.onRepair,
     onCorruption: sayCorruption(host),
   });
-  try {
-    if (disk instanceof Qcow2Image) checkTuning(settings, tunedImage(disk));
-  } catch (cause) {
-    await disk.close();
-    throw cause;
-  }
   return { disk, guessedRaw: node.format === undefined && format === 'raw' };
 }
 
@@ -138,12 +133,6 @@ function unmaps(text: string): 'unmap' | 'ignore' {
   return text === 'unmap' || text === 'on' ? 'unmap' : 'ignore';
 }
 
-/** What the settings of an image are judged by. */
-export function tunedImage(image: Qcow2Image): TunedImage {
-  const { clusterSize } = image.sources[0]!;
-  return { clusterSize, size: image.size, version: image.header.version };
-}
-
 /** Settings about the backing file as the engine takes them. */
 export function backingChoice(
   host: Host,
@@ -157,8 +146,19 @@ export function backingChoice(
     ...backingChoice(host, node.backing, claim),
     ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
     ...dataFileChoice(host, dataFile, claim),
+    onMetadata: (metadata) => checkBehind(node.settings, metadata),
   };
   return { backing: choice };
+}
+
+/** Of an image behind another: what is wrong is told as any reason why that cannot be opened. */
+function checkBehind(settings: Settings, image: TunedImage): void {
+  try {
+    checkQcow2Settings(settings, image);
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    throw new Qcow2Error('UNSUPPORTED', cause.message, undefined, cause);
+  }
 }
 
 async function openOther(

@@ -3,10 +3,12 @@
  * timers of this library have their own sizes; what QEMU would refuse is refused all the same.
  */
 import { Qcow2Error } from '../base/errors.ts';
+import type { Geometry } from '../format/geometry.ts';
+import { CryptMethod, type Header } from '../format/header.ts';
 import type { OpenDiskOptions } from '../image/open.ts';
 import type { GuardedKind } from '../image/qcow2/overlap-options.ts';
 import { parseSizeParameter } from './option-list.ts';
-import { type Settings, switchOf } from './settings.ts';
+import { type Settings, settingsUnder, switchOf, textOf } from './settings.ts';
 
 /** What of opening a disk the settings are about. */
 type Tuning = Pick<
@@ -18,11 +20,10 @@ type Tuning = Pick<
   | 'lazyRefcounts'
 >;
 
-/** What a setting may be judged by. */
+/** What settings are judged by: an image's metadata, as far as they are about it. */
 export interface TunedImage {
-  readonly clusterSize: number;
-  readonly size: number;
-  readonly version: number;
+  readonly header: Pick<Header, 'size' | 'version' | 'cryptMethod' | 'incompatible'>;
+  readonly geometry: Pick<Geometry, 'clusterSize'>;
 }
 
 /** Kinds of metadata that `overlap-check.KIND` is about. */
@@ -81,10 +82,10 @@ export function joinTuning(old: Settings, fresh: Settings): Settings {
 /** What the settings mean for opening; those that are wrong are `checkTuning`'s to refuse. */
 export function openTuning(settings: Settings): Tuning {
   const flag = (name: string) => {
-    const text = settings.get(name);
+    const text = textOf(settings, name);
     return text === 'on' ? true : text === 'off' ? false : undefined;
   };
-  const level = settings.get('overlap-check') ?? settings.get('overlap-check.template');
+  const level = textOf(settings, 'overlap-check') ?? textOf(settings, 'overlap-check.template');
   const single = GUARDED.map((kind) => [kind, flag(`overlap-check.${kind}`)] as const);
   return {
     passDiscardRequest: flag('pass-discard-request'),
@@ -104,14 +105,33 @@ export function checkTuning(settings: Settings, image: TunedImage): void {
   checkCaches(settings, image);
   const interval = sizeOf(settings, INTERVAL, 0n);
   if (interval >= 2n ** 32n) throw wrong('Cache clean interval too big');
-  if (switchOf(settings, 'lazy-refcounts') && image.version < 3) {
+  if (switchOf(settings, 'lazy-refcounts') && image.header.version < 3) {
     const level = 'with at least qemu 1.1 compatibility level';
     throw wrong(`Lazy refcounts require a qcow2 image ${level}`);
   }
   checkOverlap(settings);
+  checkEncryption(settings, image.header.cryptMethod);
 }
 
-function checkCaches(settings: Settings, { clusterSize, size }: TunedImage): void {
+/** What the settings say of the encryption has to be what the header says. */
+function checkEncryption(settings: Settings, method: number): void {
+  const own = settingsUnder(settings, 'encrypt');
+  const said = textOf(own, 'format');
+  if (method === CryptMethod.none) {
+    if (said === undefined) return;
+    throw wrong(`No encryption in image header, but options specified format '${said}'`);
+  }
+  const format = method === CryptMethod.aes ? 'aes' : 'luks';
+  if (said !== undefined && said !== format) {
+    const what = `but options specify '${said}'`;
+    throw wrong(`Header reported '${format}' encryption format ${what}`);
+  }
+  const other = [...own.keys()].find((name) => name !== 'format' && name !== 'key-secret');
+  if (other !== undefined) throw wrong(`Parameter '${other}' is unexpected`);
+}
+
+function checkCaches(settings: Settings, { header, geometry }: TunedImage): void {
+  const { clusterSize } = geometry;
   const [total, l2, entry, refcounts] = SIZES.map((name) => sizeOf(settings, name, -1n)) as [
     bigint,
     bigint,
@@ -132,14 +152,14 @@ function checkCaches(settings: Settings, { clusterSize, size }: TunedImage): voi
     throw wrong(`L2 cache entry size must be a power of two ${range}`);
   }
   // More than the disk's tables take is never used.
-  const tables = BigInt(Math.ceil(size / clusterSize)) * 8n;
+  const tables = BigInt(Math.ceil(header.size / clusterSize)) * 8n;
   const used = l2 < tables ? l2 : tables;
   if (used / entryBytes > INT_MAX) throw wrong('L2 cache size too big');
   if (refcounts / BigInt(clusterSize) > INT_MAX) throw wrong('Refcount cache size too big');
 }
 
 function checkOverlap(settings: Settings): void {
-  const [short, long] = OVERLAP.map((name) => settings.get(name));
+  const [short, long] = OVERLAP.map((name) => textOf(settings, name));
   if (short !== undefined && long !== undefined && short !== long) {
     const values = `'overlap-check' ('${short}') and 'overlap-check.template' ('${long}')`;
     throw wrong(`Conflicting values for qcow2 options ${values}`);
@@ -152,7 +172,7 @@ function checkOverlap(settings: Settings): void {
 
 /** Bytes, or a number for the interval, which QEMU reads as one that wraps around. */
 function sizeOf(settings: Settings, name: string, absent: bigint): bigint {
-  const text = settings.get(name);
+  const text = textOf(settings, name);
   if (text === undefined) return absent;
   if (name === INTERVAL) {
     if (/^\s*[+-]?\d+$/.test(text)) return BigInt.asUintN(64, BigInt(text));

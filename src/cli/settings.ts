@@ -2,15 +2,18 @@
  * Settings of a disk as QEMU's tools take them: a list of `name=value` (`open -o`, `--image-opts`)
  * or a JSON object behind `json:`. Dots lead into what a disk is made of: `file.filename`.
  */
-import { Qcow2Error } from '../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import type { Host } from './command.ts';
+import { type ParsedJson, parseJson } from './json-parse.ts';
 import { parseSizeParameter } from './option-list.ts';
 
 /** Texts by full names; what JSON says as `true` or 1 is `on` or `1`. */
 export type Settings = ReadonlyMap<string, string>;
 
 /** The value of what is `null` in JSON: no text that a list could have. */
-export const NOTHING = '\0';
+export const NULL = '\0';
+/** The value of an object or a list in JSON that has nothing in it. */
+const EMPTY = '\0{}';
 
 /**
  * A comma in a value is written twice; a name alone is `on`, or `off` with `no` in front.
@@ -45,45 +48,46 @@ function splitList(text: string): string[] {
 }
 
 const JSON_PREFIX = 'json:';
-/** A string in either kind of quotes: QEMU takes both. */
-const STRING = /'((?:[^'\\]|\\.)*)'|"(?:[^"\\]|\\.)*"/g;
-
 /**
  * The settings that a file name stands for; undefined where it is a file's name.
  * @throws Qcow2Error OUT_OF_RANGE where it promises JSON and has none
  */
 export function settingsOfName(filename: string): Settings | undefined {
   if (!filename.startsWith(JSON_PREFIX)) return undefined;
-  const text = filename.slice(JSON_PREFIX.length).replace(STRING, (whole, inner?: string) => {
-    return inner === undefined ? whole : `"${inner.replaceAll("\\'", "'").replace(/"/g, '\\"')}"`;
-  });
-  let value: unknown;
+  let value: ParsedJson;
   try {
-    value = JSON.parse(text);
+    value = parseJson(filename.slice(JSON_PREFIX.length));
   } catch (cause) {
-    const { message } = cause as Error;
-    // Something is missing where the text ends.
-    const place = Number(/at position (\d+)/.exec(message)?.[1] ?? 0);
-    const ended = /end of JSON/.test(message) || place >= text.trimEnd().length;
-    const error = `JSON parse error${ended ? ', premature EOI' : ''}`;
-    const why = text.trim() === '' ? 'Expecting a JSON value' : error;
-    throw new Qcow2Error('OUT_OF_RANGE', `Could not parse the JSON options: ${why}`);
+    if (!isQcow2Error(cause)) throw cause;
+    throw new Qcow2Error('OUT_OF_RANGE', `Could not parse the JSON options: ${cause.message}`);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new Qcow2Error('OUT_OF_RANGE', 'Invalid JSON object given');
-  }
+  if (!(value instanceof Map)) throw new Qcow2Error('OUT_OF_RANGE', 'Invalid JSON object given');
   const settings = new Map<string, string>();
   flatten(value, '', settings);
   return settings;
 }
 
-function flatten(object: object, prefix: string, into: Map<string, string>): void {
-  for (const [name, value] of Object.entries(object)) {
+/** Lists become settings as well, by their indexes. What holds nothing stays, as nothing. */
+function flatten(
+  members: Iterable<readonly [string | number, ParsedJson]>,
+  prefix: string,
+  into: Map<string, string>,
+): void {
+  for (const [name, value] of members) {
     const key = `${prefix}${name}`;
-    if (typeof value === 'object' && value !== null) flatten(value, `${key}.`, into);
-    else if (typeof value === 'boolean') into.set(key, value ? 'on' : 'off');
-    else into.set(key, value === null ? NOTHING : String(value));
+    const inner = Array.isArray(value) ? [...value.entries()] : value;
+    if (inner instanceof Map ? inner.size > 0 : Array.isArray(inner) && inner.length > 0) {
+      flatten(inner as Iterable<[string, ParsedJson]>, `${key}.`, into);
+    } else if (typeof inner === 'boolean') into.set(key, inner ? 'on' : 'off');
+    else if (inner === null) into.set(key, NULL);
+    else into.set(key, typeof inner === 'object' ? EMPTY : String(inner));
   }
+}
+
+/** The text of a setting; undefined where it is not there, or holds nothing. */
+export function textOf(settings: Settings, name: string): string | undefined {
+  const value = settings.get(name);
+  return value === NULL || value === EMPTY ? undefined : value;
 }
 
 /** What stands behind `name.`. */
@@ -98,7 +102,7 @@ export function settingsUnder(settings: Settings, name: string): Settings {
  * @throws Qcow2Error OUT_OF_RANGE for any other value
  */
 export function switchOf(settings: Settings, name: string): boolean | undefined {
-  const value = settings.get(name);
+  const value = textOf(settings, name);
   if (value === undefined) return undefined;
   if (['on', 'yes', 'true', 'y'].includes(value)) return true;
   if (['off', 'no', 'false', 'n'].includes(value)) return false;
@@ -110,7 +114,7 @@ export function switchOf(settings: Settings, name: string): boolean | undefined 
  * @throws Qcow2Error or HintedError in QEMU's words
  */
 export function numberOf(settings: Settings, name: string): number | undefined {
-  const text = settings.get(name);
+  const text = textOf(settings, name);
   if (text === undefined) return undefined;
   const bytes = Number(parseSizeParameter(name, text));
   if (Number.isSafeInteger(bytes)) return bytes;

@@ -13,6 +13,7 @@ import { closedGate, type Gate } from './gate.ts';
 import type { CheckListener } from './qcow2/check-findings.ts';
 import type { CorruptionListener } from './qcow2/corruption.ts';
 import type { DiscardPolicy } from './qcow2/give-back.ts';
+import type { Qcow2OpenOptions } from './qcow2/image-parts.ts';
 import type { OverlapOptions } from './qcow2/overlap-options.ts';
 import { Qcow2Image } from './qcow2/qcow2-image.ts';
 import type { SnapshotSelector } from './qcow2/snapshots.ts';
@@ -48,6 +49,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly onRepair?: CheckListener | undefined;
   /** Hears of metadata of its images that cannot be as it is, when it is met. */
   readonly onCorruption?: CorruptionListener | undefined;
+  /** See `Qcow2OpenOptions`; for the disk's own image, where that is qcow2. */
+  readonly onMetadata?: Qcow2OpenOptions['onMetadata'];
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
   readonly overlapCheck?: OverlapOptions | undefined;
   /** Refcounts of a writable qcow2 image may lag behind, whatever it says itself (version 3). */
@@ -62,6 +65,8 @@ export interface BackingChoice {
   readonly format?: Format | undefined;
   /** See `OpenDiskOptions`. */
   readonly dataFile?: OpenDiskOptions['dataFile'];
+  /** See `OpenDiskOptions`. */
+  readonly onMetadata?: OpenDiskOptions['onMetadata'];
   /** The same, for what lies behind it. */
   readonly backing?: 'none' | BackingChoice | undefined;
 }
@@ -148,6 +153,7 @@ async function openAt(
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
       backing: choice?.backing,
       dataFile: choice?.dataFile,
+      onMetadata: choice?.onMetadata,
     };
     return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
   };
@@ -167,6 +173,7 @@ async function openAt(
     passDiscardOther: options.passDiscardOther,
     overlapCheck: options.overlapCheck,
     lazyRefcounts: options.lazyRefcounts,
+    onMetadata: options.onMetadata,
     dataFile: async (name) => {
       if (options.dataFile) return options.dataFile(writable);
       return gate({ kind: 'data-file', name, from: storage.name, writable });

@@ -12,6 +12,7 @@ import {
   openSync,
   readFileSync,
   readSync,
+  type Stats,
   writeSync,
 } from 'node:fs';
 import { Qcow2Error } from '../base/errors.ts';
@@ -323,6 +324,23 @@ export interface NodeFileOptions {
   readonly create?: boolean;
   /** Claimed among those who lock images, before anything is changed, until it is closed. */
   readonly claim?: Claim | undefined;
+  /** QEMU's driver for the only kind of file that is wanted. Default: any that is no folder. */
+  readonly driver?: FileDriver | undefined;
+}
+
+/** What QEMU calls regular files and devices. */
+export type FileDriver = 'file' | 'host_device' | 'host_cdrom';
+
+/** @throws Qcow2Error IO where a file is of another kind than the driver is for */
+function checkKind(stat: Stats, path: string, driver: FileDriver | undefined): void {
+  const isDevice = stat.isBlockDevice() || stat.isCharacterDevice();
+  if (driver === 'host_device' || driver === 'host_cdrom') {
+    if (isDevice) return;
+    const what = 'to be either a character or block device';
+    throw new Qcow2Error('IO', `'${driver}' driver requires '${path}' ${what}`);
+  }
+  if (stat.isFile() || (isDevice && driver === undefined)) return;
+  throw new Qcow2Error('IO', `'file' driver requires '${path}' to be a regular file`);
 }
 
 /**
@@ -336,7 +354,8 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
   // Without O_NONBLOCK opening a FIFO would wait for its other end.
   const flags = access | constants.O_NONBLOCK | (create ? constants.O_CREAT : 0);
   if (path === '' && !create) {
-    throw new Qcow2Error('IO', "The 'file' block driver requires a file name");
+    const { driver = 'file' } = options;
+    throw new Qcow2Error('IO', `The '${driver}' block driver requires a file name`);
   }
   let fd: number;
   try {
@@ -346,9 +365,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
   }
   try {
     const stat = fstatSync(fd);
-    if (!stat.isFile() && !stat.isBlockDevice() && !stat.isCharacterDevice()) {
-      throw new Qcow2Error('IO', `'file' driver requires '${path}' to be a regular file`);
-    }
+    checkKind(stat, path, options.driver);
     const made = { fd, name: path };
     if (create && claim) claimFile(made, CREATING);
     if (create && stat.isFile() && stat.size > 0) {

@@ -93,11 +93,16 @@ async function openAndAmend(
     }
     const prefix = image instanceof LuksImage ? '' : 'encrypt.';
     const values = parseAmendments(list, { format: image.format, prefix });
-    if (shows) host.out('    (0.00/100%)\r');
+    const show = (percent: number) => host.out(`    (${percent.toFixed(2)}/100%)\r`);
+    if (shows) show(0);
     try {
-      await change(host, image, values, { prefix, force: given(parsed, 'force') });
+      await change(host, image, values, {
+        prefix,
+        force: given(parsed, 'force'),
+        onProgress: shows ? steps(show) : undefined,
+      });
     } finally {
-      if (shows) host.out('    (100.00/100%)\r');
+      if (shows) show(100);
     }
   } catch (cause) {
     if (cause instanceof HintedError) {
@@ -111,6 +116,17 @@ async function openAndAmend(
     await image.close();
   }
   return 0;
+}
+
+/** A step for each percent. */
+function steps(show: (percent: number) => void): AmendOptions['onProgress'] {
+  let shown = 0;
+  return (done, total) => {
+    const percent = (done / total) * 100;
+    if (percent < shown + 1 && percent < 100) return;
+    shown = percent;
+    show(percent);
+  };
 }
 
 function notAmendable(format: string): UsageError {
@@ -138,7 +154,11 @@ async function change(
   host: Host,
   image: Qcow2Image | LuksImage,
   values: ListValues,
-  options: { readonly prefix: string; readonly force: boolean },
+  options: {
+    readonly prefix: string;
+    readonly force: boolean;
+    readonly onProgress: AmendOptions['onProgress'];
+  },
 ): Promise<void> {
   const amended = image instanceof Qcow2Image ? imageChanges(image, values) : undefined;
   const slots = AMENDABLE.some(({ name }) => values.has(`${options.prefix}${name}`));
@@ -147,7 +167,7 @@ async function change(
   if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
   if (!(image instanceof Qcow2Image) || !amended) return;
   try {
-    await image.amend({ ...amended, size: newSize(values) });
+    await image.amend({ ...amended, size: newSize(values), onProgress: options.onProgress });
   } catch (cause) {
     if (!isQcow2Error(cause) || cause.message !== EXPANDING_FAILED) throw cause;
     const reason = cause.cause;

@@ -20,14 +20,13 @@ import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { nameImage } from '../image-name.ts';
-import { checkFormatSettings } from '../image-node.ts';
+import { checkFormatSettings, checkQcow2Settings } from '../image-node.ts';
 import { formatJson } from '../json.ts';
 import { openFileNode } from '../open-file-node.ts';
 import { backingChoice, dataFileChoice } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';
-import { checkTuning } from '../qcow2-settings.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
@@ -144,9 +143,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
         return { storage, metadata: undefined, files: [await LuksImage.open(storage, { secret })] };
       }
       const metadata = await readCheckMetadata(storage);
-      const { clusterSize } = metadata.geometry;
-      const { size, version } = metadata.header;
-      checkTuning(node.settings, { clusterSize, size, version });
+      checkQcow2Settings(node.settings, metadata);
       // A check needs no key, but QEMU's asks for one.
       (await openEncryption(storage, metadata, { secret }))?.close();
       const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;
@@ -154,7 +151,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       const gate = pathGate(host, filename, { untrusted, claim: behind });
       const { dataFile } = dataFileChoice(host, node.dataFile, claim);
       const { backing } = backingChoice(host, node.backing, behind);
-      const request = { from: filename, writable: false };
+      const named = { from: filename, writable: false };
       if (metadata.dataFile && dataFileName === undefined && !dataFile) {
         throw new UsageError(
           `Could not open '${filename}': 'data-file' is required for this image`,
@@ -162,16 +159,17 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       }
       if (metadata.dataFile) {
         const name = dataFileName ?? '';
-        const named = () => gate({ ...request, kind: 'data-file', name, writable });
-        files.push(await (dataFile ? dataFile(writable) : named()));
+        const own = () => gate({ ...named, kind: 'data-file', name, writable });
+        files.push(await (dataFile ? dataFile(writable) : own()));
       }
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
       if (name && backing !== 'none') {
-        const { storage: open = () => gate({ ...request, kind: 'backing', name }) } = backing ?? {};
+        const { storage: open = () => gate({ ...named, kind: 'backing', name }) } = backing ?? {};
         const format = backing?.format ?? backingFormat;
-        const options = { gate, secret, format, backing: backing?.backing, cacheBytes: 2 ** 20 };
-        files.push(await openBacking(filename, () => open(false), options));
+        const behindIt = { backing: backing?.backing, onMetadata: backing?.onMetadata };
+        const options = { gate, secret, format, ...behindIt, cacheBytes: 2 ** 20 };
+        files.push(await openBacking(request.filename, () => open(false), options));
       }
       return { storage, metadata, files };
     } catch (cause) {
@@ -195,6 +193,7 @@ async function openBacking(
     readonly gate: Gate;
     readonly format: string | undefined;
     readonly backing: OpenDiskOptions['backing'];
+    readonly onMetadata: OpenDiskOptions['onMetadata'];
     readonly secret: Secret;
     readonly cacheBytes: number;
   },

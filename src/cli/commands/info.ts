@@ -9,8 +9,21 @@ import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import type { ClaimOptions } from '../image-claims.ts';
 import { nameImage } from '../image-name.ts';
-import { checkFormatSettings, type ImageNode, isDebugged, isNull, pathOf } from '../image-node.ts';
-import { type ImageReport, reportImage, snapshotMembers } from '../image-report.ts';
+import {
+  checkFormatSettings,
+  checkQcow2Settings,
+  type FileNode,
+  type ImageNode,
+  isDebugged,
+  isNull,
+  pathOf,
+} from '../image-node.ts';
+import {
+  type ImageReport,
+  type ReportContext,
+  reportImage,
+  snapshotMembers,
+} from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
 import { nodeName } from '../node-name.ts';
 import { openFileNode } from '../open-file-node.ts';
@@ -135,13 +148,17 @@ async function reportNode(
     claim: { ...claim, forceShare },
   });
   try {
-    checkFormatSettings(node, format, { inspect: true });
+    checkFormatSettings(node, format);
     const path = pathOf(node.file);
-    const report = await reportStorage(host, storage, { format, path });
+    const report = await reportStorage(host, storage, {
+      format,
+      path,
+      check: (metadata) => checkQcow2Settings(node.settings, metadata, { inspect: true }),
+    });
     return {
       ...report,
       filename: nodeName(node, format),
-      format: node.bare ? node.file.driver : format,
+      format: node.bare ? driverOf(node.file) : format,
       knowsDirty: !isNull(node.file),
       allocatedBytes: isDebugged(node.file) ? undefined : report.allocatedBytes,
     };
@@ -150,16 +167,28 @@ async function reportNode(
   }
 }
 
+function driverOf(file: FileNode): string {
+  return (file.driver === 'file' ? file.kind : undefined) ?? file.driver;
+}
+
 function reportStorage(
   host: Host,
   storage: Storage,
-  { format, path }: { readonly format: string | undefined; readonly path: string | undefined },
+  {
+    format,
+    path,
+    check,
+  }: { readonly format: string | undefined; readonly path: string | undefined } & Pick<
+    ReportContext,
+    'check'
+  >,
 ): Promise<ImageReport> {
   return reportImage(storage, {
     filename: path ?? storage.name,
     format,
     allocatedBytes: path === undefined ? 0 : host.allocatedBytes(path),
     resolve: (name) => fullBackingName(name, path ?? ''),
+    ...(check ? { check } : {}),
   });
 }
 

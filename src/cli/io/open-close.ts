@@ -2,7 +2,6 @@
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { repairHint } from '../explain-open.ts';
-import { tunedImage } from '../open-node.ts';
 import { HintedError } from '../option-list.ts';
 import { checkTuning, isTuning, joinTuning } from '../qcow2-settings.ts';
 import { parseSettings, type Settings, switchOf } from '../settings.ts';
@@ -180,7 +179,11 @@ function refuseChanges(
     const isThere = part !== 'backing.' || (isQcow2 && disk.backing !== undefined);
     throw refuse(`Cannot change the option '${isThere ? name.slice(part.length) : name}'`);
   }
-  if (isQcow2) checkTuning(joinTuning(opened.place.settings, settings), tunedImage(disk));
+  if (isQcow2) {
+    const { clusterSize } = disk.sources[0]!;
+    const judged = { header: disk.header, geometry: { clusterSize } };
+    checkTuning(joinTuning(opened.place.settings, settings), judged);
+  }
   if (switchOf(settings, 'read-only') && opened.writable && !opened.readOnly) {
     const node = opened.place.settings.get('node-name') ?? '#block100';
     throw refuse(`Read-only block node '${node}' cannot support read-write users`);

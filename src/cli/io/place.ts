@@ -1,6 +1,7 @@
 /** What the settings of a disk say of how it is opened, beside the tool's flags. */
 import { Qcow2Error } from '../../base/errors.ts';
 import type { Host } from '../command.ts';
+import { zeroPolicy } from '../general-settings.ts';
 import { type ImageNode, pathOf, resolveImage } from '../image-node.ts';
 import { type Settings, switchOf } from '../settings.ts';
 import type { OpenFlags } from './open-flags.ts';
@@ -10,10 +11,6 @@ export interface DiskPlace extends ImageNode {
   /** Path of its file, or the name that it was given by. */
   readonly path: string;
   readonly flags: OpenFlags;
-}
-
-function wrong(message: string): Qcow2Error {
-  return new Qcow2Error('OUT_OF_RANGE', message);
 }
 
 /**
@@ -47,22 +44,9 @@ export function withSwitches(flags: OpenFlags, settings: Settings): OpenFlags {
   const direct = switchOf(settings, 'cache.direct');
   const noFlush = switchOf(settings, 'cache.no-flush');
   switchOf(settings, 'auto-read-only');
-  const discarding = settings.get('discard');
-  if (discarding !== undefined && !['ignore', 'off', 'unmap', 'on'].includes(discarding)) {
-    throw wrong('Invalid discard option');
-  }
-  const discard = discarding === undefined ? flags.discard : ['unmap', 'on'].includes(discarding);
-  const detecting = settings.get('detect-zeroes');
-  if (detecting !== undefined && !['off', 'on', 'unmap'].includes(detecting)) {
-    throw wrong(`invalid parameter value: ${detecting}`);
-  }
-  if (detecting === 'unmap' && !discard) {
-    const what = 'setting detect-zeroes to unmap is not allowed';
-    throw wrong(`${what} without setting discard operation to unmap`);
-  }
+  const { discard, detectZeroes = flags.detectZeroes } = zeroPolicy(settings, flags.discard);
   let { cache } = flags;
   if (direct !== undefined) cache = direct ? 'none' : 'writeback';
   if (noFlush) cache = 'unsafe';
-  const detectZeroes = (detecting as OpenFlags['detectZeroes']) ?? flags.detectZeroes;
   return { ...flags, readOnly, forceShare, discard, cache, detectZeroes };
 }

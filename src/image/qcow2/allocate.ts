@@ -40,7 +40,7 @@ export class Allocator {
     for (;;) {
       const first = await this.refcounts.findFree(count);
       if ((first + count) * clusterSize > hostMax) {
-        throw new Qcow2Error('NO_SPACE', 'the image file cannot hold more clusters');
+        throw beyondOffsets();
       }
       const host = first * clusterSize;
       try {
@@ -84,7 +84,7 @@ export class Allocator {
       if (at === 0 || clusterSize - (at % clusterSize) < length) {
         const fresh = (await refcounts.findFree(1)) * clusterSize;
         if (fresh + clusterSize > hostMax) {
-          throw new Qcow2Error('NO_SPACE', 'the image file cannot hold more clusters');
+          throw beyondOffsets();
         }
         // Lucky where the new cluster follows the one in hand: then both serve.
         if (at === 0 || alignUp(at, clusterSize) !== fresh) at = fresh;
@@ -104,4 +104,10 @@ export class Allocator {
     if (storage.announce) await storage.announce('cluster_free');
     await this.refcounts.change(host, length, -1, { ...options, aside: !options.reusable });
   }
+}
+
+/** An entry could not say where the clusters are. As a host's error it would be EFBIG. */
+function beyondOffsets(): Qcow2Error {
+  const message = 'the image file cannot hold more clusters';
+  return new Qcow2Error('NO_SPACE', message, undefined, { code: 'EFBIG' });
 }

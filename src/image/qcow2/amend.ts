@@ -26,6 +26,8 @@ export interface AmendOptions {
   readonly dataFile?: string | undefined;
   /** Only `false` where the data file is not raw by now. */
   readonly dataFileRaw?: boolean | undefined;
+  /** Hears of the way to version 2: L1 entries that are done, and how many there are. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /**
@@ -79,7 +81,7 @@ export async function amendImage(
       compatible: withBit(compatible, Compatible.lazyRefcounts, lazy),
     }));
   }
-  if (version < store.header.version) await downgrade(parts, change);
+  if (version < store.header.version) await downgrade(parts, change, options.onProgress);
 }
 
 /** @throws Qcow2Error UNSUPPORTED for what an image cannot be made into; nothing has changed */
@@ -159,9 +161,10 @@ function upgraded({ header, extensions, backingName }: HeaderClusterParts): Head
 async function downgrade(
   parts: WriteParts,
   change: (work: (header: HeaderClusterParts) => HeaderClusterParts) => Promise<void>,
+  onProgress: AmendOptions['onProgress'],
 ): Promise<void> {
   await settleCounts(parts);
-  await expandZeros(parts);
+  await expandZeros(parts, onProgress);
   await settleCounts(parts);
   await change(({ header, extensions, backingName }) => ({
     header: {
@@ -178,12 +181,18 @@ async function downgrade(
   }));
 }
 
-async function expandZeros(parts: WriteParts): Promise<void> {
+async function expandZeros(
+  parts: WriteParts,
+  onProgress: AmendOptions['onProgress'],
+): Promise<void> {
   const { store } = parts;
+  const { snapshots, l1Entries } = store;
+  const total = snapshots.reduce((sum, one) => sum + one.l1Entries, l1Entries);
   try {
-    await expandActiveZeros(parts);
-    if (store.snapshots.length > 0) {
-      await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts)));
+    await expandActiveZeros(parts, (done) => onProgress?.(done, total));
+    if (snapshots.length > 0) {
+      const done = (count: number) => onProgress?.(l1Entries + count, total);
+      await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts, done)));
     }
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;

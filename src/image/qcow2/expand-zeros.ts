@@ -10,14 +10,19 @@ import { l2TablesOf, slicesOf } from './references.ts';
 import { writeRange } from './write.ts';
 import type { WriteParts } from './write-parts.ts';
 
+/** Hears how many L1 entries are done. */
+export type L1EntriesDone = (count: number) => void;
+
 /** The active table's, by the engine: each step is safe by itself. The caller holds every range. */
-export async function expandActiveZeros(parts: WriteParts): Promise<void> {
+export async function expandActiveZeros(parts: WriteParts, done: L1EntriesDone): Promise<void> {
   const { store, tables, backing } = parts;
   const { clusterSize, l2Span } = store.geometry;
   const { size } = store.header;
   const zeros = new Uint8Array(clusterSize);
+  let entry = 0;
   for (let guest = 0; guest < store.l1Entries * l2Span; ) {
     const at = guest;
+    while (entry < Math.floor(at / l2Span)) done(++entry);
     const found = await store.lock.run(async () => {
       const place = await tables.find(at);
       if (!place) return { next: at - (at % l2Span) + l2Span, zero: false };
@@ -37,25 +42,30 @@ export async function expandActiveZeros(parts: WriteParts): Promise<void> {
     } else await writeRange(parts, guest, zeros.subarray(0, Math.min(clusterSize, size - guest)));
     guest += clusterSize;
   }
+  while (entry < store.l1Entries) done(++entry);
 }
 
 /**
  * Those of tables that only snapshots reach: in place, so that all of them see it. Called with the
  * metadata lock held, and under the dirty bit.
  */
-export async function expandSnapshotZeros(parts: WriteParts): Promise<void> {
+export async function expandSnapshotZeros(parts: WriteParts, done: L1EntriesDone): Promise<void> {
   const { store } = parts;
+  let count = 0;
   const seen = new Set<number>();
   const { clusterSize } = store.geometry;
   for (const snapshot of store.snapshots) {
     checkSnapshotL1(snapshot, clusterSize, store.header.snapshotsOffset);
     const { l1Offset: offset, l1Entries: entries } = snapshot;
     const l1 = await readL1(store.storage, { offset, entries });
-    for (const { host } of l2TablesOf(store, l1, offset)) {
+    const before = count;
+    for (const { host, index } of l2TablesOf(store, l1, offset)) {
+      while (count < before + index) done(++count);
       if (seen.has(host)) continue;
       seen.add(host);
       for await (const slice of slicesOf(store, host)) await expandSlice(parts, host, slice);
     }
+    while (count < before + entries) done(++count);
   }
 }
 

@@ -1,0 +1,117 @@
+/**
+ * Settings of nodes, good and wrong, as `--image-opts` and `json:` give them: both tools say the
+ * same, whatever the command. Replay with SEED=…, and try all with SLOW=1.
+ */
+import * as assert from 'uvu/assert';
+import { qemuSuite } from '../oracle.ts';
+import { rng, SEED, someOf } from '../random.ts';
+import { makeWorld, tryCases, type World } from './side-by-side.ts';
+
+const test = qemuSuite('settings by both tools');
+let world: World | undefined;
+test.before(async () => {
+  world = await makeWorld();
+});
+test.after(() => world?.remove());
+
+const PLAIN = 'driver=qcow2,file.filename=plain.qcow2';
+/** What is said of an image, beside which one it is. */
+const SETTINGS = [
+  ...['lazy-refcounts=on', 'lazy-refcounts=foo', 'l2-cache-size=1,cache-size=0', 'overlap-check=x'],
+  ...['l2-cache-entry-size=3', 'read-only=foo', 'auto-read-only=foo', 'force-share=foo'],
+  ...['cache.direct=x,file.locking=y', 'cache.no-flush=x', 'discard=foo', 'discard=unmap'],
+  ...['detect-zeroes=foo', 'detect-zeroes=unmap', 'discard=on,detect-zeroes=unmap', 'bogus=1'],
+  ...['discard=foo,auto-read-only=g,bogus=1', 'lazy-refcounts=foo,bogus=1', 'file.bogus=1'],
+  ...['file.detect-zeroes=unmap', 'file.discard=ignore,file.detect-zeroes=unmap'],
+  ...['file.aio=foo,file.locking=x', 'file.aio=io_uring', 'file.aio=native,cache.direct=on'],
+  ...['file.aio-max-batch=x', 'file.aio-max-batch=-1', 'file.pr-manager=x', 'file.drop-cache=foo'],
+  ...['file.x-check-cache-dropped=on', 'file.drop-cache=on', 'data-file.filename=raw.img'],
+  ...['encrypt.format=luks', 'encrypt.format=aes,encrypt.foo=1', 'encrypt.foo=1', 'encrypt.foo'],
+  ...['encrypt.key-secret=x', 'node-name=1', 'node-name=a', 'node-name='],
+  ...['file.driver=file', 'file.driver=host_device', 'file.driver=host_cdrom', 'file.driver=bogus'],
+];
+const WHOLE = [
+  ...['v2.qcow2,lazy-refcounts=on', 'nowhere,discard=foo', 'nowhere,read-only=foo'],
+  ...['short.img,discard=foo', 'short.img,lazy-refcounts=foo', 'short.img,bogus=1'],
+  ...['luks.qcow2,encrypt.format=aes', 'luks.qcow2,encrypt.format=x', 'luks.qcow2,encrypt.foo=1'],
+  ...['sub', 'sub,file.driver=host_device', '/dev/null', '/dev/null,file.driver=file'],
+  ...['/dev/null,file.driver=host_device', 'nowhere,file.driver=host_cdrom'],
+].map((name) => `driver=qcow2,file.filename=${name}`);
+const BEHIND = [
+  ...['read-only=foo', 'detect-zeroes=foo', 'lazy-refcounts=foo', 'driver=raw', 'driver=luks'],
+  ...['discard=foo', 'file.filename=short.img', 'driver=qcow2,backing.overlap-check=foo'],
+].map((what) => `driver=qcow2,file.filename=top.qcow2,backing.${what}`);
+/** Without a format above them; a drive that is none has no medium, which only QEMU looks for. */
+const BARE = ['file', 'host_device', 'host_cdrom'].flatMap((driver) =>
+  ['raw.img', 'sub', '/dev/null', 'nowhere', '']
+    .filter((name) => driver !== 'host_cdrom' || name !== '/dev/null')
+    .map((name) => `driver=${driver},filename=${name}`),
+);
+const LISTS = [
+  ...SETTINGS.map((what) => `${PLAIN},${what}`),
+  ...WHOLE,
+  ...['driver=qcow2,file.aio=native', 'driver=qcow2,file.driver=file', 'driver=host_device'],
+];
+const NAMES = [
+  '{"driver":"qcow2","backing":{},"file.filename":"top.qcow2"}',
+  '{"driver":"qcow2","foo":null,"file.filename":"top.qcow2"}',
+  '{"driver":"qcow2","backing":[1],"file.filename":"top.qcow2"}',
+  '{"driver":"qcow2","lazy-refcounts":null,"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","cache-size":null,"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","cache-size":true,"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","read-only":null,"node-name":null,"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","file.driver":null,"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","file.filename":null}',
+  '{"driver":"qcow2","file":{"filename":{}}}',
+  '{"driver":"qcow2","file":[1,2]}',
+  '{"driver":null,"file.filename":"plain.qcow2"}',
+  '{"driver":{"a":1},"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","encrypt":{},"file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","file.filename":"plain.qcow2","file":{"filename":"plain.qcow2"}}',
+  '{"driver":"raw","size":-512,"file.filename":"raw.img"}',
+  '{"driver":"raw","size":1.5,"file.filename":"raw.img"}',
+  '{"driver":"raw","read-only":1,"file.filename":"raw.img"}',
+].map((text) => `json:${text}`);
+
+/** Words before and behind the image. */
+const COMMANDS = [
+  ...[['info', '--output=json'], ['map'], ['check', '-q'], ['measure', '-O', 'raw']],
+  ...[
+    ['resize', '--', '512k'],
+    ['amend', '-o', 'size=512k'],
+    ['snapshot', '-l'],
+  ],
+];
+
+function linesOf(name: string, isList: boolean): { args: string[]; writes: boolean }[] {
+  return COMMANDS.map(([command = '', ...more]) => {
+    const options = isList ? ['--image-opts'] : [];
+    const writes = command === 'resize' || command === 'amend';
+    const args =
+      more[0] === '--'
+        ? [command, ...options, name, ...more.slice(1)]
+        : [command, ...options, ...more, name];
+    return { args, writes };
+  });
+}
+
+async function expectNone(cases: { args: string[]; writes: boolean }[]): Promise<void> {
+  const found = await tryCases(world as World, someOf(cases, 8, rng(SEED)));
+  assert.is(found.join('\n\n'), '', `SEED=${SEED}\n${found.join('\n\n')}`);
+}
+
+test('lists of options', () => expectNone(LISTS.flatMap((list) => linesOf(list, true))));
+
+test('files without a format, to commands that read', () =>
+  expectNone(BARE.flatMap((list) => linesOf(list, true)).filter(({ writes }) => !writes)));
+
+test('what is said of a backing file, to commands that open it', () =>
+  expectNone(
+    BEHIND.flatMap((list) => linesOf(list, true)).filter(
+      ({ args: [command] }) => command !== 'info' && command !== 'snapshot',
+    ),
+  ));
+
+test('JSON', () => expectNone(NAMES.flatMap((name) => linesOf(name, false))));
+
+test.run();
