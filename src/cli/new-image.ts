@@ -114,9 +114,9 @@ async function createLuks(host: Host, { values, path }: NewImage): Promise<void>
   }
   const size = Number(values.get('size')?.number);
   if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
-  const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
   const target = claimTarget(host, path);
   try {
+    const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
     const file = openTarget(host, path, true);
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(file, { ...choice, passphrase, size: 0 });

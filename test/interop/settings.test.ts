@@ -114,4 +114,36 @@ test('what is said of a backing file, to commands that open it', () =>
 
 test('JSON', () => expectNone(NAMES.flatMap((name) => linesOf(name, false))));
 
+/** Backing files that a person names by settings. */
+const BACKING = [
+  '{"driver":"qcow2","file.filename":"plain.qcow2"}',
+  '{"driver":"qcow2","file.filename":"top.qcow2"}',
+  '{"file":{"driver":"file","filename":"orphan.qcow2"}}',
+  '{"driver":"qcow2","file.filename":"luks.qcow2"}',
+  '{"driver":"qcow2","file.filename":"nowhere"}',
+  '{"driver":"qcow2","file.filename":"plain.qcow2","bogus":1}',
+  '{"driver":"raw","file.filename":"plain.qcow2","size":65536}',
+  ...['{"driver":"null-co","size":65536}', '{"driver":"bogus"}', '{'],
+].map((text) => `json:${text}`);
+
+test('a backing file of a new image', () =>
+  expectNone(
+    [...BACKING, 'blkdebug::plain.qcow2', 'null-co://'].flatMap((name) =>
+      [['-F', 'qcow2'], ['-F', 'raw'], [], ['-u', '-F', 'qcow2']].map((format) => ({
+        args: ['create', '-f', 'qcow2', '-b', name, ...format, 'new.qcow2'],
+        writes: true,
+      })),
+    ),
+  ));
+
+test('a container without a key, or at an impossible place', () =>
+  expectNone(
+    ['nowhere/x', 'sub', 'new.img'].flatMap((name) =>
+      [[], ['-o', 'key-secret=x'], ['-o', 'hash-alg=bad']].map((more) => ({
+        args: ['create', '-f', 'luks', ...more, name, '64k'],
+        writes: true,
+      })),
+    ),
+  ));
+
 test.run();

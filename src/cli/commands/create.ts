@@ -6,7 +6,9 @@ import { fullBackingName } from '../backing-name.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { resolveImage } from '../image-node.ts';
 import { createNewImage } from '../new-image.ts';
+import { openFileNode } from '../open-file-node.ts';
 import {
   asksForHelp,
   checkOptionList,
@@ -172,9 +174,55 @@ async function completeFromBacking(
     if (format === undefined) throw new UsageError(noFormat);
     return;
   }
-  const found = await lookAtBacking(host, fullBackingName(name, filename), { format, untrusted });
+  const found = isNode(name)
+    ? await lookAtNode(host, name, { format, untrusted })
+    : await lookAtBacking(host, fullBackingName(name, filename), { format, untrusted });
   if (format === undefined) throw new HintedError(noFormat, `Detected format of ${found.format}.`);
   if (!values.has('size')) setSize(values, BigInt(found.size));
+}
+
+/** A name that settings stand in: a person may give such a one, and the image gets it as it is. */
+function isNode(name: string): boolean {
+  return /^(json|blkdebug|null-co|null-aio):/.test(name);
+}
+
+async function lookAtNode(
+  host: Host,
+  name: string,
+  { format, untrusted }: { readonly format: string | undefined; readonly untrusted: boolean },
+): Promise<{ readonly format: string; readonly size: number }> {
+  try {
+    const node = resolveImage(host, name, { format });
+    // Shared: looked at without a claim, as a path is.
+    const claim = { use: 'inspect', forceShare: true } as const;
+    const { storage, format: found } = await openFileNode(host, node.file, {
+      writable: false,
+      untrusted,
+      format: node.format,
+      claim,
+    });
+    try {
+      const { reportImage } = await import('../image-report.ts');
+      const context = { filename: name, allocatedBytes: 0, resolve: (own: string) => own };
+      const report = await reportImage(storage, { ...context, format: found });
+      if (report.encrypted) return { format: found, size: report.virtualSize };
+    } finally {
+      await storage.close();
+    }
+    const { openImageNode } = await import('../open-node.ts');
+    const { disk } = await openImageNode(host, node, { writable: false, untrusted, claim });
+    const { size } = disk;
+    await disk.close();
+    return { format: node.bare ? node.file.driver : found, size };
+  } catch (cause) {
+    throw notOpened(cause);
+  }
+}
+
+/** The reason why a backing file cannot be looked at. */
+function notOpened(cause: unknown): unknown {
+  if (!(cause instanceof UsageError) && !isQcow2Error(cause)) return cause;
+  return new HintedError(cause.message, 'Could not open backing image.\n');
 }
 
 async function lookAtBacking(
@@ -196,8 +244,7 @@ async function lookAtBacking(
     await disk.close();
     return found;
   } catch (cause) {
-    if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
-    throw new HintedError(cause.message, 'Could not open backing image.\n');
+    throw notOpened(cause);
   }
 }
 
