@@ -375,6 +375,9 @@ export function checkFormatSettings(
   if (format !== 'qcow2') checkSettings(settings, format);
 }
 
+/** What of an image a command opens beside its own file: its data file, what lies behind it. */
+export type OpenedParts = 'nothing' | 'data file' | 'all';
+
 /**
  * What only an image itself can say.
  * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED; HintedError for sizes that are none
@@ -382,19 +385,23 @@ export function checkFormatSettings(
 export function checkQcow2Settings(
   settings: Settings,
   image: TunedImage,
-  { inspect = false }: { readonly inspect?: boolean } = {},
+  { opens = 'all' }: { readonly opens?: OpenedParts | undefined } = {},
 ): void {
   checkTuning(settings, image);
   const dataFile = [...settings.keys()].some((name) => /^data-file(\.|$)/.test(name));
-  if (dataFile && !inspect && !hasFeature(image.header.incompatible, Incompatible.dataFile)) {
+  if (
+    dataFile &&
+    opens !== 'nothing' &&
+    !hasFeature(image.header.incompatible, Incompatible.dataFile)
+  ) {
     throw wrong("'data-file' can only be set for images with an external data file");
   }
   checkSettings(settings, 'qcow2');
-  // Whoever only looks at an image opens nothing behind it, which may be said and no more.
+  // Whoever opens nothing behind an image may be told so, and no more.
   const behind = [...settings].find(([name, value]) => {
     return name === 'backing' ? value !== '' && value !== NULL : name.startsWith('backing.');
   });
-  if (inspect && behind !== undefined) {
+  if (opens !== 'all' && behind !== undefined) {
     const message = `Block format 'qcow2' does not support the option '${behind[0]}'`;
     throw new Qcow2Error('UNSUPPORTED', message);
   }

@@ -1,6 +1,5 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
 import type { Disk, WritableDisk } from '../image/disk.ts';
-import type { Format } from '../image/formats.ts';
 import type { OpenDiskOptions } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import type { Host } from './command.ts';
@@ -8,7 +7,7 @@ import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { checkFormatSettings, type ImageNode, pathOf } from './image-node.ts';
+import { pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
@@ -48,7 +47,7 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       cacheBytes: CACHE_BYTES,
       claim: { use, forceShare },
       ...(isInput ? { storage: await host.openInput() } : {}),
-      ...(options.backing ? aloneCheck(node) : {}),
+      ...(options.backing ? { opens: 'data file' } : {}),
     });
     return disk;
   });
@@ -79,16 +78,11 @@ export function openWritableImage(
       cacheBytes: WRITE_CACHE_BYTES,
       claim: { use: 'write', forceShare },
       onRepair: sayRepairs(host),
-      ...(backing ? aloneCheck(node) : {}),
+      ...(backing ? { opens: 'data file' } : {}),
     });
     if (warns && guessedRaw) warnOfGuess(host, pathOf(node.file) ?? filename);
     return disk as WritableDisk;
   });
-}
-
-/** Nothing behind the image is opened: it takes no settings for that. */
-function aloneCheck(node: ImageNode) {
-  return { check: (format: Format) => checkFormatSettings(node, format, { inspect: true }) };
 }
 
 /** Tells what is repaired of an image that was left dirty, as QEMU's tools do. */

@@ -16,6 +16,7 @@ import {
   checkQcow2Settings,
   type FileNode,
   type ImageNode,
+  type OpenedParts,
   pathOf,
 } from './image-node.ts';
 import { openFileNode } from './open-file-node.ts';
@@ -32,6 +33,8 @@ export interface OpenImageNodeOptions
   readonly claim: ClaimOptions;
   /** The image so many steps down the chain is written, too. */
   readonly writableDepth?: number | undefined;
+  /** What of the image is opened, as far as its settings are about it. Default: all. */
+  readonly opens?: OpenedParts;
   /** Runs once the format is known, before anything of it is read. */
   readonly check?: (format: Format) => void;
   /** The image's own storage, where it is open already, instead of the node's. */
@@ -97,7 +100,7 @@ export async function openImageNode(
     discard: discarding === undefined ? (options.discard ?? 'unmap') : unmaps(discarding),
     secret: secretSource(host, (depth) => secretIdAt(settings, depth)),
     ...openTuning(settings),
-    onMetadata: (metadata) => checkQcow2Settings(settings, metadata),
+    onMetadata: (metadata) => checkQcow2Settings(settings, metadata, { opens: options.opens }),
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
     ...backingChoice(host, node.backing, behind as ClaimOptions),
     onRepair: options.onRepair,

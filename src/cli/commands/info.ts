@@ -153,7 +153,7 @@ async function reportNode(
     const report = await reportStorage(host, storage, {
       format,
       path,
-      check: (metadata) => checkQcow2Settings(node.settings, metadata, { inspect: true }),
+      check: (metadata) => checkQcow2Settings(node.settings, metadata, { opens: 'nothing' }),
     });
     return {
       ...report,
