@@ -1,4 +1,5 @@
 /** Opening the bytes that an image lies in: a file, and what settings put in front of it. */
+import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import type { WritableDisk } from '../image/disk.ts';
 import { type Format, probeFormat } from '../image/formats.ts';
@@ -14,6 +15,8 @@ interface OpenedNode {
   readonly storage: Storage;
   readonly files: readonly NodeFileStorage[];
 }
+
+const SECTOR_BYTES = 512;
 
 /** Opens a node without claiming anything. */
 async function openNode(
@@ -41,7 +44,7 @@ async function openNode(
     case 'raw':
       return wrapped(await openNode(host, node.below, options), async (storage) => {
         const { WindowStorage } = await import('../storage/window.ts');
-        checkWindow(node, await storage.size());
+        checkWindow(node, alignUp(await storage.size(), SECTOR_BYTES));
         return new WindowStorage(storage, node.offset, node.size);
       });
     case 'blkdebug':
@@ -77,6 +80,7 @@ async function wrapped(
   }
 }
 
+/** @param actual bytes in whole sectors, as QEMU counts what a file has */
 function checkWindow(node: FileNode & { readonly driver: 'raw' }, actual: number): void {
   const { offset, size } = node;
   const of = `size of the containing file (${actual})`;
