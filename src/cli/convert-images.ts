@@ -23,6 +23,10 @@ export async function openSource(
   } catch (cause) {
     const why = cause instanceof UsageError && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
     if (!why) throw cause;
+    // What else is wrong with the image and those behind it is told first.
+    if (source !== '-') {
+      await (await openImage(host, source, { ...options, snapshot: undefined })).close();
+    }
     throw new UsageError(`Failed to load snapshot: ${why}`);
   }
 }

@@ -106,5 +106,6 @@ export function statusAt(
   if (!hasPlace || !layer.preallocated || !(isRaw || kind === ExtentKind.data)) return status;
   const stretch = firstStretch(storage, host + into, length);
   const { isHole } = stretch;
-  return { ...status, length: stretch.length, zero: isHole, data: isRaw ? !isHole : true };
+  const offset = host + into + (isRaw ? (storage.placedAt ?? 0) : 0);
+  return { ...status, length: stretch.length, zero: isHole, data: isRaw ? !isHole : true, offset };
 }

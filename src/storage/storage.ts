@@ -67,6 +67,8 @@ export interface Storage {
   /** For messages, and for resolving a relative backing file: a path, a URL or a label. */
   readonly name: string;
   readonly writable: boolean;
+  /** Where in the file of that name it begins. Default 0. */
+  readonly placedAt?: number;
   /** Each read costs about a millisecond before its first byte: few and long ones are wanted. */
   readonly slowStart?: boolean;
   size(): Awaitable<number>;

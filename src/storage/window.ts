@@ -15,6 +15,10 @@ export class WindowStorage implements Storage {
     return this.inner.name;
   }
 
+  get placedAt(): number {
+    return this.offset + (this.inner.placedAt ?? 0);
+  }
+
   get writable(): boolean {
     return this.inner.writable;
   }
@@ -57,9 +61,9 @@ export class WindowStorage implements Storage {
     return this.inner.discard?.(this.offset + at, length);
   }
 
-  *dataRanges(from: number, to: number): Iterable<readonly [number, number]> {
+  *dataRanges(from: number, to: number, exact = false): Iterable<readonly [number, number]> {
     const { inner, offset } = this;
-    const found = inner.dataRanges?.(offset + from, offset + to);
+    const found = inner.dataRanges?.(offset + from, offset + to, exact);
     for (const [start, end] of found ?? [[offset + from, offset + to] as const]) {
       yield [start - offset, end - offset];
     }

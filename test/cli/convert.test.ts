@@ -134,6 +134,7 @@ for (const line of [
   'convert -O raw a.qcow2 folder',
   'convert -n -O raw a.qcow2 nowhere.raw',
   'convert -O raw overlay.qcow2 b.raw',
+  'convert -O raw -l nowhere overlay.qcow2 b.raw',
   'convert -O raw format.qcow2 b.raw',
   'convert -f qcow2 -O raw odd.raw b.raw',
   'convert -f qcow2 -O raw small.raw b.raw',

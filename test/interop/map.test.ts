@@ -4,9 +4,9 @@
  */
 import * as assert from 'uvu/assert';
 import { map } from '../../src/cli/commands/map.ts';
-import { qemuSuite } from '../oracle.ts';
+import { qemuSuite, requireQemu } from '../oracle.ts';
 import { rng, SEED } from '../random.ts';
-import { inScratch, qemuImg, qemuIo, readFiles } from '../tool.ts';
+import { inScratch, qemuImg, qemuIo, readFiles, run, tool } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import {
   describe,
@@ -101,6 +101,17 @@ const MESSAGES: readonly (readonly string[])[] = [
   ['a.qcow2', 'c.qcow2'],
 ];
 
+/** Parts of files as disks: their bytes have places in the whole file. */
+const WINDOWS: readonly (readonly string[])[] = [
+  'driver=raw,offset=4k,size=32k,file.filename=a.raw',
+  'driver=raw,offset=4k,file.driver=raw,file.offset=8k,file.file.filename=a.raw',
+  'driver=qcow2,file.filename=l.qcow2,backing.driver=raw,backing.offset=64k,' +
+    'backing.file.filename=a.raw',
+].flatMap((name) => [
+  ['--image-opts', name],
+  ['--output=json', '--image-opts', name],
+]);
+
 test('messages and exit codes are those of qemu-img', async () => {
   await inScratch(async (folder) => {
     const cwd = { cwd: folder };
@@ -113,6 +124,20 @@ test('messages and exit codes are those of qemu-img', async () => {
     await make('e.qcow2', '0');
     await make('l.qcow2', '2M', '-b', 'a.qcow2', '-F', 'qcow2');
     for (const args of MESSAGES) await same(folder, args);
+    await qemuImg(['create', '-q', '-f', 'raw', 'a.raw', '1M'], cwd);
+    await qemuIo('a.raw', ['write 0 600k', 'write 700k 4k'], { ...cwd, format: 'raw' });
+    const { img } = requireQemu();
+    for (const args of WINDOWS) {
+      const [mine, wanted] = [
+        await tool(['map', ...args], cwd),
+        await run(img, ['map', ...args], cwd),
+      ];
+      assert.is(
+        `${mine.stdout}${mine.stderr.replaceAll('qcow2-img', 'qemu-img')}`,
+        `${wanted.stdout}${wanted.stderr}`,
+        args.join(' '),
+      );
+    }
   });
 });
 
