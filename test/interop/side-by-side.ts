@@ -185,7 +185,9 @@ export async function compareTools(world: World, { args, writes }: Case): Promis
       ]),
     );
     if (HELPS.test(theirs.stdout)) return ours.code === 1 ? '' : `${line}\n${shown(ours)}`;
-    return shown(ours) === shown(theirs) ? '' : `${line}\n${shown(ours)}=== not\n${shown(theirs)}`;
+    if (shown(ours) === shown(theirs)) return '';
+    // Others are at the same images, and some settings make a reader a writer, whom their locks
+    // keep out: what counts is what each does with images of its own.
   }
   const root = mkdtempSync(join(tmpdir(), 'qcow2-beside-'));
   const [here, there] = [join(root, 'ours'), join(root, 'theirs')];
