@@ -319,13 +319,13 @@ async function report(file, where, run, again = false) {
   return result;
 }
 
-/** Works through the list, as many at a time as there are processors. */
+/** Works through the list, one more at a time than there are processors: some of them wait. */
 async function eachAtOnce(list, work) {
   const left = list.values();
   const worker = async () => {
     for (const item of left) await work(item);
   };
-  await Promise.all(Array.from({ length: os.availableParallelism() }, worker));
+  await Promise.all(Array.from({ length: os.availableParallelism() + 1 }, worker));
 }
 
 /** Each run has a folder of its own; those whose run was killed are nobody's. */
