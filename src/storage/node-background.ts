@@ -8,7 +8,7 @@ import { ioError } from './node-error.ts';
 import { standIn } from './stand-in.ts';
 import type { Storage } from './storage.ts';
 
-/** Pieces from this length on are handed over: reading one takes some 15 µs, as handing it over. */
+/** Pieces from this length on are handed over. */
 const LATER_BYTES = 128 * 1024;
 
 type Call = (
