@@ -118,6 +118,8 @@ test('what can be changed, and what cannot', async () => {
     await make('file.qcow2', 'data_file=file.data');
     await make('past.qcow2', 'compat=0.10');
     await qemuImg(['snapshot', '-c', 'one', 'past.qcow2'], { cwd: folder });
+    await make('v3past.qcow2', 'refcount_bits=8');
+    await qemuImg(['snapshot', '-c', 'one', 'v3past.qcow2'], { cwd: folder });
     await make('short.qcow2', 'compat=0.10');
     await qemuImg(['snapshot', '-c', 'one', 'short.qcow2'], { cwd: folder });
     dropExtraData(`${folder}/short.qcow2`);
@@ -156,6 +158,10 @@ test('what can be changed, and what cannot', async () => {
       '-o size=2M,compat=1.1 past.qcow2',
       '-o compat=0.10 past.qcow2',
       '-o size=1M,compat=0.10 past.qcow2',
+      '-o size=512k,compat=0.10 v3past.qcow2',
+      '-o size=2M,compat=0.10,refcount_bits=16 v3past.qcow2',
+      '-o lazy_refcounts=on v3past.qcow2',
+      '-o compat=0.10 v3past.qcow2',
       '-o backing_file=foo v3.qcow2',
       '-o backing_fmt=qcow2 v3.qcow2',
       '-o size=1M raw',

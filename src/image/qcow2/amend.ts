@@ -1,6 +1,8 @@
 /**
- * Amending: what an image was made with changes afterwards. All that can be refused is refused
- * before anything changes; then each change is one that a power cut leaves undone or done.
+ * Amending: what an image was made with changes afterwards. What makes no sense is refused before
+ * anything changes; then each change is one that a power cut leaves undone or done. The way to
+ * version 2 comes last, and whether it is open depends on what the others made: where it is not,
+ * the others stay, as with QEMU.
  */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
@@ -71,24 +73,24 @@ export async function amendImage(
       extensions: dataFile === '' ? others : { ...others, dataFileName: dataFile },
     }));
   }
-  const lazy = version === 2 ? false : lazyRefcounts;
-  if (
-    lazy !== undefined &&
-    lazy !== hasFeature(store.header.compatible, Compatible.lazyRefcounts)
-  ) {
-    if (!lazy) await settleCounts(parts);
+  const isLazy = hasFeature(store.header.compatible, Compatible.lazyRefcounts);
+  if (lazyRefcounts !== undefined && lazyRefcounts !== isLazy) {
+    if (isLazy) await settleCounts(parts);
     await changeHeader(({ compatible }) => ({
-      compatible: withBit(compatible, Compatible.lazyRefcounts, lazy),
+      compatible: withBit(compatible, Compatible.lazyRefcounts, lazyRefcounts),
     }));
   }
-  if (version < store.header.version) await downgrade(parts, change, options.onProgress);
+  if (version >= store.header.version) return;
+  refuseDowngrade(parts);
+  await downgrade(parts, change, options.onProgress);
 }
+
+const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
 
 /** @throws Qcow2Error UNSUPPORTED for what an image cannot be made into; nothing has changed */
 export function refuseAmendment({ store, bitmaps }: WriteParts, options: AmendOptions): void {
-  const { header, hasDataFile, geometry, snapshots } = store;
-  const { version = header.version, size = header.size, refcountBits, lazyRefcounts } = options;
-  const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
+  const { header, hasDataFile, geometry } = store;
+  const { version = header.version, refcountBits, lazyRefcounts } = options;
   const bits = refcountBits ?? 2 ** geometry.refcountOrder;
   if (bits > 64 || !Number.isInteger(Math.log2(bits))) {
     throw no('Refcount width must be a power of two and may not exceed 64 bits');
@@ -107,18 +109,24 @@ export function refuseAmendment({ store, bitmaps }: WriteParts, options: AmendOp
   if (version < 3 && lazyRefcounts) {
     throw no(`Lazy refcounts only supported with ${needs} and above (use compat=1.1 or greater)`);
   }
-  if (version >= header.version) return;
+  if (version < header.version && bitmaps.bitmaps.length > 0) {
+    throw no('Cannot downgrade an image with bitmaps');
+  }
+}
+
+/** @throws Qcow2Error UNSUPPORTED for an image that cannot be one of version 2 as it is */
+function refuseDowngrade({ store }: WriteParts): void {
+  const { header, hasDataFile, geometry, snapshots } = store;
   if (hasDataFile) throw no('Cannot downgrade an image with a data file');
-  if (bits !== 16) throw no('compat=0.10 requires refcount_bits=16');
+  if (geometry.refcountOrder !== 4) throw no('compat=0.10 requires refcount_bits=16');
   const differs = snapshots.some(
-    ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== size,
+    ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== header.size,
   );
   if (differs) throw no('Internal snapshots prevent downgrade of image');
   const { low, high } = withBit(header.incompatible, Incompatible.dirty, false);
   if (low !== 0 || high !== 0) {
     throw no(`Cannot downgrade an image with incompatible features 0x${low.toString(16)} set`);
   }
-  if (bitmaps.bitmaps.length > 0) throw no('Cannot downgrade an image with bitmaps');
 }
 
 function withBit(word: { readonly high: number; readonly low: number }, bit: number, on: boolean) {

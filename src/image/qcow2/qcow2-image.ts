@@ -222,7 +222,8 @@ export class Qcow2Image implements WritableDisk {
   /**
    * Changes what the image was made with. It has to be closed then, and opened anew for more.
    * @throws Qcow2Error UNSUPPORTED for what cannot change, OUT_OF_RANGE for refcounts that do not
-   * fit: nothing has changed then
+   * fit: nothing has changed then, but that what is asked for beside version 2 stays where the
+   * image cannot be of that version
    */
   async amend(options: AmendOptions): Promise<void> {
     await this.needWriter().amend(options);

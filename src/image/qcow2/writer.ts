@@ -201,7 +201,7 @@ export class ImageWriter {
     const amend = (some: typeof options) =>
       this.alone((parts) => changing(parts, () => amendImage(parts, some)));
     if (size === undefined) return amend(options);
-    await this.alone(async (parts) => refuseAmendment(parts, { ...options, size }));
+    await this.alone(async (parts) => refuseAmendment(parts, options));
     const { version, ...others } = options;
     // Version 2 resizes no image with snapshots, and its snapshots are all as large as the disk.
     await amend(version === 2 ? others : options);
