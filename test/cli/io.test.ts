@@ -759,6 +759,28 @@ test('settings of an open disk', () =>
     });
   }));
 
+const WINDOWS = [
+  'offset=1536,size=1024',
+  'driver=raw,offset=1024',
+  'size=2k',
+  'size=700',
+  'offset=2M',
+  'offset=1048064,size=1k',
+  'offset=x',
+  'offset=512,foo=1',
+  'offset=10,size=1k,discard=unmap',
+];
+
+test('a raw disk becomes another part of its file', () =>
+  eachAtOnce(
+    [RAW, ['-f', 'raw', 'odd.raw'], ['--image-opts', 'driver=raw,file.filename=a.raw,size=1k']],
+    (args) =>
+      eachAtOnce(WINDOWS, (list) => {
+        const script = `length\nreopen -o ${list}\nlength\nwrite -P 7 0 512\nwrite -P 8 512 600\n`;
+        return compare({ args, script });
+      }),
+  ));
+
 test('sizes with preallocation', () =>
   eachAtOnce(['metadata', 'falloc', 'full'], async (mode) => {
     const sizes = ['4M', '3M', '1000', '5M', '5M'];

@@ -140,7 +140,8 @@ Changes how the open disk was opened. Options:
     };
     try {
       refuseChanges(session.current, settings, { mode, cache });
-      await reopenWith(session, withSwitches(wanted, settings), tuningOf(settings));
+      const tuning = tuningOf(session.current, settings);
+      await reopenWith(session, withSwitches(wanted, settings), tuning);
     } catch (cause) {
       throw failureOf(cause, '');
     }
@@ -173,7 +174,7 @@ function refuseChanges(
   const { disk } = opened;
   const isQcow2 = disk instanceof Qcow2Image;
   for (const [name, value] of settings) {
-    if (CHANGEABLE.includes(name) || (isQcow2 && isTuning(name))) continue;
+    if (CHANGEABLE.includes(name) || isTuningOf(opened, name)) continue;
     if (value === settingNow(opened, name)) continue;
     const part = /^(file|backing)\./.exec(name)?.[0] ?? '';
     const isThere = part !== 'backing.' || (isQcow2 && disk.backing !== undefined);
@@ -200,9 +201,14 @@ const CHANGEABLE = [
   'detect-zeroes',
 ];
 
-/** Settings of how the qcow2 format is driven. */
-function tuningOf(settings: Settings): Settings {
-  return new Map([...settings].filter(([name]) => isTuning(name)));
+/** Settings of how the format is driven: of a raw disk, which part of its file it is. */
+function tuningOf(opened: OpenedDisk, settings: Settings): Settings {
+  return new Map([...settings].filter(([name]) => isTuningOf(opened, name)));
+}
+
+function isTuningOf({ disk, place }: OpenedDisk, name: string): boolean {
+  if (disk instanceof Qcow2Image) return isTuning(name);
+  return disk.format === 'raw' && !place.bare && (name === 'offset' || name === 'size');
 }
 
 /** What a setting is, for those that a disk has without being told. */
