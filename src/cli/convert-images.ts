@@ -33,7 +33,7 @@ export async function openSource(
 
 /**
  * Carries out a request.
- * @param startProgress the display, once the sources are known
+ * @param startProgress the display; of sources that are opened while it stands already
  * @throws UsageError, Qcow2Error
  */
 export async function convertImages(
@@ -42,6 +42,7 @@ export async function convertImages(
   startProgress: (disks: readonly Disk[]) => Progress,
 ): Promise<ConvertResult> {
   const disks: Disk[] = [];
+  const progress = startProgress(disks);
   try {
     const { format, untrusted, snapshot, forceShare } = request;
     const options = { format, untrusted, forceShare, use: 'convert' } as const;
@@ -53,7 +54,10 @@ export async function convertImages(
     // A source that cannot be opened is told first.
     if (request.refusal) throw request.refusal;
     checkCacheMode(request.cache, 'cache');
-    return await carryOut(host, request, disks, startProgress(disks));
+    return await carryOut(host, request, disks, progress);
+  } catch (cause) {
+    progress.stop();
+    throw cause;
   } finally {
     for (const disk of disks) await disk.close();
   }
@@ -95,7 +99,6 @@ async function carryOut(
     if (!request.quiet) warnOfLost(host, result);
     return result;
   } catch (cause) {
-    progress.stop();
     throw explainFailure(cause);
   }
 }

@@ -77,6 +77,8 @@ export interface ConvertRequest {
   readonly outputGiven: boolean;
   /** Why there can be no such target: said once the sources are open. */
   readonly refusal: UsageError | undefined;
+  /** Why one that is there already cannot be opened: said where it would be. */
+  readonly unopenable: UsageError | undefined;
   readonly snapshot: SnapshotSelector | undefined;
   /** As given with -S; undefined: not at all. */
   readonly sparseBytes: number;
@@ -154,16 +156,18 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     if (typeof snapshot === 'string' && several) {
       throw new UsageError('No support for concatenating multiple snapshot');
     }
-    if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
-    const values = create ? parseValues(parsed, outputFormat, list) : new Map();
+    if (create && !isFormat(outputFormat)) {
+      throw new UsageError(`Unknown file format '${outputFormat}'`);
+    }
+    const values = create ? parseValues(parsed, outputFormat as Format, list) : new Map();
     const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
     if (backing !== undefined) checkBacking(parsed, values, sources.length);
-    if (compress) checkCompression(outputFormat, values, create);
+    if (compress && create) checkCompression(outputFormat, values);
     if (bitmaps && several) {
       throw new UsageError('Copying bitmaps only possible with single source');
     }
     if (bitmap !== undefined && several) throw new UsageError('--bitmap takes a single source');
-    return { format: outputFormat, values };
+    return { format: isFormat(outputFormat) ? outputFormat : 'raw', values };
   });
   const cache = valueGiven(parsed, 'cache') ?? 'unsafe';
   return {
@@ -173,6 +177,9 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     outputFormat: format,
     outputGiven: given(parsed, 'output-format'),
     refusal,
+    unopenable: isFormat(outputFormat)
+      ? undefined
+      : new UsageError(`Could not open '${target}': Unknown driver '${outputFormat}'`),
     snapshot: typeof snapshot === 'string' && several ? undefined : snapshot,
     sparseBytes,
     create,
@@ -255,11 +262,11 @@ function checkBacking(parsed: ParsedOptions, values: ListValues, sources: number
   }
 }
 
-function checkCompression(format: Format, values: ListValues, create: boolean): void {
+/** What cannot be compressed, or not with such options. @throws UsageError */
+export function checkCompression(format: string, values: ListValues): void {
   if (format !== 'qcow2') {
     throw new UsageError('Compression not supported for this file format');
   }
-  if (!create) return;
   if (values.get('encryption')?.number === 1n || values.has('encrypt.format')) {
     throw new UsageError('Compression and encryption not supported at the same time');
   }

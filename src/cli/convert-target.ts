@@ -11,7 +11,7 @@ import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
 import { type Host, UsageError } from './command.ts';
-import type { ConvertRequest } from './convert-request.ts';
+import { type ConvertRequest, checkCompression } from './convert-request.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { errnoOf } from './errno.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
@@ -44,6 +44,7 @@ export async function convertInto(
     }
   }
   if (isStream(request)) return intoStream(host, request, disks, course);
+  if (!request.create && !host.targetImageOpts && request.unopenable) throw request.unopenable;
   refuseSourceAsTarget(host, nameImage(host, request.target, undefined, 'target').path, disks);
   if (!request.create && (host.targetImageOpts || request.outputFormat !== 'raw')) {
     return intoExisting(host, request, disks, course);
@@ -106,9 +107,10 @@ async function intoRaw(
   disks: readonly Disk[],
   course: Course,
 ): Promise<ConvertResult> {
-  const { create, flush } = request;
+  const { create, compress, values, flush } = request;
   const preallocation = rawPreallocation(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
+    if (compress) checkCompression('raw', values);
     if (!create && file.size() < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
@@ -313,9 +315,8 @@ async function openBacking(host: Host, request: ConvertRequest): Promise<Disk | 
     return await openImage(host, path, { format, untrusted, use: 'convert', role: 'path' });
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
-    throw new UsageError(
-      `Could not open '${target}': Could not open backing file: ${cause.message}`,
-    );
+    const why = cause.message.slice(`Could not open '${path}': `.length);
+    throw new UsageError(`Could not open '${target}': Could not open backing file: ${why}`);
   }
 }
 
@@ -337,6 +338,7 @@ async function intoExisting(
     role: 'target',
   });
   try {
+    if (compress) checkCompression(disk.format, request.values);
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }

@@ -17,8 +17,8 @@ export interface Progress {
 /** What to show, and whether at all. */
 export interface ProgressOptions {
   readonly enabled: boolean;
-  /** What there is to do, where that is known before the first update. */
-  readonly total: number;
+  /** What there is to do, as far as that is known without an update. */
+  readonly total: () => number;
   /** Standard output carries the disk: the display goes to standard error. */
   readonly stream: boolean;
   /** Percent between two lines, of a command that tells of every step. */
@@ -98,10 +98,10 @@ function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
 }
 
-function barProgress(print: (text: string) => void, total: number): Progress {
+function barProgress(print: (text: string) => void, total: () => number): Progress {
   const start = performance.now();
   let last = Number.NEGATIVE_INFINITY;
-  let whole = total;
+  let whole: number | undefined;
   const draw = (done: number, total: number) => {
     const part = total > 0 ? done / total : 1;
     const seconds = (performance.now() - start) / 1000;
@@ -123,7 +123,8 @@ function barProgress(print: (text: string) => void, total: number): Progress {
       draw(done, of);
     },
     end() {
-      draw(whole, whole);
+      const all = whole ?? total();
+      draw(all, all);
       print('\n');
     },
     stop() {

@@ -170,7 +170,7 @@ function shown({ code, stdout, stderr }: Done): string {
 const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word}'`);
 
 /** Commands that make new images. */
-const MAKERS = ['create', 'dd'];
+const MAKERS = ['convert', 'create', 'dd'];
 
 /** Runs one command line in both tools. @returns what differs; empty where nothing does */
 export async function compareTools(world: World, { args, writes }: Case): Promise<string> {

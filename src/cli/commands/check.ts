@@ -258,7 +258,7 @@ async function checkOnce(
   { metadata, repair }: { readonly metadata: Metadata; readonly repair: Repair | undefined },
 ): Promise<CheckResult> {
   const enabled = request.progress && !request.quiet;
-  const progress = startProgress(host, { enabled, total: 1, stream: true });
+  const progress = startProgress(host, { enabled, total: () => 1, stream: true });
   let notes = '';
   const flush = () => {
     if (notes !== '') host.note(notes);

@@ -108,7 +108,7 @@ async function explainBase(host: Host, request: Request, cause: unknown): Promis
 }
 
 function show(host: Host, { progress: enabled }: Request, total: number): Progress {
-  return startProgress(host, { enabled, total, stream: false });
+  return startProgress(host, { enabled, total: () => total, stream: false });
 }
 
 async function commitInto(

@@ -103,7 +103,7 @@ async function compareOpen(
   const { strict, quiet, json } = request;
   const progress = startProgress(host, {
     enabled: request.progress,
-    total: Math.max(a.size, b.size),
+    total: () => Math.max(a.size, b.size),
     stream: false,
     stepPercent: 2,
   });

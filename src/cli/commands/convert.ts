@@ -31,7 +31,7 @@ export const convert: Command = {
     const result = await convertImages(host, request, (disks) =>
       startProgress(host, {
         enabled: request.progress,
-        total: concatenatedSize(disks),
+        total: () => concatenatedSize(disks),
         stream: stream || request.json,
       }),
     );

@@ -53,7 +53,11 @@ export const rebase: Command = {
 
   async run(args, host) {
     const request = parseRequest(args);
-    const progress = startProgress(host, { enabled: request.progress, total: 0, stream: false });
+    const progress = startProgress(host, {
+      enabled: request.progress,
+      total: () => 0,
+      stream: false,
+    });
     try {
       await openAndChange(host, request, progress);
     } catch (cause) {
