@@ -54,6 +54,8 @@ export interface Libc {
   zeroRange(fd: number, at: number, length: number): void;
   /** Reserves room for a range, leaving what is in it as it is. */
   allocate(fd: number, at: number, length: number, options: { readonly keepSize: boolean }): void;
+  /** Cuts a file off or lets it grow, beyond the 2^53 bytes that Node's own call is for, too. */
+  truncate(fd: number, size: number): void;
   /** Copies within the kernel. @returns bytes copied: 0 where the source ends */
   copyRange(from: number, fromAt: number, to: number, toAt: number, length: number): number;
   /** Locks one byte, shared with other readers of it; the lock goes with the open file. */
@@ -90,6 +92,7 @@ function bind(koffi: Koffi): Libc {
   const library = koffi.load(null);
   const lseek = library.func('int64_t lseek(int fd, int64_t at, int whence)');
   const fallocate = library.func('int fallocate(int fd, int mode, int64_t at, int64_t length)');
+  const ftruncate = library.func('int ftruncate(int fd, int64_t size)');
   const fcntl = library.func('int fcntl(int fd, int command, void *lock)');
   const copy = library.func(
     'int64_t copy_file_range(int from, void *fromAt, int to, void *toAt, ' +
@@ -138,6 +141,9 @@ function bind(koffi: Koffi): Libc {
       allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, length),
     allocate: (fd, at, length, { keepSize }) =>
       allocate(fd, keepSize ? FALLOC_FL_KEEP_SIZE : 0, at, length),
+    truncate(fd, size) {
+      attempt('ftruncate', () => ftruncate(fd, BigInt(size)));
+    },
     copyRange(from, fromAt, to, toAt, length) {
       return attempt('copy_file_range', () => {
         places[0] = fromAt % HIGH;

@@ -79,6 +79,7 @@ export class NodeFileStorage implements Storage {
   read(at: number, into: Uint8Array): number {
     let done = 0;
     try {
+      needReachable(at + into.length);
       while (done < into.length) {
         const got = readSync(this.fd, into, done, into.length - done, at + done);
         if (got === 0) break;
@@ -98,6 +99,7 @@ export class NodeFileStorage implements Storage {
     this.needWritable();
     let done = 0;
     try {
+      needReachable(at + from.length);
       while (done < from.length) {
         done += writeSync(this.fd, from, done, from.length - done, at + done);
       }
@@ -212,7 +214,8 @@ export class NodeFileStorage implements Storage {
   truncate(size: number): void {
     this.needWritable();
     try {
-      ftruncateSync(this.fd, size);
+      if (size <= Number.MAX_SAFE_INTEGER) ftruncateSync(this.fd, size);
+      else truncateBeyondNode(this.fd, size);
     } catch (cause) {
       throw ioError(cause, `Could not resize '${this.name}'`);
     }
@@ -380,4 +383,20 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
     closeSync(fd);
     throw cause;
   }
+}
+
+/** Node's own call takes sizes below 2^53 only. */
+function truncateBeyondNode(fd: number, size: number): void {
+  const native = libc();
+  if (!native) throw tooLarge('ftruncate');
+  native.truncate(fd, size);
+}
+
+/** Node takes an offset of 2^53 or more for none at all, and writes where the last write ended. */
+function needReachable(end: number): void {
+  if (end > Number.MAX_SAFE_INTEGER) throw tooLarge('pwrite');
+}
+
+function tooLarge(syscall: string): Error {
+  return Object.assign(new Error(`EFBIG: ${syscall}`), { code: 'EFBIG', errno: -27, syscall });
 }

@@ -139,6 +139,13 @@ for (const place of PLACES) {
     closeSync(one);
   });
 
+  test('a file grows beyond 2^53 bytes, or is too large for its file system', () => {
+    const size = 2 ** 55 + 512;
+    const code = codeOf(() => native.truncate(fd, size));
+    assert.ok(code === '' || code === 'EFBIG', code);
+    assert.is(fstatSync(fd).size, code === '' ? size : 0);
+  });
+
   test('errors are like those of Node', () => {
     try {
       native.allocate(fd, 0, 0, { keepSize: false });

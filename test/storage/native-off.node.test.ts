@@ -56,6 +56,34 @@ test('what cannot be had is left as it is', () => {
   assert.is(readFileSync(path)[0], 1);
 });
 
+test('what Node cannot reach is refused, and written nowhere else', () => {
+  const file = openNodeFile(path, { writable: true });
+  const code = (call: () => void) => {
+    try {
+      call();
+      return '';
+    } catch (cause) {
+      return ((cause as Error).cause as { code?: string }).code;
+    }
+  };
+  for (const at of [2 ** 53 - 256, 2 ** 53, 2 ** 60]) {
+    assert.is(
+      code(() => file.write(at, new Uint8Array(512))),
+      'EFBIG',
+    );
+    assert.is(
+      code(() => file.read(at, new Uint8Array(512))),
+      'EFBIG',
+    );
+    assert.is(
+      code(() => file.truncate(at + 512)),
+      'EFBIG',
+    );
+  }
+  file.close();
+  assert.is(Buffer.compare(readFileSync(path), Buffer.alloc(2 * MIB, 1)), 0);
+});
+
 test('claims of nobody else are no obstacle', () => {
   const file = openNodeFile(path);
   const claim = { uses: ['consistent read'], shuts: ['write'] } as const;
