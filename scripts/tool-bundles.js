@@ -47,6 +47,7 @@ const TIERS = {
 };
 /** And those that bring much of Node along: each is by itself, upon the second tier. */
 const ALONE = [
+  'src/cli/run-again.ts',
   'src/cli/passphrase-prompt.ts',
   'src/convert/pool-node.ts',
   'src/storage/node-input.ts',

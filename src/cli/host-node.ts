@@ -1,13 +1,13 @@
 /** The process as a command's host: the only file that knows it. */
 import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import type { NodePool } from '../convert/pool-node.ts';
 import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError } from '../storage/node-error.ts';
 import { openNodeFile } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
+import { threadsWithin } from './address-space.ts';
 import type { Host } from './command.ts';
 import { Secrets } from './secrets.ts';
 
@@ -58,7 +58,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
       const tty = createRequire(import.meta.url)('node:tty') as typeof import('node:tty');
       return tty.isatty(STDOUT);
     },
-    threads: availableParallelism(),
+    threads: threadsWithin(),
     startWorkers: async (setup, count) => (await threads()).start(setup, count),
     warmWorkers: async (count) => (await threads()).warm(count),
     out: (text) => writeText(STDOUT, text),

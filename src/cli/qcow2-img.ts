@@ -1,5 +1,6 @@
 /** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
 import { isQcow2Error } from '../base/errors.ts';
+import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeGlobalOptions } from './global-options.ts';
 import { dieBySignal, nodeHost } from './host-node.ts';
@@ -89,6 +90,6 @@ async function guarded(host: Host): Promise<number> {
 
 // Until it is known: a tool that ends without an answer has failed.
 process.exitCode = 1;
-main().then((code) => {
+(runAgain() ?? main()).then((code) => {
   process.exitCode = code;
 });

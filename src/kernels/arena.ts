@@ -5,7 +5,7 @@
  */
 
 import { alignUp } from '../base/bits.ts';
-import { assert } from '../base/errors.ts';
+import { assert, Qcow2Error } from '../base/errors.ts';
 import { ARENA_BASE, INPUT_SLACK, type Kernels } from './kernels.ts';
 import { wasmKernels } from './wasm.ts';
 
@@ -29,9 +29,19 @@ export class Workspace {
   get kernels(): Kernels {
     if (this.bound === undefined) {
       const pages = alignUp(this.end + INPUT_SLACK, PAGE_BYTES) / PAGE_BYTES;
-      this.bound = wasmKernels(new WebAssembly.Memory({ initial: pages, maximum: pages }));
+      this.bound = wasmKernels(makeMemory(pages));
     }
     return this.bound;
+  }
+}
+
+/** A memory that never grows. Hosts set aside gigabytes of addresses for it, or have none left. */
+function makeMemory(pages: number): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages });
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new Qcow2Error('IO', 'Could not allocate memory for the kernels', undefined, cause);
   }
 }
 
