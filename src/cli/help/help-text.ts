@@ -1,5 +1,6 @@
 /** What `--help` prints: the tool's own help, and that of each command. */
 import {
+  type CommandHelp,
   describeCommand,
   describeCommands,
   GLOBAL_OPTIONS,
@@ -10,11 +11,14 @@ import { versionText } from './version-text.ts';
 
 const COLUMNS = 80;
 
+/** Formats of images and files that there are, by their names in QEMU. */
+const FORMATS =
+  'blkdebug compress copy-on-read file host_cdrom host_device luks null-aio null-co qcow2 raw';
+
 /** The tool's own help. */
 export function toolHelp(program: string, names: readonly string[]): string {
-  const commands = describeCommands(names).map(
-    ({ name, summary }) => `  ${name.padEnd(11)}${summary}\n`,
-  );
+  const described = describeCommands(names);
+  const commands = described.map(({ name, summary }) => `  ${name.padEnd(11)}${summary}\n`);
   return `${versionText(program)}usage: ${program} [--version] [--help] COMMAND [OPTIONS]
 
 Disk images in QEMU's formats: raw, qcow2 and LUKS containers.
@@ -25,9 +29,21 @@ ${commands.join('')}  completion bash|zsh|fish
 
 Options of all commands:
 ${optionLines(GLOBAL_OPTIONS)}
-'${program} COMMAND --help' lists the options of a command.
+Syntax:
+${described.map(syntaxLine).join('')}
+'${program} COMMAND --help' says what the options of a command are.
 SIZE takes the suffixes k, M, G, T, P and E.
+Supported formats: ${FORMATS}
 `;
+}
+
+/** A command in one line, however long: scripts look there for an option before they use it. */
+function syntaxLine({ name, operands, options }: CommandHelp): string {
+  const words = [...GLOBAL_OPTIONS.slice(1), ...options].map(({ short, name: long, value }) => {
+    const names = short === undefined ? `--${long}` : `-${short}|--${long}`;
+    return `[${names}${value === undefined ? '' : `=${value}`}]`;
+  });
+  return `  ${[name, ...words, operands.join(' | ')].join(' ')}\n`;
 }
 
 /** The help of one command. */
