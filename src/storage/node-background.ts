@@ -37,11 +37,10 @@ function later(call: Call, fd: number, bytes: Uint8Array, done: number, at: numb
 export function inBackground(file: Storage & { readonly fd: number }): Storage {
   const { fd, name } = file;
   /**
-   * Writes take these in turn. The kernel lets one at a time into a file, and the next should wait
-   * at its door; more would keep threads from reading.
+   * Writes go one at a time: the kernel lets no second one into a file, and one that stands at its
+   * door keeps a processor from those that read.
    */
-  const doors: Promise<unknown>[] = [Promise.resolve(), Promise.resolve()];
-  let door = 0;
+  let last: Promise<unknown> = Promise.resolve();
 
   async function readAll(at: number, into: Uint8Array): Promise<number> {
     let done = 0;
@@ -70,9 +69,8 @@ export function inBackground(file: Storage & { readonly fd: number }): Storage {
     read: (at, into) => (into.length < LATER_BYTES ? file.read(at, into) : readAll(at, into)),
     write(at, from) {
       if (from.length < LATER_BYTES || !file.writable) return file.write(at, from);
-      door = (door + 1) % doors.length;
-      const written = (doors[door] as Promise<unknown>).then(() => writeAll(at, from));
-      doors[door] = written.catch(() => {});
+      const written = last.then(() => writeAll(at, from));
+      last = written.catch(() => {});
       return written;
     },
   });
