@@ -759,6 +759,33 @@ test('settings of an open disk', () =>
     });
   }));
 
+// Behind the first request for data the next one fails.
+const SECOND_FAILS = [
+  ['driver', 'qcow2'],
+  ['file.driver', 'blkdebug'],
+  ['file.image.filename', 'a.qcow2'],
+  ['file.set-state.0.event', 'write_aio'],
+  ['file.set-state.0.new_state', '2'],
+  ['file.inject-error.0.event', 'write_aio'],
+  ['file.inject-error.0.state', '2'],
+].map((pair) => pair.join('='));
+
+test('clusters that follow each other in the file are one request', () =>
+  eachAtOnce(
+    [
+      ['write -z 128k 64k', 'write -P 7 64k 256k'],
+      ['write -z 64k 64k', 'write -P 7 64k 256k'],
+      ['write -z 256k 64k', 'write -P 7 100k 200k'],
+      ['write -z 64k 128k', 'write -P 7 100k 200k'],
+      ['write -z 128k 128k', 'write -P 7 100k 250000'],
+    ],
+    async ([zero, write]) => {
+      const again = [`open -o ${SECOND_FAILS.join(',')}`, write!, 'map', 'close', 'open a.qcow2'];
+      const script = ['open a.qcow2', zero!, 'close', ...again, 'read -v 64k 8', 'map'].join('\n');
+      await compare({ script });
+    },
+  ));
+
 const WINDOWS = [
   'offset=1536,size=1024',
   'driver=raw,offset=1024',

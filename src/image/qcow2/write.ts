@@ -17,8 +17,8 @@ import { needInside, type WriteParts, withRange } from './write-parts.ts';
 interface Step {
   readonly guest: number;
   readonly length: number;
-  /** `in-place`: the bytes have a place. `reuse`: their clusters have, but entries must change.
-   * `new`: clusters were just taken. */
+  /** `in-place`: the bytes have a place. `reuse`: their clusters have, but some of their entries
+   * must change. `new`: clusters were just taken. */
   readonly mode: 'in-place' | 'reuse' | 'new';
   /** Host offset of the byte at `guest`. */
   readonly host: number;
@@ -139,7 +139,7 @@ async function planStep(
   const { clusterSize } = parts.store.geometry;
   const inFirst = guest % clusterSize;
   const first = await parts.tables.findForWrite(guest);
-  const { mode, cells, length } = findStretch(parts, first, inFirst, wanted.length);
+  const { mode, edges, cells, length } = findStretch(parts, first, inFirst, wanted.length);
   const cell = cells[0] as Cell;
   const taken = await hostForStep(parts, { mode, cell, place: first, count: cells.length }, wanted);
   const last = cells[taken.count - 1] as Cell;
@@ -148,19 +148,31 @@ async function planStep(
   if (mode === 'in-place') {
     return { guest, length: covered, mode, host, from: guest, to: guest + covered };
   }
-  const from = guest - headBytes(parts, mode, cell, inFirst);
   const end = (inFirst + covered) % clusterSize;
-  const to = guest + covered + tailBytes(parts, mode, last, end);
+  const from = guest - headBytes(parts, edges[0], cell, inFirst);
+  const to = guest + covered + tailBytes(parts, edges[1], last, end);
   return { guest, length: covered, mode, host, from, to };
 }
 
-/** The clusters from `first` on that are written in the same way, within one slice. */
+/** Clusters that are written in one request. */
+interface Stretch {
+  readonly mode: Mode;
+  /** What it would be for the first cluster alone, and for the last one. */
+  readonly edges: readonly [Mode, Mode];
+  readonly cells: readonly Cell[];
+  readonly length: number;
+}
+
+/**
+ * The clusters from `first` on that are written in one request, within one slice: all of them new
+ * ones, or such as follow each other in the file, whatever their entries say of them.
+ */
 function findStretch(
   parts: WriteParts,
   first: CellPlace,
   inFirst: number,
   length: number,
-): { readonly mode: Mode; readonly cells: readonly Cell[]; readonly length: number } {
+): Stretch {
   const { tables, store } = parts;
   const { clusterSize } = store.geometry;
   const limit = Math.min(length, tables.entriesLeft(first) * clusterSize - inFirst);
@@ -172,15 +184,19 @@ function findStretch(
   const cell = tables.read(first, { unaligned: true });
   const { guest } = first;
   if (modeAt(0, cell) !== 'new') needAligned(cell, { clusterSize, guest: guest + inFirst });
-  const mode = modeAt(0, cell);
+  const head = modeAt(0, cell);
+  let [mode, tail] = [head, head];
   const cells = [cell];
   for (let index = 1; index * clusterSize < inFirst + limit; index++) {
     const next = tables.read(tables.advance(first, index), { unaligned: true });
-    if (modeAt(index, next) !== mode) break;
+    const own = modeAt(index, next);
+    if ((own === 'new') !== (mode === 'new')) break;
     if (mode !== 'new' && hostOf(next) !== hostOf(cell) + index * clusterSize) break;
+    if (own === 'reuse') mode = own;
+    tail = own;
     cells.push(next);
   }
-  return { mode, cells, length: limit };
+  return { mode, edges: [head, tail], cells, length: limit };
 }
 
 /** @throws Qcow2Error CORRUPT for a cluster that cannot be where its entry says */
@@ -231,6 +247,7 @@ function movesWhole(parts: WriteParts, mode: Mode, cell: Cell): boolean {
 /** Bytes before the data that are copied along, `at` bytes into the first cluster. */
 function headBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
   const { subclusterSize } = parts.store.geometry;
+  if (mode === 'in-place') return 0;
   if (movesWhole(parts, mode, cell)) return at;
   const head = at % subclusterSize;
   return head > 0 && hasData(cell, Math.floor(at / subclusterSize)) ? 0 : head;
@@ -238,7 +255,7 @@ function headBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): numbe
 
 /** Bytes behind the data that are copied along; the data ends `at` bytes into the last cluster. */
 function tailBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
-  if (at === 0) return 0;
+  if (at === 0 || mode === 'in-place') return 0;
   const { subclusterSize, clusterSize } = parts.store.geometry;
   if (movesWhole(parts, mode, cell)) return clusterSize - at;
   const tail = (subclusterSize - (at % subclusterSize)) % subclusterSize;
