@@ -14,6 +14,7 @@ import { type Host, UsageError } from './command.ts';
 import { type ConvertRequest, checkCompression } from './convert-request.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { errnoOf } from './errno.ts';
+import { firstBlockBytes } from './first-block.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
@@ -118,6 +119,9 @@ async function intoRaw(
     if (request.bitmap !== undefined) {
       const { copyDirtyToRaw } = await bitmapParts();
       return copyDirtyToRaw(request, disks, file, course);
+    }
+    if (create && file.kind === 'regular') {
+      file.write(0, new Uint8Array(firstBlockBytes(concatenatedSize(disks))));
     }
     const prepared = prepareRaw(file, { ...request, sparseBytes, preallocation }, disks);
     const result = await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });

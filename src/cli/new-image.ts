@@ -7,6 +7,7 @@ import { RawImage } from '../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
+import { firstBlockBytes } from './first-block.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import type { ListValues } from './option-list.ts';
 import { resolveName } from './path-gate.ts';
@@ -77,14 +78,6 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
     dropNew(host, [target]);
     throw isTooLarge(cause) ? tooLarge('raw') : cause;
   }
-}
-
-/**
- * Bytes at the front of a new file that QEMU gives their room: whoever opens it without the host's
- * cache finds out by reading them how requests have to be aligned, which a hole does not tell.
- */
-function firstBlockBytes(size: number): number {
-  return size < 4096 ? Math.min(alignUp(size, 512), 512) : 4096;
 }
 
 /** What a file is told that was made for an image which then could not be. */

@@ -179,6 +179,7 @@ export class NodeFileStorage implements Storage {
     this.needWritable();
     const native = this.kind === 'regular' ? libc() : undefined;
     if (!native) return false;
+    if (length === 0) return true;
     try {
       native.allocate(this.fd, at, length, options);
       return true;

@@ -374,7 +374,8 @@ names('an empty disk of 16 TiB takes no longer than a small one', () =>
       const small = await timed('1M');
       const large = await timed('15T');
       assert.is(statSync(join(cwd, 'b.raw')).size, 15 * 2 ** 40);
-      assert.is(statSync(join(cwd, 'b.raw')).blocks, 0);
+      // All but the first block is a hole, as with qemu-img.
+      assert.ok(statSync(join(cwd, 'b.raw')).blocks * 512 <= 4096);
       if (large < small * 3 + 200) return;
       times.push(`${large} ms, and ${small} ms for 1 MiB`);
     }

@@ -1,5 +1,5 @@
 /** Sparse raw disks and preallocated targets, beside qemu-img. */
-import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openDisk } from '../../src/image/open.ts';
@@ -64,6 +64,27 @@ test('a disk of 1 TiB with little in it converts at once', () =>
     assert.is(size, 2 ** 40);
     assert.ok(blocks * 512 < MIB);
     await qemuImg(['compare', '-f', 'raw', '-F', 'raw', 'a.raw', 'b.raw'], { cwd: folder });
+  }));
+
+test('a new raw disk has its holes where qemu-img leaves them', () =>
+  inScratch(async (folder) => {
+    const cwd = folder;
+    const lists = [[], ['-S', '0'], ['-S', '512'], ['-o', 'preallocation=falloc'], ['-W']];
+    for (const size of [0, 512, 1024, 4096, 5120, 3 * MIB]) {
+      await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', `${size}`], { cwd });
+      if (size > MIB) await qemuIo('a.qcow2', ['write -P 5 1M 100k'], { cwd });
+      for (const list of lists) {
+        const args = ['convert', ...list, '-f', 'qcow2', '-O', 'raw', 'a.qcow2'];
+        await qemuImg([...args, 'theirs.raw'], { cwd });
+        await ours(folder, [...args, 'ours.raw']);
+        const maps = ['ours.raw', 'theirs.raw'].map((name) =>
+          qemuImg(['map', '--output=json', '-f', 'raw', name], { cwd }),
+        );
+        const [mine, expected] = (await Promise.all(maps)).map(String);
+        assert.is(mine, expected, `${size} ${list.join(' ')}`);
+        for (const name of ['ours.raw', 'theirs.raw']) rmSync(join(folder, name));
+      }
+    }
   }));
 
 test('into a file that is there: zeros give room back, what lies behind the disk stays', () =>
