@@ -61,6 +61,8 @@ export interface Command {
   readonly options: readonly OptionSpec[];
   /** The last argument is an operand, whatever it looks like. */
   readonly lastIsOperand?: boolean;
+  /** Words behind its name that it needs, whatever they are. */
+  readonly argumentsMin?: number;
   run(args: readonly string[], host: Host): Promise<number>;
 }
 

@@ -17,9 +17,12 @@ export async function explainOpen<T>(filename: string, open: () => Promise<T>): 
 
 /** What to do about an image that cannot be opened as it is. */
 export function repairHint({ message, cause }: Qcow2Error): string | undefined {
+  if (cause instanceof HintedError) return cause.hintText;
   let what: string | undefined;
   if (message.startsWith('Too much extra metadata in snapshot')) what = 'this extra metadata';
   const { overhanging } = (cause ?? {}) as { overhanging?: number };
   if (overhanging !== undefined) what = `all ${overhanging} overhanging snapshots`;
+  // Of an image behind another.
+  if (what === undefined && isQcow2Error(cause)) return repairHint(cause);
   return what && `You can force-remove ${what} with qemu-img check -r all\n`;
 }

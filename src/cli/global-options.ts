@@ -21,9 +21,13 @@ export function takeGlobalOptions(
   command: Command,
   args: readonly string[],
 ): string[] | undefined {
+  const isHelp = /^(-h|--help)$/.test(args.at(-1) ?? '');
+  if (!isHelp && args.length < (command.argumentsMin ?? 0)) {
+    throw new UsageError('Not enough arguments', true);
+  }
   const global = [HELP, OBJECT, IMAGE_OPTS].filter((spec) => spec !== LACKS[command.name]);
   const own = command.options.filter(({ name }) => !global.some((spec) => spec.name === name));
-  const isOperand = command.lastIsOperand && !/^(-h|--help)$/.test(args.at(-1) ?? '');
+  const isOperand = command.lastIsOperand && !isHelp;
   const last = isOperand ? args.slice(-1) : [];
   let help = false;
   const specs = [...own, ...global];

@@ -7,12 +7,13 @@
  *   file.…  image.…          the node below;  file.driver=file where nothing is said
  *   backing.…  data-file.…   what stands in for those that the image names
  */
-import { Qcow2Error } from '../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { hasFeature, Incompatible } from '../format/feature-bits.ts';
 import { type Format, isFormat } from '../image/formats.ts';
 import type { FileDriver } from '../storage/node-file.ts';
 import type { Host } from './command.ts';
 import { checkSwitches, GENERAL, zeroPolicy } from './general-settings.ts';
+import { HintedError } from './option-list.ts';
 import { resolveName } from './path-gate.ts';
 import { checkTuning, isTuning, type TunedImage } from './qcow2-settings.ts';
 import {
@@ -24,6 +25,7 @@ import {
   switchOf,
   textOf,
 } from './settings.ts';
+import { inTableOrder } from './table-order.ts';
 
 /** Where bytes are. */
 export type FileNode =
@@ -67,16 +69,23 @@ export interface ImageNode {
   readonly format: Format | undefined;
   /** The file itself is the disk: no format stands between. */
   readonly bare: boolean;
-  readonly backing: BackingNode | 'none' | undefined;
+  readonly backing: Backing;
   /** Stands in for the data file that the image names. */
   readonly dataFile: FileNode | undefined;
   readonly settings: Settings;
   readonly filters?: Filters | undefined;
 }
 
+/**
+ * Nothing is said of a backing file, or that there is none, or what it is: judged when asked by an
+ * image, with the name that this has for it.
+ */
+export type Backing = ((name: string) => BackingNode) | 'none' | undefined;
+
 /** What is said of a backing file; without a file of its own it is the one that the image names. */
 export type BackingNode = Omit<ImageNode, 'file' | 'bare' | 'filters'> & {
   readonly file: FileNode | undefined;
+  readonly bare?: boolean;
 };
 
 /** What else each driver takes; names that end in a dot begin those of more settings. */
@@ -105,6 +114,8 @@ const FILTERS: Readonly<Record<string, Filters>> = {
 };
 /** Drivers that need no format above them. */
 const BARE = ['file', 'host_device', 'host_cdrom', 'null-co', 'null-aio', 'blkdebug'];
+/** Settings about what is behind an image. */
+const BEHIND = /^backing(\.|$)/;
 /** Bytes of `null-co` where nothing is said. */
 const NULL_BYTES = 2 ** 30;
 
@@ -141,12 +152,13 @@ export function resolveImage(
     return filtered(resolveImage(host, path, { settings: own }), settings, filters);
   }
   if (driver !== undefined && BARE.includes(driver)) {
-    const file = fileNode(host, settings, path, driver);
+    const backing = backingOf(host, settings);
+    const others = [...settings].filter(([name]) => !BEHIND.test(name));
+    const file = fileNode(host, new Map(others), path, driver);
     // Rules before a format have no requests of its to count: those go to what is below it.
     const disk = file.driver === 'blkdebug' ? file.below : file;
     if (disk.driver === 'image') return filtered(disk.image, settings, {});
-    const plain = { backing: undefined, dataFile: undefined, settings };
-    return { file, format: 'raw', bare: true, ...plain };
+    return { file, format: 'raw', bare: true, backing, dataFile: undefined, settings };
   }
   if (driver !== undefined && !isFormat(driver)) {
     throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
@@ -182,9 +194,7 @@ function below(
   const own = settingsUnder(settings, child);
   const named = textOf(settings, child);
   if (path !== undefined) {
-    if (own.has('filename')) {
-      throw wrong("Can't specify 'file' and 'filename' options at the same time");
-    }
+    if (own.has('filename')) throw namedTwice();
   } else if (named !== undefined) throw noNode(named);
   else if (own.size === 0) {
     throw open ? wrong('Must specify either driver or file') : needBlockDevice(child);
@@ -287,7 +297,7 @@ function partOf(file: FileNode, settings: Settings): FileNode {
   return { driver: 'raw', below: file, offset: offset ?? 0, size, settings };
 }
 
-function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
+function backingOf(host: Host, settings: Settings): Backing {
   const named = textOf(settings, 'backing');
   if (named === '' || settings.get('backing') === NULL) {
     const what = 'Use of "backing": "" is deprecated; use "backing": null instead';
@@ -295,37 +305,71 @@ function backingOf(host: Host, settings: Settings): ImageNode['backing'] {
     return 'none';
   }
   const own = settingsUnder(settings, 'backing');
-  try {
-    if (named !== undefined) throw noNode(named);
-    if (own.size === 0) return undefined;
-    checkSwitches(own);
-    zeroPolicy(own, false);
-    const driver = textOf(own, 'driver');
-    if (driver !== undefined && BARE.includes(driver)) {
-      return { ...resolveImage(host, undefined, { settings: own }) };
+  if (named === undefined && own.size === 0) return undefined;
+  return (name) => {
+    try {
+      if (named !== undefined && own.size > 0) throw referenceAndMore();
+      if (named !== undefined) throw noNode(named);
+      const isNamed = name !== '' && !own.has('file.filename');
+      if (isNamed && own.has('filename')) throw namedTwice();
+      if (isNamed && textOf(own, 'file') !== undefined) throw referenceAndMore();
+      return backingNode(host, own, isNamed);
+    } catch (cause) {
+      throw unopened(cause);
     }
-    if (driver !== undefined && !isFormat(driver)) {
-      throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+  };
+}
+
+/** @param isNamed the image in front says which file it is, in place of the settings */
+function backingNode(host: Host, settings: Settings, isNamed: boolean): BackingNode {
+  checkNodeName(settings);
+  checkSwitches(settings);
+  zeroPolicy(settings, false);
+  const driver = textOf(settings, 'driver');
+  if (driver !== undefined && BARE.includes(driver)) {
+    if (isNamed && driver.startsWith('null-')) {
+      throw wrong(`The only allowed filename for this driver is '${driver}://'`);
     }
-    const isNamed = settingsUnder(own, 'file').size > 0 || own.has('file');
-    const file = isNamed ? below(host, own, { child: 'file' }) : undefined;
-    return {
-      file: file && driver === 'raw' ? windowOf(file, own) : file,
-      format: driver,
-      backing: backingOf(host, own),
-      dataFile: dataFileOf(host, own),
-      settings: own,
-    };
-  } catch (cause) {
-    if (!(cause instanceof Qcow2Error)) throw cause;
-    throw new Qcow2Error(cause.code, `Could not open backing file: ${cause.message}`);
+    if (!isNamed || driver !== 'file') return resolveImage(host, undefined, { settings });
+    checkSettings(settings, driver);
+    checkFileSettings(settings);
+    const others = { backing: undefined, dataFile: undefined, settings };
+    return { file: undefined, format: 'raw', bare: true, ...others };
   }
+  if (driver !== undefined && !isFormat(driver)) {
+    throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+  }
+  const hasFile = settingsUnder(settings, 'file').size > 0 || settings.has('file');
+  const file = hasFile ? below(host, settings, { child: 'file' }) : undefined;
+  if (driver === 'raw') numberOf(settings, 'size');
+  return {
+    file: file && driver === 'raw' ? windowOf(file, settings) : file,
+    format: driver,
+    backing: backingOf(host, settings),
+    dataFile: dataFileOf(host, settings),
+    settings,
+  };
+}
+
+/** What is wrong with an image behind another: told as any reason why that cannot be opened. */
+export function unopened(cause: unknown): unknown {
+  if (!(cause instanceof HintedError) && !isQcow2Error(cause)) return cause;
+  return new Qcow2Error('UNSUPPORTED', cause.message, undefined, cause);
 }
 
 function dataFileOf(host: Host, settings: Settings): FileNode | undefined {
   const own = settingsUnder(settings, 'data-file');
   if (own.size === 0 && !settings.has('data-file')) return undefined;
   return below(host, settings, { child: 'data-file' });
+}
+
+function namedTwice(): Qcow2Error {
+  return wrong("Can't specify 'file' and 'filename' options at the same time");
+}
+
+function referenceAndMore(): Qcow2Error {
+  const what = 'Cannot reference an existing block device';
+  return wrong(`${what} with additional options or a new filename`);
 }
 
 function noNode(name: string): Qcow2Error {
@@ -349,7 +393,7 @@ function isKnown(driver: string, name: string): boolean {
  * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know
  */
 function checkSettings(settings: Settings, driver: string, like = driver): void {
-  const name = [...settings.keys()].find((one) => !isKnown(like, one));
+  const name = inTableOrder([...settings.keys()]).find((one) => !isKnown(like, one));
   if (name === undefined) return;
   if (BARE.includes(driver)) {
     const shown = name.replace(/\..*/, '');
@@ -368,11 +412,26 @@ function checkSettings(settings: Settings, driver: string, like = driver): void 
 export function checkFormatSettings(
   { settings, bare }: Pick<ImageNode, 'settings'> & { readonly bare?: boolean },
   format: Format,
-  { discard = false }: { readonly discard?: boolean } = {},
+  {
+    discard = false,
+    opens = 'all',
+  }: { readonly discard?: boolean; readonly opens?: OpenedParts } = {},
 ): void {
-  if (bare) return;
-  zeroPolicy(settings, discard);
-  if (format !== 'qcow2') checkSettings(settings, format);
+  if (!bare) zeroPolicy(settings, discard);
+  if (format === 'qcow2') return;
+  const backing = settings.get('backing');
+  const isNone = backing === '' || backing === NULL;
+  const behind = [...settings.keys()].filter((name) => BEHIND.test(name));
+  if (opens === 'all' && !isNone && behind.length > 0) {
+    throw wrong("Driver doesn't support backing files");
+  }
+  const own = [...settings].filter(([name]) => name !== 'backing' || !isNone);
+  if (!bare) checkSettings(new Map(own), format);
+  else
+    checkSettings(
+      new Map(own.filter(([name]) => BEHIND.test(name))),
+      textOf(settings, 'driver') ?? '',
+    );
 }
 
 /** What of an image a command opens beside its own file: its data file, what lies behind it. */
@@ -398,13 +457,20 @@ export function checkQcow2Settings(
   }
   checkSettings(settings, 'qcow2');
   // Whoever opens nothing behind an image may be told so, and no more.
-  const behind = [...settings].find(([name, value]) => {
-    return name === 'backing' ? value !== '' && value !== NULL : name.startsWith('backing.');
+  const backing = settings.get('backing');
+  const isNone = backing === '' || backing === NULL;
+  const behind = inTableOrder([...settings.keys()]).find((name) => {
+    return BEHIND.test(name) && (name !== 'backing' || !isNone);
   });
-  if (opens !== 'all' && behind !== undefined) {
-    const message = `Block format 'qcow2' does not support the option '${behind[0]}'`;
+  if ((opens !== 'all' || isNone) && behind !== undefined) {
+    const message = `Block format 'qcow2' does not support the option '${behind}'`;
     throw new Qcow2Error('UNSUPPORTED', message);
   }
+}
+
+/** The driver of a node, in QEMU's words. */
+export function driverOf(file: FileNode): string {
+  return (file.driver === 'file' ? file.kind : undefined) ?? file.driver;
 }
 
 /** Path of the file that the node's bytes are in, if they are in one. */

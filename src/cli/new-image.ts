@@ -30,6 +30,8 @@ export function createNewImage(host: Host, image: NewImage): Promise<void> {
   return image.format === 'luks' ? createLuks(host, image) : createQcow2(host, image);
 }
 
+const MODES = ['off', 'metadata', 'falloc', 'full'] as const;
+
 /** A file that is to hold a new image. Nothing of it is lost before the options are known good. */
 interface Target {
   readonly path: string;
@@ -55,9 +57,8 @@ function openTarget(host: Host, path: string, create: boolean): NodeFileStorage 
 }
 
 async function createRaw(host: Host, { values, path }: NewImage): Promise<void> {
-  const modes = ['off', 'metadata', 'falloc', 'full'] as const;
   const mode = textOf(values, 'preallocation', 'off');
-  const preallocation = modes.find((one) => one === mode);
+  const preallocation = MODES.find((one) => one === mode);
   if (!preallocation) throw new UsageError(`invalid parameter value: ${mode}`);
   const size = Number(values.get('size')?.number);
   const target = claimTarget(host, path);
@@ -99,12 +100,11 @@ function tooLarge(format: Format): UsageError {
 async function createLuks(host: Host, { values, path }: NewImage): Promise<void> {
   const { LuksImage } = await import('../image/luks/luks-image.ts');
   const choice = luksFormat(values, '');
-  const preallocation = (['off', 'falloc', 'full'] as const).find(
-    (mode) => mode === textOf(values, 'preallocation', 'off'),
-  );
-  if (!preallocation) {
-    throw new UsageError(`invalid parameter value: ${textOf(values, 'preallocation', '')}`);
-  }
+  const mode = textOf(values, 'preallocation', 'off');
+  const known = MODES.find((one) => one === mode);
+  if (!known) throw new UsageError(`invalid parameter value: ${mode}`);
+  // What a container has of metadata is there from the first.
+  const preallocation = known === 'metadata' ? 'off' : known;
   const size = Number(values.get('size')?.number);
   if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
   const target = claimTarget(host, path);

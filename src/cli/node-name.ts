@@ -3,7 +3,8 @@
  * `json:` with what makes it what it is. Tuning and the like is left out.
  */
 import type { FileNode, ImageNode } from './image-node.ts';
-import type { Settings } from './settings.ts';
+import { jsonOf, type Settings } from './settings.ts';
+import { inTableOrder } from './table-order.ts';
 
 /** A JSON object to be printed. */
 type Members = { readonly [name: string]: string | Members };
@@ -13,8 +14,8 @@ const STRONG: Record<string, RegExp> = {
   qcow2: /^encrypt\.key-secret$/,
   luks: /^key-secret$/,
   raw: /^(offset|size)$/,
-  'null-co': /^(size|latency-ns|read-zeroes)$/,
-  'null-aio': /^(size|latency-ns|read-zeroes)$/,
+  'null-co': /^(size|read-zeroes)$/,
+  'null-aio': /^(size|read-zeroes)$/,
   blkdebug: /^(config|align|max-|opt-|inject-error\.|set-state\.)/,
 };
 
@@ -76,24 +77,10 @@ function jsonName(members: Members): string {
 }
 
 function jsonText(members: Members): string {
-  const parts = Object.entries(members)
-    .map(([name, value], index) => ({ name, value, index, bucket: bucketOf(name) }))
-    // Who comes later stands before the others of its bucket.
-    .sort((a, b) => a.bucket - b.bucket || b.index - a.index)
-    .map(({ name, value }) => {
-      const text = typeof value === 'string' ? JSON.stringify(value) : jsonText(value);
-      return `${JSON.stringify(name)}: ${text}`;
-    });
+  const parts = inTableOrder(Object.keys(members)).map((name) => {
+    const value = members[name] as string | Members;
+    const text = typeof value === 'string' ? jsonOf(value) : jsonText(value);
+    return `${JSON.stringify(name)}: ${text}`;
+  });
   return `{${parts.join(', ')}}`;
 }
-
-/** Members come in the order of QEMU's hash table (qobject/qdict.c): its bucket for a name. */
-function bucketOf(name: string): number {
-  const bytes = new TextEncoder().encode(name);
-  let value = Math.imul(0x238f13af, bytes.length);
-  for (const [index, byte] of bytes.entries()) value += byte << ((index * 5) % 24);
-  const hash = (Math.imul(1103515243, value) + 12345) >>> 0;
-  return hash % BUCKETS;
-}
-
-const BUCKETS = 512;

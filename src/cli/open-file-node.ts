@@ -117,6 +117,10 @@ export async function openFileNode(
     readonly part?: ImagePart;
   },
 ): Promise<OpenedFile> {
+  if (options.writable && options.claim?.forceShare) {
+    const message = 'force-share=on can only be used with read-only images';
+    throw new Qcow2Error('REFUSED', message);
+  }
   const { storage, files } = await openNode(host, node, options);
   try {
     const format = options.format ?? (await probeFormat(storage));

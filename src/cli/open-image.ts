@@ -7,7 +7,7 @@ import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { pathOf } from './image-node.ts';
+import { driverOf, pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
@@ -57,31 +57,63 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
  * The same, to be written; what it is backed by is only read.
  * @throws UsageError where the image cannot be opened
  */
-export function openWritableImage(
+export async function openWritableImage(
   host: Host,
   filename: string,
-  options: Pick<OpenImageOptions, 'format' | 'untrusted' | 'role' | 'forceShare' | 'backing'> & {
-    /** Warns of a raw image that nobody says is raw. */
-    readonly warns?: boolean;
-    /** The image so many steps down its chain is to be written, too. */
-    readonly writableDepth?: number;
-  },
+  options: OpenWritableImageOptions,
 ): Promise<WritableDisk> {
+  return (await openWritableNode(host, filename, options)).disk;
+}
+
+/** How an image of the command line is opened to be written. */
+type OpenWritableImageOptions = Pick<
+  OpenImageOptions,
+  'format' | 'untrusted' | 'role' | 'forceShare' | 'backing'
+> & {
+  /** Warns of a raw image that nobody says is raw. */
+  readonly warns?: boolean;
+  /** The image so many steps down its chain is to be written, too. */
+  readonly writableDepth?: number;
+};
+
+/** A disk to be written, and what the command line has it be. */
+interface WritableNode {
+  readonly disk: WritableDisk;
+  /** What QEMU calls that which it is: a format, or what a file is reached by without one. */
+  readonly driver: string;
+  /** The path of a raw image that nobody says is raw. */
+  readonly guessed: string | undefined;
+}
+
+/**
+ * The same, with what is known of it.
+ * @throws UsageError where the image cannot be opened
+ */
+export function openWritableNode(
+  host: Host,
+  filename: string,
+  options: OpenWritableImageOptions,
+): Promise<WritableNode> {
   return explainOpen(filename, async () => {
     const named = nameImage(host, filename, options.format, options.role);
     const { untrusted, forceShare, warns, writableDepth, backing } = options;
     const node = backing ? { ...named.node, backing } : named.node;
-    const { disk, guessedRaw } = await openImageNode(host, node, {
+    let guessed: string | undefined;
+    const { disk } = await openImageNode(host, node, {
       untrusted,
       writable: true,
       writableDepth,
       cacheBytes: WRITE_CACHE_BYTES,
       claim: { use: 'write', forceShare },
       onRepair: sayRepairs(host),
+      onGuess: () => {
+        guessed = pathOf(node.file) ?? filename;
+        if (warns) warnOfGuess(host, guessed);
+      },
       ...(backing ? { opens: 'data file' } : {}),
     });
-    if (warns && guessedRaw) warnOfGuess(host, pathOf(node.file) ?? filename);
-    return disk as WritableDisk;
+    const driver = node.bare ? driverOf(node.file) : disk.format;
+    return { disk: disk as WritableDisk, driver, guessed };
   });
 }
 

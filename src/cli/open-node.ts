@@ -11,6 +11,7 @@ import { errnoOf } from './errno.ts';
 import type { ClaimOptions } from './image-claims.ts';
 import { secretIdAt, secretSource } from './image-name.ts';
 import {
+  type Backing,
   type BackingNode,
   checkFormatSettings,
   checkQcow2Settings,
@@ -18,11 +19,12 @@ import {
   type ImageNode,
   type OpenedParts,
   pathOf,
+  unopened,
 } from './image-node.ts';
 import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
-import { openTuning, type TunedImage } from './qcow2-settings.ts';
-import { type Settings, switchOf, textOf } from './settings.ts';
+import { openTuning } from './qcow2-settings.ts';
+import { switchOf, textOf } from './settings.ts';
 
 /** How a node is opened as a disk. */
 export interface OpenImageNodeOptions
@@ -35,6 +37,8 @@ export interface OpenImageNodeOptions
   readonly writableDepth?: number | undefined;
   /** What of the image is opened, as far as its settings are about it. Default: all. */
   readonly opens?: OpenedParts;
+  /** Runs where a file is found to be raw that nobody says is, before anything else. */
+  readonly onGuess?: () => void;
   /** Runs once the format is known, before anything of it is read. */
   readonly check?: (format: Format) => void;
   /** The image's own storage, where it is open already, instead of the node's. */
@@ -64,10 +68,6 @@ export async function openImageNode(
   }
   const forceShare = switchOf(settings, 'force-share') ?? claim.forceShare;
   const shared = { ...claim, forceShare };
-  if (forceShare && writable) {
-    const message = 'force-share=on can only be used with read-only images';
-    throw new Qcow2Error('REFUSED', message);
-  }
   const opened = options.storage
     ? { storage: options.storage, format: node.format ?? (await probeFormat(options.storage)) }
     : await openFileNode(host, node.file, {
@@ -77,8 +77,13 @@ export async function openImageNode(
         claim: shared,
       });
   const { storage, format } = opened;
+  if (node.format === undefined && format === 'raw') options.onGuess?.();
   try {
-    checkFormatSettings(node, format, { discard: options.discard === 'unmap' });
+    const { discard, opens } = options;
+    checkFormatSettings(node, format, {
+      discard: discard === 'unmap',
+      ...(opens ? { opens } : {}),
+    });
     check?.(format);
   } catch (cause) {
     await storage.close();
@@ -139,28 +144,32 @@ function unmaps(text: string): 'unmap' | 'ignore' {
 /** Settings about the backing file as the engine takes them. */
 export function backingChoice(
   host: Host,
-  node: BackingNode | 'none' | undefined,
+  backing: Backing,
   claim: ClaimOptions,
 ): Pick<OpenDiskOptions, 'backing'> {
-  if (node === undefined || node === 'none') return node === undefined ? {} : { backing: node };
-  const { file, format, dataFile } = node;
-  const choice: BackingChoice = {
-    format,
-    ...backingChoice(host, node.backing, claim),
-    ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
-    ...dataFileChoice(host, dataFile, claim),
-    onMetadata: (metadata) => checkBehind(node.settings, metadata),
+  if (backing === undefined) return {};
+  if (backing === 'none') return { backing };
+  const choice = (name: string): BackingChoice => {
+    const node = backing(name);
+    const { file, format, dataFile, settings } = node;
+    return {
+      format,
+      ...backingChoice(host, node.backing, claim),
+      ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
+      ...dataFileChoice(host, dataFile, claim),
+      onFormat: (found) => checkBehind(() => checkFormatSettings(node, found)),
+      onMetadata: (metadata) => checkBehind(() => checkQcow2Settings(settings, metadata)),
+    };
   };
   return { backing: choice };
 }
 
-/** Of an image behind another: what is wrong is told as any reason why that cannot be opened. */
-function checkBehind(settings: Settings, image: TunedImage): void {
+/** Checks what is said of an image behind another. */
+function checkBehind(check: () => void): void {
   try {
-    checkQcow2Settings(settings, image);
+    check();
   } catch (cause) {
-    if (!isQcow2Error(cause)) throw cause;
-    throw new Qcow2Error('UNSUPPORTED', cause.message, undefined, cause);
+    throw unopened(cause);
   }
 }
 
@@ -175,13 +184,10 @@ async function openOther(
 ): Promise<Storage> {
   const { format } = node;
   const own = writable ? ({ ...claim, use: 'write' } as const) : claim;
-  const opened = await openFileNode(host, file, { writable, format, claim: own });
   try {
-    if (!('bare' in node && node.bare)) checkFormatSettings(node, opened.format);
-    return opened.storage;
+    return (await openFileNode(host, file, { writable, format, claim: own })).storage;
   } catch (cause) {
-    await opened.storage.close();
-    throw cause;
+    throw unopened(cause);
   }
 }
 

@@ -7,13 +7,15 @@ import type { Host } from './command.ts';
 import { type ParsedJson, parseJson } from './json-parse.ts';
 import { parseSizeParameter } from './option-list.ts';
 
-/** Texts by full names; what JSON says as `true` or 1 is `on` or `1`. */
+/** Values by full names: texts, or what JSON has else, as `textOf` tells. */
 export type Settings = ReadonlyMap<string, string>;
 
-/** The value of what is `null` in JSON: no text that a list could have. */
-export const NULL = '\0';
+/** What a value of JSON that is no text begins with: no text that a list could have. */
+const LITERAL = '\0';
+/** The value of what is `null` in JSON. */
+export const NULL = `${LITERAL}null`;
 /** The value of an object or a list in JSON that has nothing in it. */
-const EMPTY = '\0{}';
+const EMPTY = `${LITERAL}{}`;
 
 /**
  * A comma in a value is written twice; a name alone is `on`, or `off` with `no` in front.
@@ -78,16 +80,26 @@ function flatten(
     const inner = Array.isArray(value) ? [...value.entries()] : value;
     if (inner instanceof Map ? inner.size > 0 : Array.isArray(inner) && inner.length > 0) {
       flatten(inner as Iterable<[string, ParsedJson]>, `${key}.`, into);
-    } else if (typeof inner === 'boolean') into.set(key, inner ? 'on' : 'off');
-    else if (inner === null) into.set(key, NULL);
-    else into.set(key, typeof inner === 'object' ? EMPTY : String(inner));
+    } else if (typeof inner === 'string') into.set(key, inner);
+    else into.set(key, inner !== null && typeof inner === 'object' ? EMPTY : LITERAL + inner);
   }
 }
 
-/** The text of a setting; undefined where it is not there, or holds nothing. */
+/**
+ * The text of a setting, which is `on` for JSON's `true`, and `1` for 1; undefined where it is not
+ * there, or holds nothing.
+ */
 export function textOf(settings: Settings, name: string): string | undefined {
   const value = settings.get(name);
-  return value === NULL || value === EMPTY ? undefined : value;
+  if (!value?.startsWith(LITERAL)) return value;
+  if (value === NULL || value === EMPTY) return undefined;
+  const literal = value.slice(LITERAL.length);
+  return literal === 'true' ? 'on' : literal === 'false' ? 'off' : literal;
+}
+
+/** A value as JSON has it. */
+export function jsonOf(value: string): string {
+  return value.startsWith(LITERAL) ? value.slice(LITERAL.length) : JSON.stringify(value);
 }
 
 /** What stands behind `name.`. */

@@ -8,6 +8,7 @@
  *   data         true     false  true   of the bytes
  *   compressed   true     false  true   –
  *   raw, a hole  true     true   false  of the hole
+ *   no bytes     false    false  false  –
  */
 import { type DataSource, type Disk, ExtentKind, type ExtentList } from '../image/disk.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
@@ -92,12 +93,13 @@ export function statusAt(
   const layer = layers[depth] as Layer;
   const host = list.host(record);
   const isData = kind === ExtentKind.data || kind === ExtentKind.compressed;
+  const isNothing = layer.format === 'raw' && storage.holdsNothing;
   const hasPlace = host >= 0 && kind !== ExtentKind.compressed && !source.encrypted;
   const status: BlockStatus = {
     length,
     depth,
     present: kind !== ExtentKind.hole,
-    zero: !isData,
+    zero: !isData && !(kind === ExtentKind.hole && isNothing),
     data: isData,
     offset: hasPlace ? host + into : undefined,
     storage: hasPlace ? storage : undefined,

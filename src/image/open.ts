@@ -37,8 +37,12 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly secret?: Secret | undefined;
   /** PBKDF2 iterations that an encrypted image may ask for. Default 100 million. */
   readonly iterationsMax?: number | undefined;
-  /** What stands in for the backing file that the image names, or for none. */
-  readonly backing?: 'none' | BackingChoice | undefined;
+  /**
+   * What stands in for the backing file that the image names, or for none; asked once the image
+   * itself is open, and shown the name that it has, or ''. What that throws is why the backing
+   * file cannot be opened.
+   */
+  readonly backing?: 'none' | ((name: string) => BackingChoice) | undefined;
   /** Opens the data file, in place of the one that the image names, or where it names none. */
   readonly dataFile?: ((writable: boolean) => Awaitable<Storage>) | undefined;
   /** Makes the disk a `WritableDisk`; its backing chain stays read-only. */
@@ -49,6 +53,11 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly onRepair?: CheckListener | undefined;
   /** Hears of metadata of its images that cannot be as it is, when it is met. */
   readonly onCorruption?: CorruptionListener | undefined;
+  /**
+   * Hears what the disk's own image is before anything of it is read; what it throws is why it
+   * cannot be opened.
+   */
+  readonly onFormat?: ((format: Format) => void) | undefined;
   /** See `Qcow2OpenOptions`; for the disk's own image, where that is qcow2. */
   readonly onMetadata?: Qcow2OpenOptions['onMetadata'];
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
@@ -66,9 +75,11 @@ export interface BackingChoice {
   /** See `OpenDiskOptions`. */
   readonly dataFile?: OpenDiskOptions['dataFile'];
   /** See `OpenDiskOptions`. */
+  readonly onFormat?: OpenDiskOptions['onFormat'];
+  /** See `OpenDiskOptions`. */
   readonly onMetadata?: OpenDiskOptions['onMetadata'];
   /** The same, for what lies behind it. */
-  readonly backing?: 'none' | BackingChoice | undefined;
+  readonly backing?: OpenDiskOptions['backing'];
 }
 
 /**
@@ -117,6 +128,7 @@ async function openAt(
       throw new Qcow2Error('OUT_OF_RANGE', `backing chain of more than ${CHAIN_DEPTH_MAX} images`);
     }
     format = options.format ?? (await probeFormat(storage));
+    options.onFormat?.(format);
   } catch (cause) {
     await storage.close();
     throw cause;
@@ -130,8 +142,9 @@ async function openAt(
     const image = await RawImage.open(storage, { depth, writable, discard });
     return withoutSnapshots(image, snapshot);
   }
-  const choice = options.backing === 'none' ? undefined : options.backing;
+  const backing = options.backing === 'none' ? undefined : options.backing;
   const openBacking = async (name: string, ownFormat: string | undefined) => {
+    const choice = backing?.(name);
     if (name === '' && !choice?.storage) {
       throw new Qcow2Error('UNSUPPORTED', 'A block device must be specified for "file"');
     }
@@ -153,6 +166,7 @@ async function openAt(
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
       backing: choice?.backing,
       dataFile: choice?.dataFile,
+      onFormat: choice?.onFormat,
       onMetadata: choice?.onMetadata,
     };
     return openAt(file, { ...chained, format: formatName }, { workspace, depth: depth + 1 });
@@ -180,6 +194,6 @@ async function openAt(
     },
     dataFileUnnamed: options.dataFile !== undefined,
     backing: options.backing === 'none' ? 'none' : openBacking,
-    backingUnnamed: choice !== undefined,
+    backingUnnamed: backing !== undefined,
   });
 }

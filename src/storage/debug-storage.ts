@@ -52,9 +52,9 @@ export class DebugStorage implements Storage {
       };
     }
     if (inner.dataRanges) {
-      this.dataRanges = (from, to) => {
+      this.dataRanges = (from, to, exact) => {
         this.meet('block-status', from, to - from);
-        return inner.dataRanges?.(from, to);
+        return inner.dataRanges?.(from, to, exact);
       };
     }
   }
@@ -65,6 +65,10 @@ export class DebugStorage implements Storage {
 
   get writable(): boolean {
     return this.inner.writable;
+  }
+
+  get holdsNothing(): boolean {
+    return this.inner.holdsNothing ?? false;
   }
 
   announce(event: DebugEvent): Awaitable<void> {

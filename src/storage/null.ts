@@ -1,4 +1,5 @@
 /** Storage that holds nothing: writes are forgotten, reads give zeros or leave what is there. */
+import { Qcow2Error } from '../base/errors.ts';
 import { rangeCursor, type Storage } from './storage.ts';
 
 /** What storage without bytes pretends to be. */
@@ -13,13 +14,13 @@ export interface NullStorageOptions {
 
 /** Takes everything and keeps nothing. What it forgets it reports as written. */
 export function nullStorage({ name, size, readZeroes }: NullStorageOptions): Storage {
-  let bytes = size;
   const storage: Storage = {
     name,
     writable: true,
-    size: () => bytes,
+    holdsNothing: !readZeroes,
+    size: () => size,
     read(at, into) {
-      const got = Math.max(0, Math.min(into.length, bytes - at));
+      const got = Math.max(0, Math.min(into.length, size - at));
       if (readZeroes) into.fill(0, 0, got);
       return got;
     },
@@ -29,8 +30,8 @@ export function nullStorage({ name, size, readZeroes }: NullStorageOptions): Sto
     discard() {},
     // Where reads give zeros there is no data to be found.
     dataRanges: (from, to) => (readZeroes || to <= from ? [] : [[from, to]]),
-    truncate(to) {
-      bytes = to;
+    truncate() {
+      throw new Qcow2Error('UNSUPPORTED', 'Image format driver does not support resize');
     },
     flush() {},
     close() {},

@@ -69,6 +69,8 @@ export interface Storage {
   readonly writable: boolean;
   /** Where in the file of that name it begins. Default 0. */
   readonly placedAt?: number;
+  /** There are no bytes: what is read of it is of no use to anybody. */
+  readonly holdsNothing?: boolean;
   /** Each read costs about a millisecond before its first byte: few and long ones are wanted. */
   readonly slowStart?: boolean;
   size(): Awaitable<number>;

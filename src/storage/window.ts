@@ -23,6 +23,10 @@ export class WindowStorage implements Storage {
     return this.inner.writable;
   }
 
+  get holdsNothing(): boolean {
+    return this.inner.holdsNothing ?? false;
+  }
+
   size(): Awaitable<number> {
     if (this.fixedSize !== undefined) return this.fixedSize;
     const whole = this.inner.size();

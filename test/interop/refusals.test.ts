@@ -51,4 +51,48 @@ test('convert -B: what is wrong with the backing file', () =>
     ].map((line) => `convert -O qcow2 -B ${line} plain.qcow2 new.img`),
   ));
 
+test('amend: of what is no image, and the steps of what takes long', () =>
+  expectAlike(
+    [
+      ...[
+        'driver=file,filename=raw.img',
+        'driver=null-co',
+        'driver=blkdebug,image.filename=raw.img',
+      ].flatMap((name) => ['size=1M', 'help'].map((what) => `-o ${what} --image-opts ${name}`)),
+      ...['refcount_bits=64', 'refcount_bits=1', 'compat=0.10', 'size=512k', 'size=3', 'help'].map(
+        (what) => `-p -o ${what} plain.qcow2`,
+      ),
+      ...['-p -o refcount_bits=1 snaps.qcow2', '-p -o compat=1.1,refcount_bits=64 v2.qcow2'],
+    ].map((line) => `amend ${line}`),
+  ));
+
+test('what is guessed to be raw is warned of, and what is said to be is not', () =>
+  expectAlike(
+    [
+      'raw.img',
+      '--image-opts driver=null-co',
+      '--image-opts driver=raw,file.filename=raw.img',
+    ].flatMap((name) => [`snapshot -a x ${name}`, `snapshot -c x ${name}`, `snapshot -l ${name}`]),
+  ));
+
+test('create: a container at an impossible place', () =>
+  expectAlike(
+    ['metadata', 'bogus'].flatMap((mode) =>
+      ['nowhere/x', 'sub', 'new.img'].map(
+        (name) => `create -f luks -o preallocation=${mode} ${name} 64k`,
+      ),
+    ),
+  ));
+
+test('resize: words that are too few, and what has no size of its own', () =>
+  expectAlike(
+    [
+      ...['', 'x', '--image- ', '--object=secret,id=s,data=x y', '--image-opts driver=null-co 1M'],
+      ...['--image-opts driver=blkdebug,image.driver=null-co 5G', '--image-opts bogus=1 1M'],
+    ].map((line) => `resize ${line}`),
+  ));
+
+test('check: sharing what is to be repaired', () =>
+  expectAlike(['nowhere', 'plain.qcow2', 'raw.img'].map((name) => `check -U -r all ${name}`)));
+
 test.run();

@@ -18,7 +18,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { askedAlike, eachAtOnce, oftenEnough, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
+import {
+  askedAlike,
+  type Ended,
+  eachAtOnce,
+  oftenEnough,
+  qemuImg,
+  qemuIo,
+  run,
+  TOOL,
+} from '../tool.ts';
 
 /** Folders of a suite. */
 export interface World {
@@ -221,14 +230,21 @@ async function compareFolders(here: string, there: string): Promise<string> {
     if (left!.equals(right!)) continue;
     const [a, b] = await Promise.all([here, there].map((folder) => imageFacts(folder, name)));
     if (a !== b) return `${name} is\n${a}not\n${b}`;
-    const { code, stdout, stderr } = await run(
-      requireQemu().img,
-      ['compare', '-U', join(here, name), join(there, name)],
-      { cwd: here },
-    );
+    const { code, stdout, stderr } = await compareDisks(here, join(here, name), join(there, name));
     if (code !== 0) return `${name}: ${stdout}${stderr}`;
   }
   return '';
+}
+
+/** Has qemu-img compare two disks, with the world's passphrase where they are encrypted. */
+async function compareDisks(cwd: string, a: string, b: string): Promise<Ended> {
+  const plain = await run(requireQemu().img, ['compare', '-U', a, b], { cwd });
+  const key = /Parameter '(.*key-secret)' is required/.exec(plain.stderr)?.[1];
+  if (key === undefined) return plain;
+  const driver = key === 'key-secret' ? 'luks' : 'qcow2';
+  const opened = (path: string) => `driver=${driver},${key}=s,file.filename=${path}`;
+  const secret = ['--object', 'secret,id=s,file=passphrase', '--image-opts'];
+  return run(requireQemu().img, ['compare', '-U', ...secret, opened(a), opened(b)], { cwd });
 }
 
 /** All that qemu-img tells of an image but where its clusters are and what time it is. */

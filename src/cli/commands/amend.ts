@@ -11,7 +11,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions, optionLines } from '../creation-options.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
-import { openWritableImage } from '../open-image.ts';
+import { openWritableNode } from '../open-image.ts';
 import {
   asksForHelp,
   checkOptionList,
@@ -85,11 +85,12 @@ async function openAndAmend(
   }
   checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
   const untrusted = given(parsed, 'untrusted');
-  const image = await openWritableImage(host, filename, { format, untrusted, warns: true });
+  const options = { format, untrusted, warns: true } as const;
+  const { disk: image, driver } = await openWritableNode(host, filename, options);
   try {
-    if (asksForHelp(list)) return printHelp(host, image.format);
+    if (asksForHelp(list) && image.format !== 'raw') return printHelp(host, image.format);
     if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
-      throw notAmendable(image.format);
+      throw notAmendable(driver);
     }
     const prefix = image instanceof LuksImage ? '' : 'encrypt.';
     const values = parseAmendments(list, { format: image.format, prefix });
@@ -118,12 +119,12 @@ async function openAndAmend(
   return 0;
 }
 
-/** A step for each percent. */
+/** A step for each percent, and one wherever something begins. */
 function steps(show: (percent: number) => void): AmendOptions['onProgress'] {
   let shown = 0;
   return (done, total) => {
     const percent = (done / total) * 100;
-    if (percent < shown + 1 && percent < 100) return;
+    if (percent !== 0 && percent < shown + 1 && percent < 100) return;
     shown = percent;
     show(percent);
   };

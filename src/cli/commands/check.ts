@@ -3,7 +3,6 @@
 import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { isFormat } from '../../image/formats.ts';
-import type { Gate } from '../../image/gate.ts';
 import { type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
@@ -165,11 +164,10 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
       if (name && backing !== 'none') {
-        const { storage: open = () => gate({ ...named, kind: 'backing', name }) } = backing ?? {};
-        const format = backing?.format ?? backingFormat;
-        const behindIt = { backing: backing?.backing, onMetadata: backing?.onMetadata };
-        const options = { gate, secret, format, ...behindIt, cacheBytes: 2 ** 20 };
-        files.push(await openBacking(request.filename, () => open(false), options));
+        const own = () => gate({ ...named, kind: 'backing', name });
+        const open = { name, backing, format: backingFormat, own };
+        const options = { gate, secret, cacheBytes: 2 ** 20 };
+        files.push(await openBacking(open, options));
       }
       return { storage, metadata, files };
     } catch (cause) {
@@ -187,26 +185,32 @@ function oneDown(secret: Secret): Secret {
 
 /** Opens a backing file as QEMU does: only to see that it is there. */
 async function openBacking(
-  from: string,
-  open: () => Awaitable<Storage>,
-  options: {
-    readonly gate: Gate;
+  {
+    backing,
+    own,
+    ...named
+  }: {
+    readonly backing: Exclude<OpenDiskOptions['backing'], 'none'>;
     readonly format: string | undefined;
-    readonly backing: OpenDiskOptions['backing'];
-    readonly onMetadata: OpenDiskOptions['onMetadata'];
-    readonly secret: Secret;
-    readonly cacheBytes: number;
+    readonly own: () => Awaitable<Storage>;
+    readonly name: string;
   },
+  options: Required<Pick<OpenDiskOptions, 'gate' | 'cacheBytes'>> & { readonly secret: Secret },
 ): Promise<{ close(): Promise<void> }> {
-  const { format, secret } = options;
   try {
+    const choice = backing?.(named.name);
+    const format = choice?.format ?? named.format;
     if (format !== undefined && !isFormat(format)) {
-      throw new UsageError(`Unknown driver '${format}'`);
+      throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${format}'`);
     }
-    return await openDisk(await open(), { ...options, format, secret: oneDown(secret) });
+    const { backing: behind, dataFile, onFormat, onMetadata } = choice ?? {};
+    const chosen = { format, backing: behind, dataFile, onFormat, onMetadata };
+    const storage = await (choice?.storage ? choice.storage(false) : own());
+    return await openDisk(storage, { ...options, ...chosen, secret: oneDown(options.secret) });
   } catch (cause) {
-    if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
-    throw new UsageError(`Could not open '${from}': Could not open backing file: ${cause.message}`);
+    if (!isQcow2Error(cause)) throw cause;
+    const message = `Could not open backing file: ${cause.message}`;
+    throw new Qcow2Error('UNSUPPORTED', message, undefined, cause);
   }
 }
 

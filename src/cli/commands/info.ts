@@ -12,7 +12,7 @@ import { nameImage } from '../image-name.ts';
 import {
   checkFormatSettings,
   checkQcow2Settings,
-  type FileNode,
+  driverOf,
   type ImageNode,
   isDebugged,
   isNull,
@@ -148,7 +148,7 @@ async function reportNode(
     claim: { ...claim, forceShare },
   });
   try {
-    checkFormatSettings(node, format);
+    checkFormatSettings(node, format, { opens: 'nothing' });
     const path = pathOf(node.file);
     const report = await reportStorage(host, storage, {
       format,
@@ -165,10 +165,6 @@ async function reportNode(
   } finally {
     await storage.close();
   }
-}
-
-function driverOf(file: FileNode): string {
-  return (file.driver === 'file' ? file.kind : undefined) ?? file.driver;
 }
 
 function reportStorage(

@@ -38,6 +38,7 @@ export const resize: Command = {
   options: OPTIONS,
   // `-1G` is no option.
   lastIsOperand: true,
+  argumentsMin: 2,
 
   async run(args, host) {
     try {
@@ -68,7 +69,7 @@ function parseMode(text: string): Preallocation {
 function parseRequest(args: readonly string[]): Request {
   // The size comes last, whatever it looks like: `-1G` is no option.
   const text = args.at(-1);
-  if (text === undefined || args.length < 2) throw new UsageError('Not enough arguments', true);
+  if (text === undefined) throw new UsageError('Not enough arguments', true);
   const parsed = parseCommandLine(args.slice(0, -1), OPTIONS);
   const preallocation = parseMode(valueGiven(parsed, 'preallocation') ?? 'off');
   const [filename, ...rest] = parsed.operands;

@@ -5,11 +5,9 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { type Errno, errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
-import { nameImage } from '../image-name.ts';
 import { snapshotMembers } from '../image-report.ts';
 import { formatJson } from '../json.ts';
-import { openImage } from '../open-image.ts';
-import { openWritable } from '../open-writable.ts';
+import { openImage, openWritableNode } from '../open-image.ts';
 import { given, type OptionGiven, type OptionSpec, valueGiven } from '../options.ts';
 import { snapshotList } from '../snapshot-list.ts';
 
@@ -94,13 +92,14 @@ async function list(host: Host, { filename, json, forceShare, untrusted }: Reque
 
 async function change(host: Host, request: Request): Promise<number> {
   const { filename, action, name, forceShare, untrusted } = request;
-  const disk = await openWritable(host, filename, { format: undefined, forceShare, untrusted });
+  const options = { format: undefined, forceShare, untrusted, warns: true } as const;
+  const { disk, guessed } = await openWritableNode(host, filename, options);
   try {
     const image = disk instanceof Qcow2Image ? disk : undefined;
     // What an action is about: after it, or before it is gone.
     const before = image?.snapshots.list() ?? [];
     if (action === 'create') await create(image, name);
-    else if (action === 'apply') await apply(host, image, request);
+    else if (action === 'apply') await apply(host, image, { name, guessed });
     else if (action === 'delete') await remove(image, name);
     if (request.json) {
       const one =
@@ -136,12 +135,12 @@ async function create(image: Qcow2Image | undefined, name: string): Promise<void
 async function apply(
   host: Host,
   image: Qcow2Image | undefined,
-  { filename, name }: Request,
+  { name, guessed }: { readonly name: string; readonly guessed: string | undefined },
 ): Promise<void> {
   const failed = (why: string) => new UsageError(`Could not apply snapshot '${name}': ${why}`);
   if (!image) {
     // QEMU opens the file once more, to go back in what lies below, and warns once more.
-    warnOfGuess(host, nameImage(host, filename, undefined).path);
+    if (guessed !== undefined) warnOfGuess(host, guessed);
     throw failed('Block driver does not support snapshots');
   }
   if (image.bitmaps.list().length > 0) throw failed('Device has active dirty bitmaps');

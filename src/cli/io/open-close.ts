@@ -4,7 +4,7 @@ import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { repairHint } from '../explain-open.ts';
 import { HintedError } from '../option-list.ts';
 import { checkTuning, isTuning, joinTuning } from '../qcow2-settings.ts';
-import { parseSettings, type Settings, switchOf } from '../settings.ts';
+import { parseSettings, type Settings, switchOf, textOf } from '../settings.ts';
 import { getopt, letters } from './getopt.ts';
 import { ANY, CommandFailure, type IoCommand, misuse } from './io-command.ts';
 import { type OpenedDisk, openForIo } from './open.ts';
@@ -186,7 +186,7 @@ function refuseChanges(
     checkTuning(joinTuning(opened.place.settings, settings), judged);
   }
   if (switchOf(settings, 'read-only') && opened.writable && !opened.readOnly) {
-    const node = opened.place.settings.get('node-name') ?? '#block100';
+    const node = textOf(opened.place.settings, 'node-name') ?? '#block100';
     throw refuse(`Read-only block node '${node}' cannot support read-write users`);
   }
 }

@@ -28,7 +28,7 @@ export interface AmendOptions {
   readonly dataFile?: string | undefined;
   /** Only `false` where the data file is not raw by now. */
   readonly dataFileRaw?: boolean | undefined;
-  /** Hears of the way to version 2: L1 entries that are done, and how many there are. */
+  /** Hears of what takes long, another refcount width and the way to version 2: its steps. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -58,8 +58,11 @@ export async function amendImage(
     await change(upgraded);
   }
   const order = refcountBits === undefined ? undefined : Math.log2(refcountBits);
-  if (order !== undefined && order !== store.geometry.refcountOrder) {
-    await store.lock.run(() => changeRefcountWidth(parts, order));
+  const otherWidth = order !== undefined && order !== store.geometry.refcountOrder;
+  if (otherWidth) {
+    const isHalf = version < store.header.version;
+    const onPart = (part: number) => options.onProgress?.(isHalf ? part / 2 : part, 1);
+    await store.lock.run(() => changeRefcountWidth(parts, order, onPart));
   }
   const { dataFile, dataFileRaw } = options;
   if (dataFileRaw === false && hasFeature(store.header.autoclear, Autoclear.rawDataFile)) {
@@ -82,7 +85,10 @@ export async function amendImage(
   }
   if (version >= store.header.version) return;
   refuseDowngrade(parts);
-  await downgrade(parts, change, options.onProgress);
+  const before = otherWidth ? 1 : 0;
+  await downgrade(parts, change, (done, total) => {
+    options.onProgress?.(before * total + done, (before + 1) * total);
+  });
 }
 
 const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
@@ -197,6 +203,7 @@ async function expandZeros(
   const { snapshots, l1Entries } = store;
   const total = snapshots.reduce((sum, one) => sum + one.l1Entries, l1Entries);
   try {
+    onProgress?.(0, total);
     await expandActiveZeros(parts, (done) => onProgress?.(done, total));
     if (snapshots.length > 0) {
       const done = (count: number) => onProgress?.(l1Entries + count, total);

@@ -17,16 +17,22 @@ import type { WriteParts } from './write-parts.ts';
 /**
  * Changes the width of version 3 refcounts. Called with the metadata lock held.
  * @param order two to the power of it is the number of bits
+ * @param onPart hears what part of the work is done
  * @throws Qcow2Error OUT_OF_RANGE where a count does not fit: nothing has changed
  */
-export async function changeRefcountWidth(parts: WriteParts, order: number): Promise<void> {
+export async function changeRefcountWidth(
+  parts: WriteParts,
+  order: number,
+  onPart: (part: number) => void,
+): Promise<void> {
   const { store, refcounts } = parts;
+  onPart(0);
   await store.order.flush();
   await store.refcountBlocks.writeDirty();
   await store.order.flushStorage();
   const { clusterSize } = store.geometry;
   const start = Math.max(
-    await checkCounts(store, order),
+    await checkCounts(store, order, (part) => onPart(part / 2)),
     divCeil(await store.storage.size(), clusterSize),
   );
   const plan = refcountMetadata(start, { clusterSize, refcountOrder: order, generous: false });
@@ -38,7 +44,8 @@ export async function changeRefcountWidth(parts: WriteParts, order: number): Pro
     at: store.header.refcountTableOffset,
     bytes: store.header.refcountTableClusters * clusterSize,
   };
-  const table = await writeBlocks(store, { order, start, ...plan });
+  const onWritten = (part: number) => onPart(0.5 + part / 2);
+  const table = await writeBlocks(store, { order, start, ...plan }, onWritten);
   const tableAt = (start + plan.blocks) * clusterSize;
   await store.storage.write(tableAt, table);
   await store.order.flushStorage();
@@ -57,11 +64,17 @@ async function blockAt(store: MetadataStore, host: number): Promise<DataView> {
 }
 
 /** @returns the first cluster behind all that is counted */
-async function checkCounts(store: MetadataStore, order: number): Promise<number> {
+async function checkCounts(
+  store: MetadataStore,
+  order: number,
+  onPart: (part: number) => void,
+): Promise<number> {
   const { refcountBlockEntries, refcountOrder, clusterSize } = store.geometry;
   const most = refcountMax(order);
   let end = 0;
-  for (const [slot, host] of store.soundRefcountTable().entries()) {
+  const table = store.soundRefcountTable();
+  for (const [slot, host] of table.entries()) {
+    onPart(slot / table.length);
     if (host === 0) continue;
     const block = await blockAt(store, host);
     for (let index = 0; index < refcountBlockEntries; index++) {
@@ -87,7 +100,11 @@ interface NewCounts {
 }
 
 /** Writes the new blocks, one after another; gives the bytes of the table. */
-async function writeBlocks(store: MetadataStore, plan: NewCounts): Promise<Uint8Array> {
+async function writeBlocks(
+  store: MetadataStore,
+  plan: NewCounts,
+  onPart: (part: number) => void,
+): Promise<Uint8Array> {
   const { order, start, blocks, tableClusters } = plan;
   const { clusterSize, refcountOrder, refcountBlockEntries } = store.geometry;
   const perBlock = (clusterSize * 8) / 2 ** order;
@@ -112,6 +129,7 @@ async function writeBlocks(store: MetadataStore, plan: NewCounts): Promise<Uint8
     const host = (start + slot) * clusterSize;
     await store.storage.write(host, bytes);
     serializeRefcountTableEntry(viewOf(table), slot * 8, host);
+    onPart((slot + 1) / blocks);
   }
   return table;
 }

@@ -131,6 +131,10 @@ export class RawImage implements WritableDisk {
     const push = (kind: ExtentKind, start: number, end: number) => {
       if (end > start) list.push(kind, start, end - start, sourceBase, start);
     };
+    if (this.storage.holdsNothing) {
+      if (to > from) list.push(ExtentKind.hole, from, to - from, sourceBase, -1);
+      return;
+    }
     let at = from;
     for (const [start, end] of this.storage.dataRanges?.(from, to) ?? [[from, to] as const]) {
       push(ExtentKind.zero, at, start);
