@@ -172,6 +172,11 @@ export class Planner implements JobSource {
         await this.salvage(disk, half, to);
         return;
       }
+      if (disk.format === 'raw') {
+        // Where its holes are is a hint and no more: what is there is told by reading it.
+        list.push(ExtentKind.data, from, to - from, this.sourceBase, from);
+        return;
+      }
       if (++this.lostClusters > LOST_CLUSTERS_MAX) throw cause;
       list.push(ExtentKind.zero, from, to - from, this.sourceBase);
       const guest = this.diskStart + from;

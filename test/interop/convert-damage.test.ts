@@ -27,6 +27,8 @@ async function prepare(next: Random, cwd: string): Promise<Buffer> {
   }
   writeFileSync(join(cwd, 'disk.raw'), disk);
   writeFileSync(join(cwd, 'rules'), failing(20, 100, 101, 5000));
+  const noStatus = failing(60, 101, 3000).replaceAll('errno', 'iotype = "block-status"\nerrno');
+  writeFileSync(join(cwd, 'no-map'), failing(20, 101) + noStatus);
   // Behind the metadata of an image.
   writeFileSync(join(cwd, 'later'), failing(800, 801, 1500));
   const convert = (args: string[], name: string) =>
@@ -64,6 +66,7 @@ test('--salvage saves what qemu-img saves, and says what is lost', () =>
     writeFileSync(join(cwd, 'stream.qcow2'), stream);
     const sources = [
       ['-f', 'raw', 'blkdebug:rules:disk.raw'],
+      ['-f', 'raw', 'blkdebug:no-map:disk.raw'],
       ['-f', 'qcow2', 'blkdebug:later:zstd.qcow2'],
       ['entry.qcow2'],
       ['stream.qcow2'],
