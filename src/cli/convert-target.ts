@@ -120,14 +120,29 @@ async function intoRaw(
       const { copyDirtyToRaw } = await bitmapParts();
       return copyDirtyToRaw(request, disks, file, course);
     }
-    if (create && file.kind === 'regular') {
-      file.write(0, new Uint8Array(firstBlockBytes(concatenatedSize(disks))));
-    }
-    const prepared = prepareRaw(file, { ...request, sparseBytes, preallocation }, disks);
-    const result = await convertToRaw(disks, file, { ...course, sparseBytes, ...prepared });
+    if (create && file.isFixed) refuseSmallDevice(file, request, disks);
+    else if (create) file.write(0, new Uint8Array(firstBlockBytes(concatenatedSize(disks))));
+    // A device is never new: it holds what it held.
+    const targetIsZero = request.targetIsZero && !(create && file.isFixed);
+    const wanted = { ...request, sparseBytes, preallocation, targetIsZero };
+    const prepared = prepareRaw(file, wanted, disks);
+    const options = { ...course, targetIsZero, sparseBytes, ...prepared };
+    const result = await convertToRaw(disks, file, options);
     if (flush) file.flush();
     return result;
   });
+}
+
+/** Makes sure that a device has room for the disks, and can be had as it is to be made. */
+function refuseSmallDevice(
+  file: NodeFileStorage,
+  { target, values }: ConvertRequest,
+  disks: readonly Disk[],
+): void {
+  const mode = textOf(values, 'preallocation', 'off');
+  let why = mode === 'off' ? undefined : `Unsupported preallocation mode '${mode}'`;
+  if (file.size() < concatenatedSize(disks)) why ??= 'Cannot grow device files';
+  if (why !== undefined) throw new UsageError(`${target}: error while converting raw: ${why}`);
 }
 
 /** What can be had for the whole target at once, rather than piece by piece while it is written. */

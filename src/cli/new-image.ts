@@ -69,9 +69,14 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
     if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
     const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
     try {
+      if (disk.isFixed && preallocation !== 'off') {
+        throw new UsageError(`Unsupported preallocation mode '${preallocation}'`);
+      }
       const first = disk.size === 0 && preallocation === 'off' ? firstBlockBytes(size) : 0;
       await disk.resize(alignUp(size, 512), { preallocation });
-      if (first > 0) await disk.write(0, new Uint8Array(first));
+      // What a device began with must not tell readers of some format.
+      const begin = disk.isFixed ? Math.min(disk.size, 512) : first;
+      if (begin > 0) await disk.write(0, new Uint8Array(begin));
     } finally {
       await disk.close();
     }

@@ -389,10 +389,9 @@ async function convertThroughEngine(
 ): Promise<ConvertResult> {
   const { file, data, backing, bitmap } = target;
   const compress = target.compress !== undefined;
-  // What has a place before it is written is whatever the key makes of it.
-  const isScrambled =
-    create.encryption !== undefined &&
-    ((create.preallocation ?? 'off') !== 'off' || create.dataFile?.raw === true);
+  // What has a place before it is written is whatever the key makes of it, or a device held there.
+  const isPlaced = (create.preallocation ?? 'off') !== 'off' || create.dataFile?.raw === true;
+  const isScrambled = create.encryption !== undefined || ((data ?? file).isFixed ?? false);
   const held = holdHead(file);
   const image = await Qcow2Image.create(borrowed(held.storage), create, {
     ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
@@ -406,7 +405,7 @@ async function convertThroughEngine(
         ? await convertDirty(source, image, { ...options, bitmap, compress })
         : await convertToDisk(disks, image, {
             ...options,
-            targetIsZero: backing === undefined && !isScrambled,
+            targetIsZero: backing === undefined && !(isPlaced && isScrambled),
             compress,
           });
   } finally {

@@ -35,7 +35,10 @@ export async function convertToRaw(
   options: ConvertOptions = {},
 ): Promise<ConvertResult> {
   const size = concatenatedSize(disks);
-  const result = await convertBytes(disks, target, options, {
+  // New storage has nothing but zeros, and a device what it held.
+  const { targetIsZero = !target.isFixed } = options;
+  const told = { ...options, targetIsZero };
+  const result = await convertBytes(disks, target, told, {
     jobBytes: JOB_BYTES,
     holdFrom: Math.max(0, size - TAIL_BYTES),
     stream: false,

@@ -10,7 +10,7 @@ const ZEROS_BYTES = 1024 * 1024;
 
 /**
  * Makes storage `size` bytes long; shorter is possible only with `off`.
- * @throws Qcow2Error OUT_OF_RANGE, NO_SPACE or IO
+ * @throws Qcow2Error OUT_OF_RANGE, UNSUPPORTED, NO_SPACE or IO
  */
 export async function extendStorage(
   storage: Storage,
@@ -20,6 +20,10 @@ export async function extendStorage(
   if (reserve === 'off') {
     await storage.truncate(size);
     return;
+  }
+  if (storage.isFixed) {
+    const what = `Preallocation mode '${reserve}' unsupported for this non-regular file`;
+    throw new Qcow2Error('UNSUPPORTED', what);
   }
   const from = await storage.size();
   if (size < from) {

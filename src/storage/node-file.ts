@@ -56,6 +56,7 @@ function blockDeviceSize(fd: number, name: string): number {
 /** A file in Node, answering every call at once. */
 export class NodeFileStorage implements Storage {
   readonly kind: FileKind;
+  readonly isFixed: boolean;
   /** Cleared when the file system turns out to have no holes. */
   private mayPunch: boolean;
   /** Cleared when the host turns out not to copy for us. */
@@ -69,6 +70,7 @@ export class NodeFileStorage implements Storage {
   ) {
     const stat = fstatSync(fd);
     this.kind = stat.isFile() ? 'regular' : stat.isBlockDevice() ? 'block' : 'other';
+    this.isFixed = this.kind !== 'regular';
     this.mayPunch = this.kind !== 'other';
   }
 
@@ -214,6 +216,10 @@ export class NodeFileStorage implements Storage {
 
   truncate(size: number): void {
     this.needWritable();
+    if (this.isFixed) {
+      if (size > this.size()) throw new Qcow2Error('NO_SPACE', 'Cannot grow device files');
+      return;
+    }
     try {
       if (size <= Number.MAX_SAFE_INTEGER) ftruncateSync(this.fd, size);
       else truncateBeyondNode(this.fd, size);

@@ -3,6 +3,7 @@ import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { RawImage } from '../../image/raw/raw-image.ts';
 import { errnoText } from '../../storage/node-error.ts';
 import { type Command, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -117,6 +118,9 @@ async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
   }
   refuseTooLarge(disk, bytes);
   refuseInconsistentBitmaps(disk);
+  if (disk instanceof RawImage && disk.isFixed && bytes !== before) {
+    throw new UsageError('Cannot resize device files');
+  }
   try {
     await disk.resize(Number(bytes), { preallocation });
   } catch (cause) {

@@ -115,7 +115,12 @@ export class RawImage implements WritableDisk {
       throw new Qcow2Error('UNSUPPORTED', 'Unsupported preallocation mode: metadata');
     }
     await this.inTurn(() => extendStorage(this.storage, size, preallocation));
-    this.bytes = alignUp(size, 512);
+    if (!this.isFixed) this.bytes = alignUp(size, 512);
+  }
+
+  /** A device: it has the size that it has, whatever `resize` is told. */
+  get isFixed(): boolean {
+    return this.storage.isFixed ?? false;
   }
 
   async flush(): Promise<void> {
