@@ -40,6 +40,8 @@ export interface Host {
   realPath(path: string): string;
   /** Secrets that the command line defines. */
   readonly secrets: Secrets;
+  /** Names of nodes that are open; undefined: nobody minds. */
+  nodeNames?: Set<string>;
   /** Names of images are lists of options (`--image-opts`). */
   imageOpts?: boolean;
   /** And those of targets (`--target-image-opts`). */

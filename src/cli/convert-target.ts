@@ -46,7 +46,11 @@ export async function convertInto(
   }
   if (isStream(request)) return intoStream(host, request, disks, course);
   if (!request.create && !host.targetImageOpts && request.unopenable) throw request.unopenable;
-  refuseSourceAsTarget(host, nameImage(host, request.target, undefined, 'target').path, disks);
+  refuseSourceAsTarget(
+    host,
+    nameImage(host, request.target, undefined, { role: 'target' }).path,
+    disks,
+  );
   if (!request.create && (host.targetImageOpts || request.outputFormat !== 'raw')) {
     return intoExisting(host, request, disks, course);
   }

@@ -1,7 +1,7 @@
 /** What a name on the command line stands for: a node, and who knows its passphrase. */
 import type { Secret, SecretRequest } from '../image/secret.ts';
 import { type Host, UsageError } from './command.ts';
-import { type ImageNode, pathOf, resolveImage } from './image-node.ts';
+import { type ImageNode, type NodeUse, pathOf, resolveImage } from './image-node.ts';
 import { parseSettings, type Settings, textOf } from './settings.ts';
 
 /** An image, ready to be opened. */
@@ -28,7 +28,7 @@ export function nameImage(
   host: Host,
   name: string,
   format: string | undefined,
-  role: NameRole = 'source',
+  { role = 'source', use }: { readonly role?: NameRole | undefined; readonly use?: NodeUse } = {},
 ): NamedImage {
   const isOptions = { source: host.imageOpts, target: host.targetImageOpts, path: false }[role];
   if (isOptions && format !== undefined && role === 'source') {
@@ -36,9 +36,12 @@ export function nameImage(
   }
   // A word alone is the name of a node that is there already, and here there is none.
   const settings = isOptions ? parseSettings(host, name, 'file') : undefined;
+  if (use?.forceShare && (settings?.get('force-share') ?? 'on') !== 'on') {
+    throw new UsageError('--force-share/-U conflicts with image options');
+  }
   const node = isOptions
-    ? resolveImage(host, undefined, { settings })
-    : resolveImage(host, name, { format });
+    ? resolveImage(host, undefined, { settings, use })
+    : resolveImage(host, name, { format, use });
   const secret = secretSource(host, (depth) => secretIdAt(node.settings, depth));
   const shown = node.bare ? 'raw' : (node.format as string | undefined);
   return { node, path: pathOf(node.file) ?? name, format: shown, secret };

@@ -136,7 +136,11 @@ function needBlockDevice(child: string): Qcow2Error {
 export function resolveImage(
   host: Host,
   filename: string | undefined,
-  given: { readonly format?: string | undefined; readonly settings?: Settings | undefined },
+  given: {
+    readonly format?: string | undefined;
+    readonly settings?: Settings | undefined;
+    readonly use?: NodeUse | undefined;
+  },
 ): ImageNode {
   const named = filename === undefined ? undefined : settingsOfName(filename);
   const settings: Settings = new Map([...(named ?? []), ...(given.settings ?? [])]);
@@ -145,6 +149,8 @@ export function resolveImage(
   checkNodeName(settings);
   checkSwitches(settings);
   const filters = FILTERS[driver ?? ''];
+  const isDriver = driver === undefined || isFormat(driver) || BARE.includes(driver);
+  if (isDriver || filters) checkSharing(settings, given.use);
   if (driver !== undefined && filters) {
     checkSettings(settings, driver);
     const own = settingsUnder(settings, 'file');
@@ -172,6 +178,20 @@ export function resolveImage(
     dataFile: dataFileOf(host, settings),
     settings,
   };
+}
+
+/** What an image is named for, where it may be written. */
+export interface NodeUse {
+  readonly writable: boolean;
+  readonly forceShare: boolean | undefined;
+}
+
+/** @throws Qcow2Error REFUSED for an image to be written that others may write, too */
+export function checkSharing(settings: Settings, use: NodeUse | undefined): void {
+  if (use?.writable && (switchOf(settings, 'force-share') ?? use.forceShare)) {
+    const message = 'force-share=on can only be used with read-only images';
+    throw new Qcow2Error('REFUSED', message);
+  }
 }
 
 /** A disk with nodes above it: those say, too, how it may be used. */
@@ -466,6 +486,11 @@ export function checkQcow2Settings(
     const message = `Block format 'qcow2' does not support the option '${behind}'`;
     throw new Qcow2Error('UNSUPPORTED', message);
   }
+}
+
+/** False where the format is no node beside that of the file, which has its settings. */
+export function isOwnNode({ bare, file, settings }: BackingNode): boolean {
+  return !(bare && file) && file?.settings !== settings;
 }
 
 /** The driver of a node, in QEMU's words. */

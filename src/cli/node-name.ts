@@ -3,7 +3,7 @@
  * `json:` with what makes it what it is. Tuning and the like is left out.
  */
 import type { FileNode, ImageNode } from './image-node.ts';
-import { jsonOf, type Settings } from './settings.ts';
+import { jsonOf, NULL, type Settings } from './settings.ts';
 import { inTableOrder } from './table-order.ts';
 
 /** A JSON object to be printed. */
@@ -19,15 +19,31 @@ const STRONG: Record<string, RegExp> = {
   blkdebug: /^(config|align|max-|opt-|inject-error\.|set-state\.)/,
 };
 
-/** The name of an image. */
-export function nodeName(node: ImageNode, format: string): string {
+/** What an image names itself, as far as settings may put others in its place. */
+export interface OwnNames {
+  /** The full name of the backing file. */
+  readonly backing?: string | undefined;
+}
+
+/** @param own what of it is opened besides; absent: nothing, so that settings of it do not count */
+export function nodeName(node: ImageNode, format: string, own?: OwnNames): string {
   if (node.bare) return fileName(node.file) ?? jsonName(fileMembers(node.file));
   // A raw part of a file is a node of its own, and stands for the format.
   if (format === 'raw' && node.file.driver === 'raw') return jsonName(fileMembers(node.file));
-  const strong = strongOf(format, node.settings);
+  const strong = { ...backingMembers(node, own), ...strongOf(format, node.settings) };
   const name = fileName(node.file);
   if (name !== undefined && Object.keys(strong).length === 0) return name;
   return jsonName({ driver: format, ...strong, file: fileMembers(node.file) });
+}
+
+/** Another backing file than the image's own, or none in its place. */
+function backingMembers({ backing }: ImageNode, own: OwnNames | undefined): Members {
+  if (!own || backing === undefined) return {};
+  if (backing === 'none') return own.backing === undefined ? {} : { backing: NULL };
+  const { file, format = 'raw', settings } = backing('');
+  const strong = strongOf(format, settings);
+  if (!file || (fileName(file) === own.backing && Object.keys(strong).length === 0)) return {};
+  return { backing: { driver: format, ...strong, file: fileMembers(file) } };
 }
 
 function strongOf(driver: string, settings: Settings): Members {

@@ -8,6 +8,7 @@ import type { Storage } from '../storage/storage.ts';
 import type { Host } from './command.ts';
 import { type ClaimOptions, claimImageFile, type ImagePart } from './image-claims.ts';
 import type { FileNode } from './image-node.ts';
+import { takeNodeName } from './node-names.ts';
 import { switchOf, textOf } from './settings.ts';
 
 /** An open node, and the files below it that may be claimed. */
@@ -18,15 +19,28 @@ interface OpenedNode {
 
 const SECTOR_BYTES = 512;
 
-/** Opens a node without claiming anything. */
-async function openNode(
+/** How a node is opened. */
+interface OpenNodeOptions {
+  readonly writable: boolean;
+  readonly claim: ClaimOptions | undefined;
+  readonly untrusted?: boolean | undefined;
+}
+
+/** Opens a node without claiming anything but its name. */
+async function openNode(host: Host, node: FileNode, options: OpenNodeOptions): Promise<OpenedNode> {
+  const opened = await openUnnamed(host, node, options);
+  // An image has its own.
+  if (node.driver === 'image') return opened;
+  return wrapped(opened, async (storage) => {
+    takeNodeName(host, node.settings, storage);
+    return storage;
+  });
+}
+
+async function openUnnamed(
   host: Host,
   node: FileNode,
-  options: {
-    readonly writable: boolean;
-    readonly claim: ClaimOptions | undefined;
-    readonly untrusted?: boolean | undefined;
-  },
+  options: OpenNodeOptions,
 ): Promise<OpenedNode> {
   const { writable, untrusted = false } = options;
   switch (node.driver) {
@@ -117,10 +131,6 @@ export async function openFileNode(
     readonly part?: ImagePart;
   },
 ): Promise<OpenedFile> {
-  if (options.writable && options.claim?.forceShare) {
-    const message = 'force-share=on can only be used with read-only images';
-    throw new Qcow2Error('REFUSED', message);
-  }
   const { storage, files } = await openNode(host, node, options);
   try {
     const format = options.format ?? (await probeFormat(storage));

@@ -7,7 +7,7 @@ import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { driverOf, pathOf } from './image-node.ts';
+import { driverOf, type ImageNode, pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
@@ -37,7 +37,10 @@ const WRITE_CACHE_BYTES = 2 ** 22;
 export function openImage(host: Host, filename: string, options: OpenImageOptions): Promise<Disk> {
   return explainOpen(filename, async () => {
     const { untrusted, snapshot, use = 'read', forceShare } = options;
-    const named = nameImage(host, filename, options.format, options.role);
+    const named = nameImage(host, filename, options.format, {
+      role: options.role,
+      use: { writable: false, forceShare },
+    });
     const node = options.backing ? { ...named.node, backing: options.backing } : named.node;
     const isInput = use === 'convert' && pathOf(node.file) === '-';
     const { disk } = await openImageNode(host, node, {
@@ -81,6 +84,7 @@ interface WritableNode {
   readonly disk: WritableDisk;
   /** What QEMU calls that which it is: a format, or what a file is reached by without one. */
   readonly driver: string;
+  readonly node: ImageNode;
   /** The path of a raw image that nobody says is raw. */
   readonly guessed: string | undefined;
 }
@@ -95,7 +99,9 @@ export function openWritableNode(
   options: OpenWritableImageOptions,
 ): Promise<WritableNode> {
   return explainOpen(filename, async () => {
-    const named = nameImage(host, filename, options.format, options.role);
+    const { role } = options;
+    const use = { writable: true, forceShare: options.forceShare };
+    const named = nameImage(host, filename, options.format, { role, use });
     const { untrusted, forceShare, warns, writableDepth, backing } = options;
     const node = backing ? { ...named.node, backing } : named.node;
     let guessed: string | undefined;
@@ -113,7 +119,7 @@ export function openWritableNode(
       ...(backing ? { opens: 'data file' } : {}),
     });
     const driver = node.bare ? driverOf(node.file) : disk.format;
-    return { disk: disk as WritableDisk, driver, guessed };
+    return { disk: disk as WritableDisk, driver, node, guessed };
   });
 }
 

@@ -15,12 +15,15 @@ import {
   type BackingNode,
   checkFormatSettings,
   checkQcow2Settings,
+  checkSharing,
   type FileNode,
   type ImageNode,
+  isOwnNode,
   type OpenedParts,
   pathOf,
   unopened,
 } from './image-node.ts';
+import { takeNodeName } from './node-names.ts';
 import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
 import { openTuning } from './qcow2-settings.ts';
@@ -67,6 +70,7 @@ export async function openImageNode(
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
   }
   const forceShare = switchOf(settings, 'force-share') ?? claim.forceShare;
+  checkSharing(settings, { writable, forceShare });
   const shared = { ...claim, forceShare };
   const opened = options.storage
     ? { storage: options.storage, format: node.format ?? (await probeFormat(options.storage)) }
@@ -84,6 +88,7 @@ export async function openImageNode(
       discard: discard === 'unmap',
       ...(opens ? { opens } : {}),
     });
+    if (isOwnNode(node)) takeNodeName(host, settings, storage);
     check?.(format);
   } catch (cause) {
     await storage.close();
@@ -157,7 +162,11 @@ export function backingChoice(
       ...backingChoice(host, node.backing, claim),
       ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
       ...dataFileChoice(host, dataFile, claim),
-      onFormat: (found) => checkBehind(() => checkFormatSettings(node, found)),
+      onFormat: (found, storage) =>
+        checkBehind(() => {
+          checkFormatSettings(node, found);
+          if (isOwnNode(node)) takeNodeName(host, settings, storage);
+        }),
       onMetadata: (metadata) => checkBehind(() => checkQcow2Settings(settings, metadata)),
     };
   };

@@ -62,6 +62,7 @@ async function completion(host: Host, shell: string | undefined): Promise<number
 
 async function main(): Promise<number> {
   const host = nodeHost(process.argv[1]);
+  host.nodeNames = new Set();
   const code = await guarded(host);
   host.end();
   return code;

@@ -54,10 +54,10 @@ export interface OpenDiskOptions extends DiscardPolicy {
   /** Hears of metadata of its images that cannot be as it is, when it is met. */
   readonly onCorruption?: CorruptionListener | undefined;
   /**
-   * Hears what the disk's own image is before anything of it is read; what it throws is why it
-   * cannot be opened.
+   * Hears what the disk's own image is, and where, before anything of it is read; what it throws
+   * is why it cannot be opened.
    */
-  readonly onFormat?: ((format: Format) => void) | undefined;
+  readonly onFormat?: ((format: Format, storage: Storage) => void) | undefined;
   /** See `Qcow2OpenOptions`; for the disk's own image, where that is qcow2. */
   readonly onMetadata?: Qcow2OpenOptions['onMetadata'];
   /** Metadata of a writable qcow2 image that is guarded. Default: QEMU's, `cached`. */
@@ -128,7 +128,7 @@ async function openAt(
       throw new Qcow2Error('OUT_OF_RANGE', `backing chain of more than ${CHAIN_DEPTH_MAX} images`);
     }
     format = options.format ?? (await probeFormat(storage));
-    options.onFormat?.(format);
+    options.onFormat?.(format, storage);
   } catch (cause) {
     await storage.close();
     throw cause;

@@ -92,7 +92,47 @@ test('resize: words that are too few, and what has no size of its own', () =>
     ].map((line) => `resize ${line}`),
   ));
 
-test('check: sharing what is to be repaired', () =>
-  expectAlike(['nowhere', 'plain.qcow2', 'raw.img'].map((name) => `check -U -r all ${name}`)));
+test('what is to be written cannot be shared', () =>
+  expectAlike(
+    [
+      'nowhere',
+      'plain.qcow2',
+      '--image-opts driver=qcow2,bogus=1',
+      '--image-opts driver=bogus',
+      '--image-opts file.filename=plain.qcow2,force-share=off',
+    ].flatMap((name) => [`check -U -r all ${name}`, `snapshot -U -c x ${name}`]),
+  ));
+
+test('rebase: to a name that is relative to no folder', () =>
+  expectAlike(
+    [
+      ...['file.driver=qcow2,file.file.filename=nested.qcow2', 'backing=,file.filename=top.qcow2'],
+      ...['backing.driver=raw,backing.file.filename=base.raw,file.filename=top.qcow2'],
+      ...['backing.driver=qcow2,backing.file.filename=mid.qcow2,file.filename=top.qcow2'],
+      ...['backing.lazy-refcounts=on,file.filename=top.qcow2', 'file.filename=top.qcow2'],
+    ].map((what) => `rebase -b mid.qcow2 -F qcow2 --image-opts driver=qcow2,${what}`),
+  ));
+
+test('two open nodes of one name', () =>
+  expectAlike(
+    [
+      ...['node-name=a,file.node-name=a,file.filename=plain.qcow2', 'node-name=a,file.filename=x'],
+      ...['backing.node-name=a,backing.backing.node-name=a,file.filename=top.qcow2'],
+      ...['file.node-name=a,backing.file.node-name=a,backing.file.filename=mid.qcow2,'].map(
+        (what) => `${what}file.filename=top.qcow2`,
+      ),
+      ...['node-name=a,data-file.node-name=a,data-file.filename=data.raw,file.filename=data.qcow2'],
+      ...['node-name=a,file.node-name=a,file.filename=short.img'],
+    ]
+      .flatMap((what) => ['info', 'map', 'check'].map((one) => [one, `driver=qcow2,${what}`]))
+      .filter(([command, what]) => command !== 'info' || !what?.includes('backing'))
+      .map(([command, what]) => `${command} --image-opts ${what}`)
+      .concat(
+        ['file.filename=raw.img', 'file.filename=nowhere'].map((other) => {
+          const first = 'driver=raw,node-name=a,file.filename=raw.img';
+          return `compare --image-opts ${first} driver=raw,node-name=a,${other}`;
+        }),
+      ),
+  ));
 
 test.run();

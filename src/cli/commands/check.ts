@@ -19,8 +19,9 @@ import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { nameImage } from '../image-name.ts';
-import { checkFormatSettings, checkQcow2Settings } from '../image-node.ts';
+import { checkFormatSettings, checkQcow2Settings, isOwnNode } from '../image-node.ts';
 import { formatJson } from '../json.ts';
+import { takeNodeName } from '../node-names.ts';
 import { openFileNode } from '../open-file-node.ts';
 import { backingChoice, dataFileChoice } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
@@ -120,8 +121,10 @@ interface OpenedImage {
 function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
   const { repair, forceShare, untrusted } = request;
   return explainOpen(request.filename, async () => {
-    const { node, path: filename, secret } = nameImage(host, request.filename, request.format);
     const writable = repair !== undefined;
+    const use = { writable, forceShare };
+    const named = nameImage(host, request.filename, request.format, { use });
+    const { node, path: filename, secret } = named;
     const claim = { use: writable ? 'write' : 'read', forceShare } as const;
     const { storage, format } = await openFileNode(host, node.file, {
       format: node.format,
@@ -132,6 +135,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
     const files: OpenedImage['files'] = [storage];
     try {
       checkFormatSettings(node, format);
+      if (isOwnNode(node)) takeNodeName(host, node.settings, storage);
       if (format === 'raw') {
         if (writable && node.format === undefined) warnOfGuess(host, filename);
         return { storage, metadata: undefined, files };
@@ -150,7 +154,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       const gate = pathGate(host, filename, { untrusted, claim: behind });
       const { dataFile } = dataFileChoice(host, node.dataFile, claim);
       const { backing } = backingChoice(host, node.backing, behind);
-      const named = { from: filename, writable: false };
+      const behindIt = { from: filename, writable: false };
       if (metadata.dataFile && dataFileName === undefined && !dataFile) {
         throw new UsageError(
           `Could not open '${filename}': 'data-file' is required for this image`,
@@ -158,13 +162,13 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       }
       if (metadata.dataFile) {
         const name = dataFileName ?? '';
-        const own = () => gate({ ...named, kind: 'data-file', name, writable });
+        const own = () => gate({ ...behindIt, kind: 'data-file', name, writable });
         files.push(await (dataFile ? dataFile(writable) : own()));
       }
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
       if (name && backing !== 'none') {
-        const own = () => gate({ ...named, kind: 'backing', name });
+        const own = () => gate({ ...behindIt, kind: 'backing', name });
         const open = { name, backing, format: backingFormat, own };
         const options = { gate, secret, cacheBytes: 2 ** 20 };
         files.push(await openBacking(open, options));

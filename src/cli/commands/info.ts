@@ -16,6 +16,7 @@ import {
   type ImageNode,
   isDebugged,
   isNull,
+  isOwnNode,
   pathOf,
 } from '../image-node.ts';
 import {
@@ -26,6 +27,7 @@ import {
 } from '../image-report.ts';
 import { formatJson, type JsonObject } from '../json.ts';
 import { nodeName } from '../node-name.ts';
+import { takeNodeName } from '../node-names.ts';
 import { openFileNode } from '../open-file-node.ts';
 import { given, valueGiven as lastValue, type OptionSpec } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
@@ -94,10 +96,13 @@ interface Link {
 
 /** Nothing is printed before the whole chain was read, so that an error stands alone. */
 async function reportChain(host: Host, request: Request): Promise<ImageReport[]> {
-  const { filename, format, chain } = request;
+  const { filename, format, chain, forceShare } = request;
+  const use = { writable: false, forceShare };
   const reports: ImageReport[] = [];
   const seen = new Set<string>();
-  const { node, path } = await explainOpen(filename, async () => nameImage(host, filename, format));
+  const { node, path } = await explainOpen(filename, async () =>
+    nameImage(host, filename, format, { use }),
+  );
   let link: Link | undefined = { filename, format: node.format, node };
   while (link) {
     if (seen.has(link.filename)) {
@@ -149,6 +154,7 @@ async function reportNode(
   });
   try {
     checkFormatSettings(node, format, { opens: 'nothing' });
+    if (isOwnNode(node)) takeNodeName(host, node.settings, storage);
     const path = pathOf(node.file);
     const report = await reportStorage(host, storage, {
       format,

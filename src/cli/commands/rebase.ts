@@ -10,7 +10,9 @@ import { pathOf } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { isDriverName } from '../driver-names.ts';
 import { parseCommandLine } from '../getopt.ts';
-import { openImage, openWritableImage } from '../open-image.ts';
+import type { ImageNode } from '../image-node.ts';
+import { nodeName } from '../node-name.ts';
+import { openImage, openWritableNode } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { type Progress, startProgress } from '../progress.ts';
 import { sameFileBy } from '../same-file.ts';
@@ -77,9 +79,9 @@ async function openAndChange(host: Host, request: Request, progress: Progress): 
   checkCacheMode(request.sourceCache, 'source cache');
   const backing = unsafe ? ('none' as const) : undefined;
   const options = { format, untrusted, backing, warns: true } as const;
-  const image = await openWritableImage(host, filename, options);
+  const { disk: image, node } = await openWritableNode(host, filename, options);
   try {
-    await changeBacking(host, image, request, progress);
+    await changeBacking(host, image, { ...request, node }, progress);
   } finally {
     await image.close();
   }
@@ -114,7 +116,7 @@ function parseRequest(args: readonly string[]): Request {
 async function changeBacking(
   host: Host,
   image: Disk,
-  request: Request,
+  request: Request & { readonly node: ImageNode },
   progress: Progress,
 ): Promise<void> {
   const { backing: name = '', backingFormat: format, unsafe } = request;
@@ -149,8 +151,13 @@ async function changeBacking(
 }
 
 /** The new backing file: a relative name is one in the image's folder. */
-async function openBacking(host: Host, image: Disk, request: Request): Promise<Disk> {
-  const { backing = '', backingFormat: format, untrusted, forceShare } = request;
+async function openBacking(
+  host: Host,
+  image: Disk,
+  request: Request & { readonly node: ImageNode },
+): Promise<Disk> {
+  const { backing = '', backingFormat: format, untrusted, forceShare, node } = request;
+  if (fullBackingName(backing, '/') !== backing) refuseRelative(node, image);
   const path = fullBackingName(backing, pathOf(image));
   try {
     return await openImage(host, path, { format, untrusted, forceShare, role: 'path' });
@@ -160,6 +167,16 @@ async function openBacking(host: Host, image: Disk, request: Request): Promise<D
     const why = cause.message.replace(`Could not open '${path}': `, '');
     throw new UsageError(`Could not open new backing file '${backing}': ${why}`);
   }
+}
+
+/** An image that only settings name is in no folder. @throws UsageError */
+function refuseRelative(node: ImageNode, image: Disk): void {
+  const own = image instanceof Qcow2Image ? image.backingName.name : undefined;
+  const backing = own && fullBackingName(own, pathOf(image));
+  const name = nodeName(node, image.format, { backing });
+  if (!name.startsWith('json:')) return;
+  const why = `Cannot use relative backing file names for '${name}'`;
+  throw new UsageError(`Could not resolve backing filename: ${why}`);
 }
 
 /** The image could not be given the name; no name is one of C's strings that are not there. */

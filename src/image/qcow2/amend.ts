@@ -129,7 +129,9 @@ function refuseDowngrade({ store }: WriteParts): void {
     ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== header.size,
   );
   if (differs) throw no('Internal snapshots prevent downgrade of image');
-  const { low, high } = withBit(header.incompatible, Incompatible.dirty, false);
+  const { low: all, high } = withBit(header.incompatible, Incompatible.dirty, false);
+  // QEMU, which does not mind that one, names others.
+  const low = withBit({ low: all, high }, Incompatible.compressionType, false).low || all;
   if (low !== 0 || high !== 0) {
     throw no(`Cannot downgrade an image with incompatible features 0x${low.toString(16)} set`);
   }
