@@ -79,6 +79,14 @@ async function prepare(cwd: string): Promise<void> {
   await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '2M'], { cwd });
   const image = join(cwd, 'a.qcow2');
   await qemuIo(image, ['write -P 5 64k 300k', 'write -z 1M 64k', 'write -c -P 9 1536k 64k']);
+  const shared = ['create', '-q', '-f', 'qcow2', '-o', 'extended_l2=on', 'e.qcow2', '1M'];
+  await qemuImg(shared, { cwd });
+  const parts = Array.from({ length: 10 }, (_, index) => [
+    `write -z ${64 * index + 14}k 2k`,
+    ...[26, 36].map((at) => `write -P ${index + at} ${64 * index + at}k 2k`),
+  ]);
+  await qemuIo(join(cwd, 'e.qcow2'), parts.flat());
+  await qemuImg(['snapshot', '-c', 'one', 'e.qcow2'], { cwd });
   const backed = ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', 'a.qcow2'];
   await qemuImg([...backed, 'o.qcow2', '3M'], { cwd });
   await qemuIo(join(cwd, 'o.qcow2'), ['write 0 64k', 'write 1M 100k']);
@@ -784,6 +792,17 @@ test('clusters that follow each other in the file are one request', () =>
       const script = ['open a.qcow2', zero!, 'close', ...again, 'read -v 64k 8', 'map'].join('\n');
       await compare({ script });
     },
+  ));
+
+const WITH_SUBCLUSTERS = [
+  ...['write 30k 1k', 'write 84k 1k', 'write 168k 1k', 'write 218k 1k', 'write 270k 1k'],
+  ...['write 321k 1k', 'write 380k 70k', 'write -z 30k 3k', 'write -z 26k 2k'],
+  ...['write -z 90k 1k', 'write -z 140k 1k', 'write -z 60k 200k', 'discard 0 256k'],
+];
+
+test('subclusters go along with those that a snapshot shares', () =>
+  eachAtOnce([...WITH_SUBCLUSTERS, WITH_SUBCLUSTERS.join('\n')], (script) =>
+    compare({ args: ['e.qcow2'], script: `${script}\nmap\nread -v 24k 1k\nread -v 90k 1k\n` }),
   ));
 
 const WINDOWS = [

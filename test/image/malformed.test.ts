@@ -650,7 +650,15 @@ breakages(
         `Invalid cluster entry found  (L2 offset: 0x${b.at.l2[0]!.toString(16)}, L2 index: 0)`,
       ],
     ],
-    ['subclusters without a cluster', (b) => b.put(b.at.entries[1]! + 8, 8, 1), atEntry(1)],
+    [
+      'subclusters without a cluster',
+      (b) => b.put(b.at.entries[1]! + 8, 8, 1),
+      (b) => [
+        'CORRUPT',
+        b.at.entries[1]!,
+        `Invalid cluster entry found  (L2 offset: 0x${b.at.l2[0]!.toString(16)}, L2 index: 0x1)`,
+      ],
+    ],
     ['the old zero bit', (b) => b.put(b.at.entries[0]! + 7, 1, 1), atEntry(0)],
   ],
 );

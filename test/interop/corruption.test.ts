@@ -70,10 +70,15 @@ async function ending(program: string, args: readonly string[], cwd: string) {
   return { code, out: plain(stdout.toString()), err: plain(stderr) };
 }
 
-async function compare(damage: Damage, args: readonly string[], programs: readonly string[]) {
+async function compare(
+  damage: Damage,
+  args: readonly string[],
+  programs: readonly string[],
+  options: readonly string[] = [],
+) {
   await inScratch(async (folder) => {
     const made = join(folder, 'made');
-    await qemuImg(['create', '-q', '-f', 'qcow2', made, '64M']);
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...options, made, '64M']);
     await qemuIo(made, ['write -P 1 0 128k', 'write 40M 64k']);
     const file = openSync(made, 'r+');
     const bytes = Buffer.alloc(8);
@@ -98,6 +103,23 @@ test('commands of qemu-io', () =>
   eachAtOnce(CASES, ([damage, args]) =>
     compare(damage, ['-f', 'qcow2', ...args], [IO_TOOL, requireQemu().io]),
   ));
+
+/** Subclusters that are both allocated and zero, or allocated where there is no cluster. */
+const SUBCLUSTERS: readonly Damage[] = [
+  [L2 + 8, 0x1_0000_0001n],
+  [L2 + 8, 0x8000_0000_ffff_ffffn],
+  [L2 + 2 * 16 + 8, 1n],
+  [L2 + 2 * 16 + 8, 0x1_0000_0001n],
+];
+
+test('commands of qemu-io where there are subclusters', () =>
+  eachAtOnce(SUBCLUSTERS, async (damage) => {
+    const at = damage[0] === L2 + 8 ? '0' : '128k';
+    for (const command of ['read', 'write']) {
+      const args = ['-f', 'qcow2', '-c', `${command} ${at} 64k`, '-c', `read ${at} 64k`];
+      await compare(damage, args, [IO_TOOL, requireQemu().io], ['-o', 'extended_l2=on']);
+    }
+  }));
 
 test('commands of qemu-img', () =>
   eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));

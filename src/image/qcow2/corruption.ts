@@ -72,16 +72,19 @@ const COMPRESSED = 0x4000_0000;
 export function entryCorruption(
   view: DataView,
   address: number,
-  { table, index, at, geometry, flags }: EntryPlace & EntryRules,
+  { table, index, at, geometry, flags, writing = false }: EntryPlace & EntryRules,
 ): Qcow2Error | undefined {
   const place = `(L2 offset: ${cHex(table)}, L2 index: ${cHex(index)})`;
   const high = view.getUint32(address);
   const low = view.getUint32(address + 4);
   if (geometry.extendedL2) {
     const [zero, allocated] = [view.getUint32(address + 8), view.getUint32(address + 12)];
-    const mapped = (zero | allocated) !== 0;
-    if ((zero & allocated) !== 0 || (high & COMPRESSED && mapped)) {
-      return corruption(`Invalid cluster entry found  ${place}`, at);
+    const placed = hostOf(high, low) !== 0 || (flags & L2Flags.dataFile && high >>> 31 === 1);
+    const invalid = (zero & allocated) !== 0 || (!placed && allocated !== 0);
+    // Readers have one space more between the two.
+    const found = writing ? 'found' : 'found ';
+    if (!(high & COMPRESSED) && invalid) {
+      return corruption(`Invalid cluster entry ${found} ${place}`, at);
     }
   }
   if (high & COMPRESSED) {
@@ -89,9 +92,13 @@ export function entryCorruption(
     const what = 'Compressed cluster entry found in image with external data file';
     return corruption(`${what} ${place}`, at);
   }
-  const host = (high & 0x00ff_ffff) * HIGH + ((low & ~511) >>> 0);
+  const host = hostOf(high, low);
   if (host % geometry.clusterSize === 0) return undefined;
   return corruption(`Cluster allocation offset ${cHex(host)} unaligned ${place}`, at);
+}
+
+function hostOf(high: number, low: number): number {
+  return (high & 0x00ff_ffff) * HIGH + ((low & ~511) >>> 0);
 }
 
 /** What an entry is judged by. */
@@ -99,6 +106,8 @@ interface EntryRules {
   readonly geometry: Geometry;
   /** `L2Flags`, OR-ed. */
   readonly flags: number;
+  /** It was met on the way to change it. */
+  readonly writing?: boolean;
 }
 
 /** What is known of one open image's corruption. */

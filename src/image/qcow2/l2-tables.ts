@@ -97,7 +97,8 @@ export class L2Tables {
     const file = slice + at;
     const index = (file - table) / geometry.l2EntryBytes;
     const flags = hasDataFile ? L2Flags.dataFile : 0;
-    return entryCorruption(view, start + at, { table, index, at: file, geometry, flags });
+    const rules = { geometry, flags, writing: true };
+    return entryCorruption(view, start + at, { table, index, at: file, ...rules });
   }
 
   private parse(place: CellPlace, { unaligned = false }: { readonly unaligned?: boolean }): Cell {

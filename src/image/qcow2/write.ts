@@ -237,29 +237,39 @@ async function hostForStep(
   return { host: await parts.allocator.clusters(count * clusterSize), count };
 }
 
-/** Must a cluster that moves be copied whole? (A compressed one, or one with data of others.) */
-function movesWhole(parts: WriteParts, mode: Mode, cell: Cell): boolean {
-  if (!parts.store.geometry.extendedL2) return true;
-  if (cell.kind === 'compressed') return true;
-  return mode === 'new' && cell.data !== 0;
+/** Must all of a cluster go where it moves to? (A compressed one, or one without subclusters.) */
+function movesWhole(parts: WriteParts, cell: Cell): boolean {
+  return !parts.store.geometry.extendedL2 || cell.kind === 'compressed';
+}
+
+/** Subclusters of a cluster that is left behind, which have data that goes along. */
+function movedData(mode: Mode, cell: Cell): number {
+  return mode === 'new' && cell.kind === 'plain' ? cell.data : 0;
 }
 
 /** Bytes before the data that are copied along, `at` bytes into the first cluster. */
 function headBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
   const { subclusterSize } = parts.store.geometry;
   if (mode === 'in-place') return 0;
-  if (movesWhole(parts, mode, cell)) return at;
-  const head = at % subclusterSize;
-  return head > 0 && hasData(cell, Math.floor(at / subclusterSize)) ? 0 : head;
+  if (movesWhole(parts, cell)) return at;
+  const touched = Math.floor(at / subclusterSize);
+  const moved = movedData(mode, cell);
+  // From the first one with data on, and what lies in between with it: one request, as in QEMU.
+  const first = moved === 0 ? touched : Math.min(touched, 31 - Math.clz32(moved & -moved));
+  const head = at - first * subclusterSize;
+  return mode === 'reuse' && hasData(cell, touched) ? 0 : head;
 }
 
 /** Bytes behind the data that are copied along; the data ends `at` bytes into the last cluster. */
 function tailBytes(parts: WriteParts, mode: Mode, cell: Cell, at: number): number {
   if (at === 0 || mode === 'in-place') return 0;
   const { subclusterSize, clusterSize } = parts.store.geometry;
-  if (movesWhole(parts, mode, cell)) return clusterSize - at;
-  const tail = (subclusterSize - (at % subclusterSize)) % subclusterSize;
-  return tail > 0 && hasData(cell, Math.floor(at / subclusterSize)) ? 0 : tail;
+  if (movesWhole(parts, cell)) return clusterSize - at;
+  const touched = Math.floor((at - 1) / subclusterSize);
+  const moved = movedData(mode, cell);
+  const last = moved === 0 ? touched : Math.max(touched, 31 - Math.clz32(moved));
+  const tail = (last + 1) * subclusterSize - at;
+  return mode === 'reuse' && hasData(cell, touched) ? 0 : tail;
 }
 
 function hasData(cell: Cell, subcluster: number): boolean {
@@ -320,12 +330,12 @@ async function link(parts: WriteParts, step: Step): Promise<void> {
   store.order.entryAfterData();
   const first = await tables.findForWrite(step.guest);
   const replaced: Cell[] = [];
-  const inFirst = step.guest % clusterSize;
+  const start = alignDown(step.guest, clusterSize);
   for (let index = 0; index < count; index++) {
     const place = tables.advance(first, index);
     const old = tables.read(place, { unaligned: true });
-    const from = index === 0 ? inFirst : 0;
-    const to = Math.min(clusterSize, inFirst + step.length - index * clusterSize);
+    const from = Math.max(0, step.from - start - index * clusterSize);
+    const to = Math.min(clusterSize, step.to - start - index * clusterSize);
     const touched = touchedMask(parts, from, to);
     const was = old.kind === 'plain' ? old : { data: ALL, zero: 0 };
     tables.write(place, {
