@@ -14,7 +14,7 @@ import {
 } from '../storage/debug-events.ts';
 import { DebugRules, type InjectRule, type StateRule } from '../storage/debug-rules.ts';
 import type { Host } from './command.ts';
-import { numberOf, type Settings, settingsUnder, switchOf } from './settings.ts';
+import { numberOf, type Settings, settingsUnder, switchOf, textOf } from './settings.ts';
 
 /** What a rule is made of. */
 const RULE_SETTINGS = {
@@ -131,7 +131,7 @@ function sectionsOf(settings: Settings): Section[] {
 function injectRule(values: Settings): InjectRule {
   const sector = numberIn(values, 'sector', -1);
   const errno = numberIn(values, 'errno', EIO);
-  const kind = values.get('iotype');
+  const kind = textOf(values, 'iotype');
   switchOf(values, 'immediately');
   return {
     event: eventIn(values),
@@ -153,7 +153,7 @@ function stateRule(values: Settings): StateRule {
 }
 
 function eventIn(values: Settings): DebugEvent {
-  const name = values.get('event');
+  const name = textOf(values, 'event');
   if (name === undefined) throw wrong('Missing event name for rule');
   return oneIn(DEBUG_EVENTS, name);
 }
@@ -166,7 +166,7 @@ export function oneIn<T extends string>(names: readonly T[], value: string): T {
 }
 
 function numberIn(values: Settings, name: string, absent: number): number {
-  const text = values.get(name);
+  const text = textOf(values, name);
   if (text === undefined) return absent;
   if (!/^\s*[+-]?(0x[0-9a-f]+|\d+)$/i.test(text)) {
     throw wrong(`Parameter '${name}' expects a number`);

@@ -794,6 +794,21 @@ test('clusters that follow each other in the file are one request', () =>
     },
   ));
 
+test('numbers and switches of JSON, which rules and reopen are told', async () => {
+  const rule = { event: 'write_aio', state: 1, errno: 28, once: true, sector: -1 };
+  const file = { driver: 'file', filename: 'a.qcow2', locking: 'off' };
+  for (const json of [
+    { driver: 'blkdebug', image: file, 'inject-error': [rule], align: 512 },
+    { ...file, 'aio-max-batch': 5 },
+  ]) {
+    const whole = { driver: 'qcow2', 'lazy-refcounts': true, file: json };
+    // A text is another value than a number.
+    const again = 'reopen -o lazy-refcounts=on,file.locking=off,file.aio-max-batch=5';
+    const commands = ['write 0 64k', 'write 0 64k', again, 'write 1M 64k', 'read -v 0 8'];
+    await compare({ args: [`json:${JSON.stringify(whole)}`], commands });
+  }
+});
+
 const WITH_SUBCLUSTERS = [
   ...['write 30k 1k', 'write 84k 1k', 'write 168k 1k', 'write 218k 1k', 'write 270k 1k'],
   ...['write 321k 1k', 'write 380k 70k', 'write -z 30k 3k', 'write -z 26k 2k'],
