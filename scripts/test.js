@@ -46,7 +46,7 @@ const total = { passed: 0, failed: 0, skipped: 0 };
 const unsteady = [];
 const out = join(root, '.cache', 'test', String(process.pid));
 
-const debian = ['qemu-utils', 'chromium', 'zstd', 'cryptsetup-bin'];
+const debian = ['qemu-utils', 'chromium', 'zstd', 'cryptsetup-bin', 'zsh', 'fish', 'groff-base'];
 if (!(await ensureSetup({ debian, buildMayFail: true }))) total.failed++;
 const esbuild = await import('esbuild');
 const { bundleOptions, webWorkerEntry, workerEntry } = await import('./build.js');

@@ -30,6 +30,19 @@ test("a line for each of qemu-img's commands has each option that its line there
   }
 });
 
+test('operands have the names that they have there', async () => {
+  const [ours, theirs] = await helpOf('--help');
+  for (const pattern of [
+    /^\s+bitmap (.+) filename bitmap$/m,
+    /^\s+compare (.+) filename1 filename2$/m,
+    /^\s+check (.+) filename$/m,
+    /^\s+info (.+) filename$/m,
+  ]) {
+    assert.match(theirs, pattern);
+    assert.match(ours, pattern);
+  }
+});
+
 test('formats are listed where they are looked for', async () => {
   const listed = (text: string) => /^Supported formats: (.*)$/m.exec(text)?.[1]?.split(' ') ?? [];
   const [ours, theirs] = (await helpOf('--help')).map(listed);

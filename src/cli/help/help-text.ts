@@ -43,7 +43,11 @@ function syntaxLine({ name, operands, options }: CommandHelp): string {
     const names = short === undefined ? `--${long}` : `-${short}|--${long}`;
     return `[${names}${value === undefined ? '' : `=${value}`}]`;
   });
-  return `  ${[name, ...words, operands.join(' | ')].join(' ')}\n`;
+  // And for what stands behind the options, in these words.
+  const behind = operands
+    .map((words) => words.replaceAll('FILE', 'filename').replaceAll('BITMAP', 'bitmap'))
+    .toReversed();
+  return `  ${[name, ...words, behind.join(' | ')].join(' ')}\n`;
 }
 
 /** The help of one command. */

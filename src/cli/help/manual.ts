@@ -25,7 +25,10 @@ messages and exit codes are those of
 Sizes take the suffixes k, M, G, T, P and E.
 .SH COMMANDS
 ${commands.map(commandSection).join('')}.SH OPTIONS OF ALL COMMANDS
-${GLOBAL_OPTIONS.map(optionParagraph).join('')}.SH COMPLETION
+${GLOBAL_OPTIONS.map(optionParagraph).join('')}.TP
+.B \\-V, \\-\\-version
+print the version of the tool, where no command is given
+.SH COMPLETION
 .B qcow2\\-img completion bash|zsh|fish
 prints what a shell needs to complete command lines.
 .SH SEE ALSO
