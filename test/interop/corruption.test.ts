@@ -28,6 +28,7 @@ const FAR: Damage = [L2 + 640 * 8, (1n << 63n) | 0x52a00n];
 const TABLE: Damage = [L1, (1n << 63n) | 0x52a00n];
 const FAR_TABLE: Damage = [L1 + 8, (1n << 63n) | 0x52a00n];
 const BLOCK: Damage = [REFCOUNT_TABLE, 0x52a00n];
+const UNCOUNTED: Damage = [0x20000, 0n];
 const METADATA: Damage = [L2, (1n << 63n) | BigInt(L1)];
 
 /** What is done to an image with qemu-io. */
@@ -43,6 +44,8 @@ const CASES: readonly (readonly [Damage, readonly string[]])[] = [
   [TABLE, ['-c', 'discard 0 64k', '-c', 'read 0 4k']],
   [TABLE, ['-r', '-c', 'read 0 4k', '-c', 'read 0 4k']],
   [BLOCK, ['-c', 'read 0 64k', '-c', 'write 0 64k', '-c', 'write 2M 64k', '-c', 'read 0 4k']],
+  [UNCOUNTED, ['-c', 'write -c 2M 64k', '-c', 'read 2M 4k']],
+  [UNCOUNTED, ['-c', 'write 2M 64k', '-c', 'read 0 4k']],
   [METADATA, ['-c', 'write 0 64k', '-c', 'read 0 4k']],
   [METADATA, ['-c', 'read -P 0 0 8', '-c', 'write 64k 64k']],
 ];

@@ -5,6 +5,7 @@
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { refcountMax } from '../../format/refcount-block.ts';
+import { strayWrite } from './corruption.ts';
 import type { DiscardReason } from './give-back.ts';
 import type { MetadataStore } from './metadata-store.ts';
 import type { Refcounts } from './refcounts.ts';
@@ -83,6 +84,10 @@ export class Allocator {
       }
       if (at === 0 || clusterSize - (at % clusterSize) < length) {
         const fresh = (await refcounts.findFree(1)) * clusterSize;
+        if (fresh === 0) {
+          const what = 'Preventing invalid allocation of compressed cluster at offset 0';
+          throw strayWrite(what, 0);
+        }
         if (fresh + clusterSize > hostMax) {
           throw beyondOffsets();
         }
