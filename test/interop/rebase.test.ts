@@ -102,8 +102,13 @@ test('names: what goes wrong, and what is not looked at with -u', async () => {
     await make('-f', 'qcow2', '-b', 'one', '-F', 'qcow2', 'image', '1M');
     await make('-f', 'qcow2', '-o', 'compat=0.10', '-b', 'one', '-F', 'qcow2', 'old', '1M');
     await make('-f', 'qcow2', '-o', 'cluster_size=512', 'small', '1M');
+    await make('-f', 'qcow2', '-o', 'data_file=all.data,data_file_raw=on', 'all', '1M');
     const folders = twoFolders(folder);
     const lines = [
+      '-u -b raw -F raw all',
+      '-b raw -F raw all',
+      '-u -b raw all',
+      '-u all',
       '',
       'image',
       '-b x a b',
