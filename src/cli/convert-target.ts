@@ -177,7 +177,8 @@ async function withNewFile(
   fill: (file: NodeFileStorage) => Promise<ConvertResult>,
 ): Promise<ConvertResult> {
   const { target, create } = request;
-  const isNew = create && !host.exists(target);
+  const path = resolveName(target, '');
+  const isNew = create && !host.exists(path);
   const { workers = 0 } = course;
   const compress = request.compress !== undefined;
   // Emptying a large file takes as long as a thread does to start.
@@ -186,7 +187,7 @@ async function withNewFile(
   if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
     await host.warmWorkers?.(workers);
   }
-  const file = openTarget(host, request, target);
+  const file = openTarget(host, request, path);
   let done = false;
   try {
     const result = await fill(file);
@@ -196,7 +197,7 @@ async function withNewFile(
     // What is not whole must not look whole: a new file goes, an old one that was emptied stays so.
     if (!done && create && file.kind === 'regular') file.truncate(0);
     file.close();
-    if (!done && isNew && file.kind === 'regular') host.remove(target);
+    if (!done && isNew && file.kind === 'regular') host.remove(path);
   }
 }
 
@@ -290,7 +291,10 @@ async function intoQcow2(
       claimImageFile(file, 'qcow2', { use: 'write' });
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);
-        if (host.exists(dataPath) && host.realPath(dataPath) === host.realPath(target)) {
+        if (
+          host.exists(dataPath) &&
+          host.realPath(dataPath) === host.realPath(resolveName(target, ''))
+        ) {
           throw new UsageError(`'${target}' cannot be its own data file`);
         }
         data = openTarget(host, request, dataPath);

@@ -86,6 +86,10 @@ const COMMANDS: readonly (readonly string[])[] = [
     'driver=qcow2,file.filename=a.qcow2,overlap-check=none',
   ],
   ['img', 'convert', '--target-image-opts', 'a.qcow2', 'driver=raw,file.filename=r.img'],
+  ['img', 'convert', '-O', 'raw', 'a.qcow2', 'file:new.img'],
+  ['img', 'convert', '-O', 'qcow2', 'file:a.qcow2', 'file:sub/new.qcow2'],
+  ['img', 'convert', '-n', '-O', 'raw', 'a.qcow2', 'file:r.img'],
+  ['img', 'convert', '-O', 'raw', 'a.qcow2', 'file:nowhere/new.img'],
   ['img', 'convert', '-n', '-O', 'raw', '--target-image-opts', 'a.qcow2', 'file.filename=r.img'],
   ['io', '-c', 'read -P 17 0 512', '--image-opts', `${NAMES[0]},backing.driver=raw`],
   [
