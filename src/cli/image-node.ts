@@ -416,8 +416,7 @@ function checkSettings(settings: Settings, driver: string, like = driver): void 
   const name = inTableOrder([...settings.keys()]).find((one) => !isKnown(like, one));
   if (name === undefined) return;
   if (BARE.includes(driver)) {
-    const shown = name.replace(/\..*/, '');
-    throw wrong(`Block protocol '${driver}' doesn't support the option '${shown}'`);
+    throw wrong(`Block protocol '${driver}' doesn't support the option '${name}'`);
   }
   throw new Qcow2Error(
     'UNSUPPORTED',

@@ -27,9 +27,9 @@ export interface OwnNames {
 
 /** @param own what of it is opened besides; absent: nothing, so that settings of it do not count */
 export function nodeName(node: ImageNode, format: string, own?: OwnNames): string {
-  if (node.bare) return fileName(node.file) ?? jsonName(fileMembers(node.file));
+  if (node.bare) return fileNodeName(node.file);
   // A raw part of a file is a node of its own, and stands for the format.
-  if (format === 'raw' && node.file.driver === 'raw') return jsonName(fileMembers(node.file));
+  if (node.file.settings === node.settings) return jsonName(fileMembers(node.file));
   const strong = { ...backingMembers(node, own), ...strongOf(format, node.settings) };
   const name = fileName(node.file);
   if (name !== undefined && Object.keys(strong).length === 0) return name;
@@ -51,6 +51,17 @@ function strongOf(driver: string, settings: Settings): Members {
   return Object.fromEntries([...settings].filter(([name]) => pattern?.test(name)));
 }
 
+/** The name of a node below a format. */
+export function fileNodeName(node: FileNode): string {
+  return ownName(node) ?? jsonName(fileMembers(node));
+}
+
+/** The same without JSON: what stands above a file may be called as it is. */
+function ownName(node: FileNode): string | undefined {
+  const isRaw = node.driver === 'raw' && Object.keys(strongOf('raw', node.settings)).length === 0;
+  return fileName(isRaw ? node.below : node);
+}
+
 /** A name that can be given without JSON. */
 function fileName(node: FileNode): string | undefined {
   switch (node.driver) {
@@ -61,7 +72,7 @@ function fileName(node: FileNode): string | undefined {
       return undefined;
     case 'blkdebug': {
       const { config: _, ...others } = strongOf('blkdebug', node.settings);
-      const below = fileName(node.below);
+      const below = ownName(node.below);
       if (below === undefined || Object.keys(others).length > 0) return undefined;
       return `blkdebug:${node.config ?? ''}:${below}`;
     }

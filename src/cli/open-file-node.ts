@@ -59,7 +59,8 @@ async function openUnnamed(
       return wrapped(await openNode(host, node.below, options), async (storage) => {
         const { WindowStorage } = await import('../storage/window.ts');
         checkWindow(node, alignUp(await storage.size(), SECTOR_BYTES));
-        return new WindowStorage(storage, node.offset, node.size);
+        const { fileNodeName } = await import('./node-name.ts');
+        return new WindowStorage(storage, node.offset, node.size, fileNodeName(node));
       });
     case 'blkdebug':
       return wrapped(await openNode(host, node.below, options), async (storage) => {
@@ -67,7 +68,8 @@ async function openUnnamed(
         const { DebugStorage } = await import('../storage/debug-storage.ts');
         const rules = debugRules(host, node.config, node.settings);
         checkDebugSettings(node.settings);
-        return new DebugStorage(storage, rules);
+        const { fileNodeName } = await import('./node-name.ts');
+        return new DebugStorage(storage, rules, fileNodeName(node));
       });
     case 'image': {
       const { claim = { use: 'inspect' } } = options;

@@ -25,6 +25,8 @@ export interface BlockStatus {
   /** Where in `storage` its bytes are. */
   readonly offset: number | undefined;
   readonly storage: Storage | undefined;
+  /** What that is called: by an image as what it is, by a raw disk as the file below it all. */
+  readonly file: string | undefined;
 }
 
 /** What of an image in a chain decides how its extents are told. */
@@ -72,6 +74,9 @@ function firstStretch(storage: Storage, from: number, length: number): Stretch {
   return { isHole: true, length };
 }
 
+const nameOf = ({ label, name }: Storage, { format }: Layer) =>
+  (format === 'raw' ? undefined : label) ?? name;
+
 /**
  * What the record of a list is from a guest offset on.
  * @param at in the record
@@ -103,6 +108,7 @@ export function statusAt(
     data: isData,
     offset: hasPlace ? host + into : undefined,
     storage: hasPlace ? storage : undefined,
+    file: hasPlace ? nameOf(storage, layer) : undefined,
   };
   const isRaw = layer.format === 'raw' && kind !== ExtentKind.hole;
   if (!hasPlace || !layer.preallocated || !(isRaw || kind === ExtentKind.data)) return status;

@@ -43,6 +43,7 @@ export class DebugStorage implements Storage {
   constructor(
     private readonly inner: Storage,
     readonly rules: DebugRules,
+    readonly label?: string,
   ) {
     if (inner.discard) {
       this.discard = (at, length) => {

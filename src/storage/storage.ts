@@ -67,6 +67,8 @@ export interface Storage {
   /** For messages, and for resolving a relative backing file: a path, a URL or a label. */
   readonly name: string;
   readonly writable: boolean;
+  /** What tells it from the file of that name, of which it is a part or a view. */
+  readonly label?: string | undefined;
   /** Where in the file of that name it begins. Default 0. */
   readonly placedAt?: number;
   /** There are no bytes: what is read of it is of no use to anybody. */

@@ -9,6 +9,7 @@ export class WindowStorage implements Storage {
     private readonly inner: Storage,
     private readonly offset: number,
     private readonly fixedSize: number | undefined,
+    readonly label?: string,
   ) {}
 
   get name(): string {

@@ -113,6 +113,18 @@ test('rebase: to a name that is relative to no folder', () =>
     ].map((what) => `rebase -b mid.qcow2 -F qcow2 --image-opts driver=qcow2,${what}`),
   ));
 
+test('map names the parts and views of files that images lie in', () =>
+  expectAlike(
+    [
+      ...['file.driver=raw,file.offset=0,file.file.filename=top.qcow2'],
+      ...['file.driver=blkdebug,file.image.filename=top.qcow2', 'file.filename=top.qcow2'],
+      ...['file.driver=raw,file.size=36k,file.file.filename=top.qcow2'],
+      ...['data-file.driver=raw,data-file.offset=0,data-file.file.filename=data.raw,'].map(
+        (what) => `${what}file.filename=data.qcow2`,
+      ),
+    ].map((what) => `map --image-opts driver=qcow2,${what}`),
+  ));
+
 test('two open nodes of one name', () =>
   expectAlike(
     [

@@ -69,6 +69,10 @@ const LISTS = [
   ...SETTINGS.map((what) => `${PLAIN},${what}`),
   ...WHOLE,
   ...['driver=qcow2,file.aio=native', 'driver=qcow2,file.driver=file', 'driver=host_device'],
+  ...['driver=raw,file.driver=raw,file.file.filename=raw.img'],
+  ...['driver=raw,offset=512,file.driver=raw,file.file.filename=raw.img'],
+  ...['driver=raw,file.driver=raw,file.offset=512,file.file.filename=raw.img'],
+  ...['driver=blkdebug,image.driver=raw,image.file.filename=raw.img'],
   ...['driver=null-co,size=64k', 'driver=null-aio,latency-ns=5', 'driver=null-co,read-zeroes=on'],
   ...['driver=raw,offset=512,file.driver=null-co', 'driver=blkdebug,image.driver=null-co'],
 ];

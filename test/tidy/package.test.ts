@@ -24,9 +24,9 @@ const DEPENDENCIES: string[] = ['koffi'];
 
 /** What a run of the tool may load of dist/: files, and bytes to parse. */
 const BUDGETS = [
-  { args: ['--version'], files: 3, bytes: 87_000 },
-  { args: ['info', 'empty.qcow2'], files: 3, bytes: 87_000 },
-  { args: ['convert', '-O', 'raw', 'empty.qcow2', 'empty.raw'], files: 5, bytes: 368_000 },
+  { args: ['--version'], files: 3, bytes: 88_000 },
+  { args: ['info', 'empty.qcow2'], files: 3, bytes: 88_000 },
+  { args: ['convert', '-O', 'raw', 'empty.qcow2', 'empty.raw'], files: 5, bytes: 370_000 },
 ] as const;
 
 /** Parts of Node that take milliseconds to load, which none of these runs needs. */

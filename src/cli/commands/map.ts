@@ -128,15 +128,16 @@ function hex(value: number): string {
 async function listHuman(disk: Disk, request: Request, lines: Lines): Promise<void> {
   lines.add(row('Offset', 'Length', 'Mapped to', 'File'));
   for await (const entry of mapDisk(disk, request.from, endOf(disk, request))) {
-    const { start, length, data, zero, offset, storage } = entry;
+    const { start, length, data, zero, offset, file = '' } = entry;
     if (data && offset === undefined) {
       throw new UsageError('File contains external, encrypted or compressed clusters.');
     }
     if (!data || zero) continue;
-    lines.add(row(hex(start), hex(length), hex(offset as number), storage?.name ?? ''));
+    lines.add(row(hex(start), hex(length), hex(offset as number), file));
   }
 }
 
+const NOWHERE = { offset: undefined, storage: undefined, file: undefined } as const;
 /** What is listed where there is nothing to list. */
 const NOTHING = { length: 0, depth: 0, present: false, zero: false, data: false } as const;
 
@@ -149,7 +150,7 @@ async function listJson(disk: Disk, request: Request, lines: Lines): Promise<voi
     separator = ',\n';
   }
   if (separator === '') {
-    lines.add(member({ start: from, ...NOTHING, offset: undefined, storage: undefined }));
+    lines.add(member({ start: from, ...NOTHING, ...NOWHERE }));
   }
   lines.add(']\n');
 }
