@@ -150,7 +150,9 @@ export function resolveImage(
   checkSwitches(settings);
   const filters = FILTERS[driver ?? ''];
   const isDriver = driver === undefined || isFormat(driver) || BARE.includes(driver);
-  if (isDriver || filters) checkSharing(settings, given.use);
+  // A node that is meant is looked for first.
+  const isNode = textOf(settings, 'file') !== undefined;
+  if ((isDriver || filters) && !isNode) checkSharing(settings, given.use);
   if (driver !== undefined && filters) {
     checkSettings(settings, driver);
     const own = settingsUnder(settings, 'file');

@@ -99,6 +99,7 @@ test('what is to be written cannot be shared', () =>
       'plain.qcow2',
       '--image-opts driver=qcow2,bogus=1',
       '--image-opts driver=bogus',
+      '--image-opts plain.qcow2',
       '--image-opts file.filename=plain.qcow2,force-share=off',
     ].flatMap((name) => [`check -U -r all ${name}`, `snapshot -U -c x ${name}`]),
   ));
