@@ -4,7 +4,7 @@
  * worker. Small pieces are read and written here: handing them over would take longer.
  */
 import { read as readLater, write as writeLater } from 'node:fs';
-import { ioError } from './node-error.ts';
+import { ioError, needReachable } from './node-error.ts';
 import { standIn } from './stand-in.ts';
 import type { Storage } from './storage.ts';
 
@@ -45,6 +45,7 @@ export function inBackground(file: Storage & { readonly fd: number }): Storage {
   async function readAll(at: number, into: Uint8Array): Promise<number> {
     let done = 0;
     try {
+      needReachable('pread', at + into.length);
       while (done < into.length) {
         const got = await later(readLater, fd, into, done, at);
         if (got === 0) break;
@@ -59,6 +60,7 @@ export function inBackground(file: Storage & { readonly fd: number }): Storage {
   async function writeAll(at: number, from: Uint8Array): Promise<void> {
     let done = 0;
     try {
+      needReachable('pwrite', at + from.length);
       while (done < from.length) done += await later(writeLater, fd, from, done, at);
     } catch (cause) {
       throw ioError(cause, `error while writing '${name}'`, at + done);

@@ -40,3 +40,13 @@ export function ioError(cause: unknown, what: string, at?: number): Qcow2Error {
   const full = code === 'ENOSPC' || code === 'EDQUOT';
   return new Qcow2Error(full ? 'NO_SPACE' : 'IO', `${what}: ${errnoText(cause)}`, at, cause);
 }
+
+/** What the C library would say of bytes that Node's calls cannot reach. */
+export function beyondNode(syscall: string): Error {
+  return Object.assign(new Error(`EFBIG: ${syscall}`), { code: 'EFBIG', errno: -27, syscall });
+}
+
+/** Node takes an offset of 2^53 or more for none at all, and writes where the last write ended. */
+export function needReachable(syscall: string, end: number): void {
+  if (end > Number.MAX_SAFE_INTEGER) throw beyondNode(syscall);
+}

@@ -19,7 +19,7 @@ import { Qcow2Error } from '../base/errors.ts';
 import { isLibcLoaded, type Libc, libc } from './native-libc.ts';
 import { type Claim, CREATING, claimFile, releaseClaim } from './native-lock.ts';
 import { inBackground } from './node-background.ts';
-import { ioError } from './node-error.ts';
+import { beyondNode, ioError, needReachable } from './node-error.ts';
 import { rangeCursor, type Storage, type StorageCursor, type StorageHandle } from './storage.ts';
 
 /** What kind of thing a path is, as far as storage cares. */
@@ -81,7 +81,7 @@ export class NodeFileStorage implements Storage {
   read(at: number, into: Uint8Array): number {
     let done = 0;
     try {
-      needReachable(at + into.length);
+      needReachable('pread', at + into.length);
       while (done < into.length) {
         const got = readSync(this.fd, into, done, into.length - done, at + done);
         if (got === 0) break;
@@ -101,7 +101,7 @@ export class NodeFileStorage implements Storage {
     this.needWritable();
     let done = 0;
     try {
-      needReachable(at + from.length);
+      needReachable('pwrite', at + from.length);
       while (done < from.length) {
         done += writeSync(this.fd, from, done, from.length - done, at + done);
       }
@@ -395,15 +395,6 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
 /** Node's own call takes sizes below 2^53 only. */
 function truncateBeyondNode(fd: number, size: number): void {
   const native = libc();
-  if (!native) throw tooLarge('ftruncate');
+  if (!native) throw beyondNode('ftruncate');
   native.truncate(fd, size);
-}
-
-/** Node takes an offset of 2^53 or more for none at all, and writes where the last write ended. */
-function needReachable(end: number): void {
-  if (end > Number.MAX_SAFE_INTEGER) throw tooLarge('pwrite');
-}
-
-function tooLarge(syscall: string): Error {
-  return Object.assign(new Error(`EFBIG: ${syscall}`), { code: 'EFBIG', errno: -27, syscall });
 }

@@ -56,29 +56,24 @@ test('what cannot be had is left as it is', () => {
   assert.is(readFileSync(path)[0], 1);
 });
 
-test('what Node cannot reach is refused, and written nowhere else', () => {
+test('what Node cannot reach is refused, and written nowhere else', async () => {
   const file = openNodeFile(path, { writable: true });
-  const code = (call: () => void) => {
+  const background = file.background();
+  const code = async (call: () => unknown) => {
     try {
-      call();
+      await call();
       return '';
     } catch (cause) {
       return ((cause as Error).cause as { code?: string }).code;
     }
   };
   for (const at of [2 ** 53 - 256, 2 ** 53, 2 ** 60]) {
-    assert.is(
-      code(() => file.write(at, new Uint8Array(512))),
-      'EFBIG',
-    );
-    assert.is(
-      code(() => file.read(at, new Uint8Array(512))),
-      'EFBIG',
-    );
-    assert.is(
-      code(() => file.truncate(at + 512)),
-      'EFBIG',
-    );
+    assert.is(await code(() => file.write(at, new Uint8Array(512))), 'EFBIG');
+    assert.is(await code(() => file.read(at, new Uint8Array(512))), 'EFBIG');
+    assert.is(await code(() => file.truncate(at + 512)), 'EFBIG');
+    // So long that other threads are asked.
+    assert.is(await code(() => background.write(at, new Uint8Array(2 ** 18))), 'EFBIG');
+    assert.is(await code(() => background.read(at, new Uint8Array(2 ** 18))), 'EFBIG');
   }
   file.close();
   assert.is(Buffer.compare(readFileSync(path), Buffer.alloc(2 * MIB, 1)), 0);
