@@ -50,7 +50,10 @@ export function runAgain(): Promise<number> | undefined {
   if (addressLimit() === Number.POSITIVE_INFINITY) return undefined;
   // Each thread has a memory, and the first one some for images that it writes besides.
   if (addressLimit() >= UNCHECKED_BYTES * (availableParallelism() + 8)) return undefined;
-  if (process.execArgv.includes(CHECKED)) return undefined;
+  if (process.execArgv.includes(CHECKED)) {
+    void import('./run-again.ts').then(({ endWithStarter }) => endWithStarter());
+    return undefined;
+  }
   // Node before 20.15 has no such option.
   if (!process.allowedNodeEnvironmentFlags.has(CHECKED)) return undefined;
   return import('./run-again.ts').then(({ runWith }) => runWith([CHECKED]));

@@ -4,13 +4,17 @@ import { spawn } from 'node:child_process';
 /** The run has to hear of these. */
 const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'] as const;
 
+/** Set for the run that another one waits for. */
+const AGAIN = 'QCOW2_RUN_AGAIN';
+
 /** Runs the tool with more of Node's options; resolves with its exit code, or dies as it does. */
 export function runWith(options: readonly string[]): Promise<number> {
   return new Promise((done, fail) => {
     const args = [...process.execArgv, ...options, ...process.argv.slice(1)];
     // The C library otherwise sets aside 64 MiB of addresses for each thread.
-    const env = { ...process.env, MALLOC_ARENA_MAX: '1' };
-    const child = spawn(process.execPath, args, { stdio: 'inherit', env });
+    const env = { ...process.env, MALLOC_ARENA_MAX: '1', [AGAIN]: '1' };
+    const stdio = ['inherit', 'inherit', 'inherit', 'ipc'] as const;
+    const child = spawn(process.execPath, args, { stdio: [...stdio], env });
     for (const signal of PASSED_ON) process.on(signal, () => child.kill(signal));
     child.once('error', fail);
     child.once('exit', (code, signal) => {
@@ -22,4 +26,14 @@ export function runWith(options: readonly string[]): Promise<number> {
       process.kill(process.pid, signal);
     });
   });
+}
+
+/**
+ * In the run that another one waits for: ends it with that one, which may be killed without being
+ * able to pass that on. Nobody may find a target written to by a tool that is gone.
+ */
+export function endWithStarter(): void {
+  if (process.env[AGAIN] !== '1' || !process.channel) return;
+  process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  process.channel.unref();
 }

@@ -11,6 +11,7 @@
  */
 import { Qcow2Error } from '../base/errors.ts';
 import { tick } from '../base/tick.ts';
+import { OP_STRIDE } from './job.ts';
 import { keepsThread, type Lane } from './lane.ts';
 import type { JobSource, PlannedJob } from './plan.ts';
 import type { JobWorker } from './pool.ts';
@@ -105,6 +106,8 @@ export class Conversion {
   });
   private jobs = 0;
   private planned = 0;
+  /** Bytes of the operations of all jobs so far; unlike `planned` without what nobody writes. */
+  private handedOut = 0;
   private doneBytes = 0;
   private readonly started = Date.now();
 
@@ -184,6 +187,7 @@ export class Conversion {
     const job = await this.parts.jobs.next();
     if (!job) return undefined;
     await this.throttle();
+    this.handedOut += opBytes(job.ops);
     if (this.inLanes && keepsThread(job.ops)) {
       this.inLanes = false;
       this.workers = await this.parts.startWorkers();
@@ -243,7 +247,7 @@ export class Conversion {
   private async throttle(): Promise<void> {
     const { bytesPerSecond } = this.parts;
     if (!bytesPerSecond) return;
-    const due = this.started + (this.planned / bytesPerSecond) * 1000;
+    const due = this.started + (this.handedOut / bytesPerSecond) * 1000;
     const wait = due - Date.now();
     if (wait <= 0) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -265,6 +269,13 @@ export class Conversion {
   private check(): void {
     if (this.failure) throw this.failure.cause;
   }
+}
+
+/** Target bytes that operations make. */
+function opBytes(ops: Float64Array): number {
+  let bytes = 0;
+  for (let op = 0; op < ops.length; op += OP_STRIDE) bytes += ops[op + 5]!;
+  return bytes;
 }
 
 function abortError(signal: AbortSignal | undefined): Qcow2Error {

@@ -37,6 +37,19 @@ export interface ConvertOptions {
   readonly salvage?: boolean | undefined;
 }
 
+/** Of a conversion that is held back, a job has what this part of a second may bring, or this. */
+const RATED_JOBS = 1 / 8;
+const RATED_JOB_BYTES = 64 * 1024;
+
+/** Bytes of a job: as many as are usual, or few enough to keep to a rate. */
+export function ratedJobBytes(
+  usual: number,
+  { bytesPerSecond }: Pick<ConvertOptions, 'bytesPerSecond'>,
+): number {
+  if (!bytesPerSecond) return usual;
+  return Math.min(usual, Math.max(RATED_JOB_BYTES, Math.floor(bytesPerSecond * RATED_JOBS)));
+}
+
 /** What a conversion did. */
 export interface ConvertResult {
   /** Bytes read from the sources' files. */

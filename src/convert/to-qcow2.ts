@@ -27,6 +27,7 @@ import {
   type ConvertOptions,
   type ConvertResult,
   concatenatedSize,
+  ratedJobBytes,
   resultOf,
   workersFor,
 } from './options.ts';
@@ -224,8 +225,8 @@ class ImageConversion {
     const usual = target.compress && !startsSlowly ? COMPRESSED_JOB_BYTES : JOB_BYTES;
     const roomFor = (bytes: number) =>
       alignUp(Math.max(bytes, clusterSizeMax + clusterSize), clusterSize);
-    const jobBytes = roomFor(usual);
-    const firstJobBytes = startsSlowly ? jobBytes : roomFor(FIRST_JOB_BYTES);
+    const jobBytes = roomFor(ratedJobBytes(usual, options));
+    const firstJobBytes = startsSlowly ? jobBytes : Math.min(jobBytes, roomFor(FIRST_JOB_BYTES));
     const { sparseBytes = 4096 } = options;
     const codec = create.compression ?? 'deflate';
     const runner: ImageRunnerOptions = {

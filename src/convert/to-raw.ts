@@ -6,6 +6,7 @@ import {
   type ConvertOptions,
   type ConvertResult,
   concatenatedSize,
+  ratedJobBytes,
   resultOf,
   workersFor,
 } from './options.ts';
@@ -98,7 +99,7 @@ async function convertBytes(
   const conversion = new Conversion({
     ...options,
     jobs: new Planner(disks, {
-      jobBytes,
+      jobBytes: ratedJobBytes(jobBytes, options),
       writeZeros: sparseBytes === 0 || !targetIsZero,
       splitZeros: sparseBytes === 0 || stream,
       salvage,

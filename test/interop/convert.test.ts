@@ -347,4 +347,20 @@ test('several disks, one after another', async () => {
   );
 });
 
+test('a rate holds back what is written, and not what is passed over', () =>
+  inScratch(async (folder) => {
+    const disk = join(folder, 'disk.raw');
+    writeFileSync(disk, '');
+    truncateSync(disk, 2 ** 40);
+    await qemuIo(disk, ['write -P 5 512G 2M'], { format: 'raw' });
+    for (const format of ['raw', 'qcow2']) {
+      const from = performance.now();
+      const args = ['convert', '-r', '1M', '-f', 'raw', '-O', format, disk, join(folder, 'out')];
+      assert.is((await tool(args)).stderr, '');
+      const seconds = (performance.now() - from) / 1000;
+      // All but the last job's bytes, and nothing of a tebibyte of holes, which would be days.
+      assert.ok(seconds > 1.5, `${format}: ${seconds} s`);
+    }
+  }));
+
 test.run();

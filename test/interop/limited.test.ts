@@ -3,7 +3,7 @@
  * a hostile image must not take all memory of a host.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -86,6 +86,38 @@ test('a limited conversion hears of signals, and ends by them', () =>
     child.kill('SIGTERM');
     assert.is(await ended, 'SIGTERM');
     assert.not(existsSync(join(folder, 'out')), 'what is not whole must not look whole');
+  }));
+
+/** Whether a process other than this one has a text among its arguments. */
+function runsWith(text: string): boolean {
+  return readdirSync('/proc').some((name) => {
+    if (!/^\d+$/.test(name) || name === String(process.pid)) return false;
+    try {
+      return readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(text);
+    } catch {
+      // It has ended meanwhile.
+      return false;
+    }
+  });
+}
+
+test('a limited conversion that is killed leaves nobody behind who writes on', () =>
+  inScratch(async (folder) => {
+    await makeDisks(folder);
+    const target = join(folder, 'out');
+    const args = ['convert', '-r', '256k', '-O', 'raw', 'plain', target];
+    const shell = [...limited(LIMITS[0] as number), TOOL, ...args];
+    const child = spawn('sh', shell, { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] });
+    const ended = new Promise((done) => child.once('exit', done));
+    while (!existsSync(target)) await new Promise((done) => setTimeout(done, 20));
+    assert.ok(runsWith(target));
+    child.kill('SIGKILL');
+    await ended;
+    const deadline = Date.now() + 15_000;
+    while (runsWith(target) && Date.now() < deadline) {
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    assert.not(runsWith(target));
   }));
 
 test('by the name of a tool of QEMU, it says which version of that it stands in for', () =>
