@@ -195,4 +195,22 @@ test('a width that has no room for a count', async () => {
   });
 });
 
+test('steps of what takes long', async () => {
+  await inScratch(async (folder) => {
+    const cwd = folder;
+    const small = ['-o', 'cluster_size=4k'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...small, 'v3.qcow2', '40M'], { cwd });
+    await qemuIo('v3.qcow2', ['write -z 0 64k', 'write -z 30M 64k'], { cwd });
+    await qemuImg(['snapshot', '-c', 'one', 'v3.qcow2'], { cwd });
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'v3w.qcow2', '1M'], { cwd });
+    const lines = [
+      '-p -o refcount_bits=32 v3w.qcow2',
+      '-p -o refcount_bits=32 v3w.qcow2',
+      '-p -o compat=0.10,refcount_bits=16 v3w.qcow2',
+      '-p -o compat=0.10 v3.qcow2',
+    ];
+    await sameAmends(folder, lines, '');
+  });
+});
+
 test.run();

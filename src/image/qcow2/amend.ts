@@ -61,7 +61,11 @@ export async function amendImage(
   const otherWidth = order !== undefined && order !== store.geometry.refcountOrder;
   if (otherWidth) {
     const isHalf = version < store.header.version;
-    const onPart = (part: number) => options.onProgress?.(isHalf ? part / 2 : part, 1);
+    const onPart = (part: number) => {
+      // What comes behind it tells that it is done.
+      if (!isHalf) options.onProgress?.(part, 1);
+      else if (part < 1) options.onProgress?.(part, 2);
+    };
     await store.lock.run(() => changeRefcountWidth(parts, order, onPart));
   }
   const { dataFile, dataFileRaw } = options;
@@ -205,7 +209,6 @@ async function expandZeros(
   const { snapshots, l1Entries } = store;
   const total = snapshots.reduce((sum, one) => sum + one.l1Entries, l1Entries);
   try {
-    onProgress?.(0, total);
     await expandActiveZeros(parts, (done) => onProgress?.(done, total));
     if (snapshots.length > 0) {
       const done = (count: number) => onProgress?.(l1Entries + count, total);

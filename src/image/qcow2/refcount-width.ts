@@ -17,7 +17,7 @@ import type { WriteParts } from './write-parts.ts';
 /**
  * Changes the width of version 3 refcounts. Called with the metadata lock held.
  * @param order two to the power of it is the number of bits
- * @param onPart hears what part of the work is done
+ * @param onPart hears what part of the work is done: of its counting, for little is written
  * @throws Qcow2Error OUT_OF_RANGE where a count does not fit: nothing has changed
  */
 export async function changeRefcountWidth(
@@ -26,13 +26,12 @@ export async function changeRefcountWidth(
   onPart: (part: number) => void,
 ): Promise<void> {
   const { store, refcounts } = parts;
-  onPart(0);
   await store.order.flush();
   await store.refcountBlocks.writeDirty();
   await store.order.flushStorage();
   const { clusterSize } = store.geometry;
   const start = Math.max(
-    await checkCounts(store, order, (part) => onPart(part / 2)),
+    await checkCounts(store, order, onPart),
     divCeil(await store.storage.size(), clusterSize),
   );
   const plan = refcountMetadata(start, { clusterSize, refcountOrder: order, generous: false });
@@ -44,8 +43,7 @@ export async function changeRefcountWidth(
     at: store.header.refcountTableOffset,
     bytes: store.header.refcountTableClusters * clusterSize,
   };
-  const onWritten = (part: number) => onPart(0.5 + part / 2);
-  const table = await writeBlocks(store, { order, start, ...plan }, onWritten);
+  const table = await writeBlocks(store, { order, start, ...plan });
   const tableAt = (start + plan.blocks) * clusterSize;
   await store.storage.write(tableAt, table);
   await store.order.flushStorage();
@@ -54,6 +52,7 @@ export async function changeRefcountWidth(
   await refcounts.change(old.at, old.bytes, -1);
   await store.order.flush();
   await store.refcountBlocks.writeDirty();
+  onPart(1);
 }
 
 /** The bytes of an old block. */
@@ -100,11 +99,7 @@ interface NewCounts {
 }
 
 /** Writes the new blocks, one after another; gives the bytes of the table. */
-async function writeBlocks(
-  store: MetadataStore,
-  plan: NewCounts,
-  onPart: (part: number) => void,
-): Promise<Uint8Array> {
+async function writeBlocks(store: MetadataStore, plan: NewCounts): Promise<Uint8Array> {
   const { order, start, blocks, tableClusters } = plan;
   const { clusterSize, refcountOrder, refcountBlockEntries } = store.geometry;
   const perBlock = (clusterSize * 8) / 2 ** order;
@@ -129,7 +124,6 @@ async function writeBlocks(
     const host = (start + slot) * clusterSize;
     await store.storage.write(host, bytes);
     serializeRefcountTableEntry(viewOf(table), slot * 8, host);
-    onPart((slot + 1) / blocks);
   }
   return table;
 }
