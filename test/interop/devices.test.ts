@@ -8,8 +8,6 @@ import * as assert from 'uvu/assert';
 import { type Qemu, qemuSuite, requireQemu } from '../oracle.ts';
 import { inScratch, must, qemuImg, qemuIo, run, TOOL } from '../tool.ts';
 
-const test = qemuSuite('block devices');
-
 const MIB = 2 ** 20;
 const DEVICE_BYTES = 16 * MIB;
 
@@ -32,6 +30,18 @@ async function attach(path: string): Promise<string | undefined> {
   }
 }
 
+/** Whether this machine lends loop devices. */
+const hasDevices = await inScratch(async (folder) => {
+  const device = await attach(join(folder, 'disk'));
+  if (device !== undefined) await must('losetup', ['-d', device]);
+  return device !== undefined;
+});
+
+const real = qemuSuite('block devices');
+const test: typeof real = hasDevices
+  ? real
+  : Object.assign((title: string) => real.skip(title), real);
+
 async function makeImages(cwd: string): Promise<void> {
   await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '6M'], { cwd });
   await qemuIo('a.qcow2', ['write -P 3 0 2M', 'write -P 4 4M 1000k', 'write -z 3M 64k'], { cwd });
@@ -49,13 +59,12 @@ async function withSides(work: (sides: readonly Side[]) => Promise<void>): Promi
         const folder = join(root, name);
         mkdirSync(folder);
         const device = await attach(join(folder, 'disk'));
-        if (device === undefined) break;
+        if (device === undefined) throw new Error('no further loop device');
         sides.push({ folder, device, program });
         symlinkSync(device, join(folder, 'dev'));
         await makeImages(folder);
       }
-      if (sides.length === 2) await work(sides);
-      else console.error('no loop devices: block devices are not tested');
+      await work(sides);
     } finally {
       for (const { device } of sides) await must('losetup', ['-d', device]);
     }
