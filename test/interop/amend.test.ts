@@ -116,6 +116,11 @@ test('what can be changed, and what cannot', async () => {
     await make('extended.qcow2', 'extended_l2=on');
     await make('one.qcow2', 'refcount_bits=1');
     await make('file.qcow2', 'data_file=file.data');
+    for (const name of ['v3empty.qcow2', 'v3plain.qcow2', 'v3packed.qcow2']) {
+      await make(name, 'compression_type=zstd');
+    }
+    await qemuIo('v3plain.qcow2', ['write -P 1 0 100k'], { cwd: folder });
+    await qemuIo('v3packed.qcow2', ['write -c -P 1 64k 64k'], { cwd: folder });
     await make('past.qcow2', 'compat=0.10');
     await qemuImg(['snapshot', '-c', 'one', 'past.qcow2'], { cwd: folder });
     await make('v3past.qcow2', 'refcount_bits=8');
@@ -130,6 +135,12 @@ test('what can be changed, and what cannot', async () => {
       '-o size=1',
       '-o foo=1 v3.qcow2',
       '-o cluster_size=4k v3.qcow2',
+      '-o cluster_size=4k,foo=1 v3.qcow2',
+      '-o cluster_size=x,size=1M v3.qcow2',
+      '-o size=x,cluster_size=4k v3.qcow2',
+      '-o compat=0.10 v3empty.qcow2',
+      '-o compat=0.10 v3plain.qcow2',
+      '-o compat=0.10,size=2M v3packed.qcow2',
       '-o compat=0.9 v3.qcow2',
       '-o compat=v2 v2.qcow2',
       '-o preallocation=full v3.qcow2',
@@ -150,6 +161,11 @@ test('what can be changed, and what cannot', async () => {
       '-o data_file_raw=off file.qcow2',
       '-o data_file= v3.qcow2',
       '-o size=1000 v3.qcow2',
+      '-o size=1000,data_file_raw=on v3.qcow2',
+      '-o size=1000,refcount_bits=3 v3.qcow2',
+      '-o size=9223372036854775807 v3.qcow2',
+      '-o size=10E v3.qcow2',
+      '-o size=10E,compat=bad v3.qcow2',
       '-o size=512k v3.qcow2',
       '-o size=2M -p v3.qcow2',
       '-o size=3M,compat=1.1 v2.qcow2',
@@ -179,6 +195,25 @@ test('what can be changed, and what cannot', async () => {
       '-o lazy_refcounts=on,refcount_bits=32 v3.qcow2',
     ];
     await sameAmends(folder, lines, '');
+  });
+});
+
+test('a snapshot whose clusters version 2 could not read keeps the version', async () => {
+  await inScratch(async (folder) => {
+    const cwd = folder;
+    const zstd = ['-o', 'compression_type=zstd'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...zstd, 'a.qcow2', '1M'], { cwd });
+    await qemuIo('a.qcow2', ['write -c -P 1 0 64k'], { cwd });
+    await qemuImg(['snapshot', '-c', 'one', 'a.qcow2'], { cwd });
+    await qemuIo('a.qcow2', ['write -P 2 0 64k'], { cwd });
+    const { code, err } = await ours(amend, folder, ['-o', 'compat=0.10', 'a.qcow2']);
+    const what = 'zstd compression type and existing compressed clusters';
+    assert.equal(
+      { code, err },
+      { code: 1, err: `qemu-img: Cannot downgrade an image with ${what}\n` },
+    );
+    await qemuImg(['snapshot', '-a', 'one', 'a.qcow2'], { cwd });
+    await qemuIo('a.qcow2', ['read -P 1 0 64k'], { cwd });
   });
 });
 

@@ -167,8 +167,11 @@ async function change(
   if (slots && image instanceof Qcow2Image) image.needKeySlots();
   if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
   if (!(image instanceof Qcow2Image) || !amended) return;
+  // A size is the last thing that is judged, and with QEMU the others have been carried out then.
+  await image.refuseAmendment(amended);
+  const size = newSize(values);
   try {
-    await image.amend({ ...amended, size: newSize(values), onProgress: options.onProgress });
+    await image.amend({ ...amended, size, onProgress: options.onProgress });
   } catch (cause) {
     if (!isQcow2Error(cause) || cause.message !== EXPANDING_FAILED) throw cause;
     const reason = cause.cause;
@@ -181,9 +184,10 @@ async function change(
 function newSize(values: ListValues): number | undefined {
   const size = values.get('size')?.number;
   if (size === undefined) return undefined;
-  if (size % 512n !== 0n) throw new UsageError('The new size must be a multiple of 512');
+  if (size >= 2n ** 63n) throw new UsageError('Image size cannot be negative');
   const most = BigInt(VIRTUAL_BYTES_MAX);
   if (size > most) throw new UsageError(`offset(${size}) exceeds maximum(${most})`);
+  if (size % 512n !== 0n) throw new UsageError('The new size must be a multiple of 512');
   return Number(size);
 }
 
@@ -227,13 +231,22 @@ function parseAmendments(
   const options = amendable(format, prefix);
   const isAmendable = (name: string) => options.some((one) => one.name === name);
   const others = creationOptions(format).filter(({ name }) => !isAmendable(name));
-  const values = parseOptionList(list, [...options, ...others]);
-  for (const name of values.keys()) {
-    if (isAmendable(name)) continue;
-    const hint = 'This option is only supported for image creation\n';
-    throw new HintedError(`Invalid parameter '${name}'`, hint);
+  try {
+    return parseOptionList(list, options);
+  } catch (cause) {
+    if (!(cause instanceof UsageError) || !parses(list, [...options, ...others])) throw cause;
+    throw new HintedError(cause.message, 'This option is only supported for image creation\n');
   }
-  return values;
+}
+
+function parses(list: string, options: readonly ListOption[]): boolean {
+  try {
+    parseOptionList(list, options);
+    return true;
+  } catch (cause) {
+    if (cause instanceof UsageError) return false;
+    throw cause;
+  }
 }
 
 function slotChange(

@@ -11,7 +11,9 @@ import { FEATURE_NAMES, type HeaderClusterParts } from '../../format/header-clus
 import { SNAPSHOT_EXTRA_BYTES_V3 } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import { expandActiveZeros, expandSnapshotZeros } from './expand-zeros.ts';
+import { readL1 } from './open.ts';
 import { changeRefcountWidth } from './refcount-width.ts';
+import { l2TablesOf, slicesOf } from './references.ts';
 import { rewriteHeader } from './rewrite-header.ts';
 import { writeSnapshotTable } from './snapshot-store.ts';
 import type { WriteParts } from './write-parts.ts';
@@ -88,7 +90,7 @@ export async function amendImage(
     }));
   }
   if (version >= store.header.version) return;
-  refuseDowngrade(parts);
+  await store.lock.run(() => refuseDowngrade(parts));
   const before = otherWidth ? 1 : 0;
   await downgrade(parts, change, (done, total) => {
     options.onProgress?.(before * total + done, (before + 1) * total);
@@ -125,7 +127,8 @@ export function refuseAmendment({ store, bitmaps }: WriteParts, options: AmendOp
 }
 
 /** @throws Qcow2Error UNSUPPORTED for an image that cannot be one of version 2 as it is */
-function refuseDowngrade({ store }: WriteParts): void {
+async function refuseDowngrade(parts: WriteParts): Promise<void> {
+  const { store } = parts;
   const { header, hasDataFile, geometry, snapshots } = store;
   if (hasDataFile) throw no('Cannot downgrade an image with a data file');
   if (geometry.refcountOrder !== 4) throw no('compat=0.10 requires refcount_bits=16');
@@ -133,12 +136,37 @@ function refuseDowngrade({ store }: WriteParts): void {
     ({ vmStateBytes, virtualSize }) => vmStateBytes > 0xffff_ffff || virtualSize !== header.size,
   );
   if (differs) throw no('Internal snapshots prevent downgrade of image');
-  const { low: all, high } = withBit(header.incompatible, Incompatible.dirty, false);
-  // QEMU, which does not mind that one, names others.
-  const low = withBit({ low: all, high }, Incompatible.compressionType, false).low || all;
+  // A compression that nothing is compressed with is one like the other.
+  if (header.compression !== 'deflate' && (await hasCompressedClusters(parts))) {
+    const what = 'zstd compression type and existing compressed clusters';
+    throw no(`Cannot downgrade an image with ${what}`);
+  }
+  const clean = withBit(header.incompatible, Incompatible.dirty, false);
+  const { low, high } = withBit(clean, Incompatible.compressionType, false);
   if (low !== 0 || high !== 0) {
     throw no(`Cannot downgrade an image with incompatible features 0x${low.toString(16)} set`);
   }
+}
+
+/** Whether there are any, in the disk or in a snapshot. */
+async function hasCompressedClusters({ store, tables }: WriteParts): Promise<boolean> {
+  const found = new Set<number>();
+  for (let index = 0; index < store.l1Entries; index++) {
+    const { host } = store.l1Entry(index);
+    if (host !== 0) found.add(host);
+  }
+  for (const { l1Offset: offset, l1Entries: entries } of store.snapshots) {
+    const l1 = await readL1(store.storage, { offset, entries });
+    for (const { host } of l2TablesOf(store, l1, offset)) found.add(host);
+  }
+  for (const table of found) {
+    for await (const slice of slicesOf(store, table)) {
+      for (let at = 0; at < store.l2.sliceBytes; at += store.geometry.l2EntryBytes) {
+        if (tables.read({ slice, at, guest: 0 }).kind === 'compressed') return true;
+      }
+    }
+  }
+  return false;
 }
 
 function withBit(word: { readonly high: number; readonly low: number }, bit: number, on: boolean) {
@@ -191,6 +219,7 @@ async function downgrade(
       ...header,
       version: 2,
       headerLength: HEADER_BYTES_V2,
+      compression: 'deflate',
       unknownFields: new Uint8Array(),
       incompatible: NO_BITS,
       compatible: NO_BITS,

@@ -230,6 +230,14 @@ export class Qcow2Image implements WritableDisk {
   }
 
   /**
+   * Judges an amendment, but for its size, without carrying it out.
+   * @throws Qcow2Error UNSUPPORTED for what the image cannot be made into
+   */
+  async refuseAmendment(options: AmendOptions): Promise<void> {
+    await this.needWriter().refuseAmendment(options);
+  }
+
+  /**
    * Makes the header name another backing file, or none. Nothing of the disk is read or written:
    * this open image goes on with the one it has.
    * @throws Qcow2Error OUT_OF_RANGE where the header's cluster has no room

@@ -195,13 +195,19 @@ export class ImageWriter {
     await resizeBitmaps(this.bitmaps, size, change);
   }
 
+  /** Judges an amendment, but for its size. */
+  async refuseAmendment(options: AmendOptions): Promise<void> {
+    const { refuseAmendment } = await import('./amend.ts');
+    await this.alone(async (parts) => refuseAmendment(parts, options));
+  }
+
   /** Changes what the image was made with; it has to be opened anew for what comes next. */
   async amend({ size, ...options }: AmendOptions): Promise<void> {
-    const { amendImage, refuseAmendment } = await import('./amend.ts');
+    const { amendImage } = await import('./amend.ts');
     const amend = (some: typeof options) =>
       this.alone((parts) => changing(parts, () => amendImage(parts, some)));
     if (size === undefined) return amend(options);
-    await this.alone(async (parts) => refuseAmendment(parts, options));
+    await this.refuseAmendment(options);
     const { version, ...others } = options;
     // Version 2 resizes no image with snapshots, and its snapshots are all as large as the disk.
     await amend(version === 2 ? others : options);
