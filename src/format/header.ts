@@ -134,11 +134,6 @@ export function parseHeader(bytes: Uint8Array, options: HeaderOptions = {}): Hea
   );
   const refcountOrder = v3 ? reader.u32(96, 'header') : 4;
   const size = reader.u64(24, 'header');
-  // Before the L1 table: the order that QEMU checks them in.
-  const refcountTableOffset = tableOffset(reader, 48, clusterSize, 'Reference count table');
-  const snapshotsOffset = options.lenient
-    ? lenientOffset(reader.u64(64, 'header'))
-    : tableOffset(reader, 64, clusterSize, 'Snapshot table');
   const known = v3 ? Math.min(headerLength, 105) : HEADER_BYTES_V2;
   const header: Header = {
     version,
@@ -149,11 +144,11 @@ export function parseHeader(bytes: Uint8Array, options: HeaderOptions = {}): Hea
     sizeTail: size.low % 512,
     cryptMethod: reader.u32(32, 'header'),
     l1Entries: reader.u32(36, 'header'),
-    l1Offset: tableOffset(reader, 40, clusterSize, 'Active L1 table'),
-    refcountTableOffset,
+    l1Offset: tableOffset(reader.u64(40, 'header')),
+    refcountTableOffset: tableOffset(reader.u64(48, 'header')),
     refcountTableClusters: reader.u32(56, 'header'),
     snapshotCount: reader.u32(60, 'header'),
-    snapshotsOffset,
+    snapshotsOffset: snapshotsOffset(reader.u64(64, 'header'), options),
     incompatible,
     compatible: v3 ? reader.u64(80, 'header') : NO_BITS,
     autoclear: v3 ? reader.u64(88, 'header') : NO_BITS,
@@ -251,18 +246,27 @@ function compressionOf(type: number, bit: boolean): CompressionType {
   return type === 1 ? 'zstd' : 'deflate';
 }
 
-/** Reads a table's offset: a cluster boundary below 2^63, exact as a number. */
-function tableOffset(reader: BigEndianReader, at: number, cluster: number, what: string): number {
-  const { high, low } = reader.u64(at, 'header');
-  if (low % cluster !== 0 || high >= 0x4000_0000) {
-    throw new Qcow2Error('CORRUPT', `${what} offset invalid`, at);
-  }
-  return high * HIGH + low;
+/**
+ * A table's offset as a number. What no table can have is NaN, or inexact: see `checkTable`. Below
+ * 2^62 a sector's offset is exact.
+ */
+function tableOffset({ high, low }: U64): number {
+  return high >= 0x4000_0000 || (high >= 0x20_0000 && low % 512 !== 0) ? NaN : high * HIGH + low;
 }
 
-/** Repair looks at such an offset again; a value that no number holds reads as absent. */
-function lenientOffset({ high, low }: U64): number {
-  return high >= 0x20_0000 ? 0 : high * HIGH + low;
+/** Repair looks at it again: what no number holds reads as absent there. */
+function snapshotsOffset(field: U64, { lenient = false }: HeaderOptions): number {
+  return lenient && field.high >= 0x20_0000 ? 0 : tableOffset(field);
+}
+
+/** Refuses a table that is too long, or not on a cluster boundary; in this order, as QEMU does. */
+function checkTable(
+  what: string,
+  { at, offset, clusterSize }: Record<'at' | 'offset' | 'clusterSize', number>,
+  { countAt, tooLarge }: { readonly countAt: number; readonly tooLarge: boolean },
+): void {
+  if (tooLarge) throw new Qcow2Error('UNSUPPORTED', `${what} too large`, countAt);
+  if (offset % clusterSize !== 0) throw new Qcow2Error('CORRUPT', `${what} offset invalid`, at);
 }
 
 function checkLimits(header: Header, { lenient = false }: HeaderOptions): void {
@@ -279,15 +283,24 @@ function checkLimits(header: Header, { lenient = false }: HeaderOptions): void {
   if (header.refcountTableClusters === 0 && !lenient) {
     throw new Qcow2Error('CORRUPT', 'Image does not contain a reference count table', 56);
   }
-  if (header.refcountTableClusters * clusterSize > REFCOUNT_TABLE_BYTES_MAX) {
-    throw new Qcow2Error('UNSUPPORTED', 'Reference count table too large', 56);
+  checkTable(
+    'Reference count table',
+    { at: 48, offset: header.refcountTableOffset, clusterSize },
+    {
+      countAt: 56,
+      tooLarge: header.refcountTableClusters * clusterSize > REFCOUNT_TABLE_BYTES_MAX,
+    },
+  );
+  if (!lenient) {
+    const table = { at: 64, offset: header.snapshotsOffset, clusterSize };
+    const tooLarge = header.snapshotCount > SNAPSHOTS_MAX;
+    checkTable('Snapshot table', table, { countAt: 60, tooLarge });
   }
-  if (header.snapshotCount > SNAPSHOTS_MAX && !lenient) {
-    throw new Qcow2Error('UNSUPPORTED', 'Snapshot table too large', 60);
-  }
-  if (header.l1Entries > L1_BYTES_MAX / 8) {
-    throw new Qcow2Error('UNSUPPORTED', 'Active L1 table too large', 36);
-  }
+  checkTable(
+    'Active L1 table',
+    { at: 40, offset: header.l1Offset, clusterSize },
+    { countAt: 36, tooLarge: header.l1Entries > L1_BYTES_MAX / 8 },
+  );
   const needed = l1EntriesFor(header.size + header.sizeTail, headerGeometry(header));
   if (needed > 0x7fff_ffff) throw new Qcow2Error('UNSUPPORTED', 'Image is too big', 24);
   if (header.l1Entries < needed) throw new Qcow2Error('CORRUPT', 'L1 table is too small', 36);

@@ -127,6 +127,20 @@ const WRONG: readonly Wrong[] = [
   [104, 1, 255, 'UNSUPPORTED', 104, /^qcow2: unknown compression type: 255$/],
 ];
 
+// As QEMU has it: what is wrong with a table's length is said before what is wrong with its place.
+for (const [countAt, count, at, message] of [
+  [36, 2 ** 22 + 1, 40, /^Active L1 table too large$/],
+  [56, 2 ** 14 + 1, 48, /^Reference count table too large$/],
+  [60, 65537, 64, /^Snapshot table too large$/],
+] as const) {
+  test(`refuses the length in the field at ${countAt} before the offset`, () => {
+    const { bytes } = buildImage();
+    put(bytes, at, 8, 1n);
+    put(bytes, countAt, 4, count);
+    refused(() => parseHeader(bytes), 'UNSUPPORTED', countAt, message);
+  });
+}
+
 for (const [at, length, value, code, field, message] of WRONG) {
   test(`refuses 0x${value.toString(16)} in the field at ${at}`, () => {
     const { bytes } = buildImage();
