@@ -12,6 +12,7 @@ import {
   type DebugEvent,
   type DebugRequest,
 } from '../storage/debug-events.ts';
+import type { DebugLimits } from '../storage/debug-limits.ts';
 import { DebugRules, type InjectRule, type StateRule } from '../storage/debug-rules.ts';
 import type { Host } from './command.ts';
 import { numberOf, type Settings, settingsUnder, switchOf, textOf } from './settings.ts';
@@ -56,13 +57,33 @@ export function debugRules(host: Host, config: string | undefined, settings: Set
   return new DebugRules(inject, states);
 }
 
-/** The driver's own settings about requests. @throws Qcow2Error OUT_OF_RANGE */
-export function checkDebugSettings(settings: Settings): void {
-  const align = numberOf(settings, 'align') ?? 0;
-  if (align === 0) return;
-  if (align >= 2 ** 31 - 1 || !Number.isInteger(Math.log2(align))) {
+/** No request is that long. */
+const LIMIT_MAX = 2 ** 31 - 1;
+
+/**
+ * The driver's own settings about requests; undefined where there are none.
+ * @throws Qcow2Error OUT_OF_RANGE for those that do not go together
+ */
+export function debugLimits(settings: Settings): DebugLimits | undefined {
+  const limit = (name: string, unit: number) => {
+    const value = numberOf(settings, name) ?? 0;
+    if (value >= LIMIT_MAX || value % unit !== 0) {
+      throw wrong(`Cannot meet constraints with ${name} ${value}`);
+    }
+    return value;
+  };
+  const given = limit('align', 1);
+  const align = given || 1;
+  if (!Number.isInteger(Math.log2(align)))
     throw wrong(`Cannot meet constraints with align ${align}`);
-  }
+  const maxTransfer = limit('max-transfer', align);
+  const optWriteZero = limit('opt-write-zero', align);
+  const maxWriteZero = limit('max-write-zero', Math.max(optWriteZero, align));
+  const optDiscard = limit('opt-discard', align);
+  const maxDiscard = limit('max-discard', Math.max(optDiscard, align));
+  const others = { maxTransfer, optWriteZero, maxWriteZero, optDiscard, maxDiscard };
+  const isLimited = align > 1 || Object.values(others).some((value) => value > 0);
+  return isLimited ? { align, ...others } : undefined;
 }
 
 function readConfig(host: Host, path: string): string {

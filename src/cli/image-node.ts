@@ -44,15 +44,18 @@ export type FileNode =
       readonly size: number | undefined;
       readonly settings: Settings;
     }
-  | {
-      readonly driver: 'blkdebug';
-      readonly below: FileNode;
-      /** Path of a file with rules. */
-      readonly config: string | undefined;
-      readonly settings: Settings;
-    }
+  | DebugNode
   /** The bytes of a disk: an image within an image. */
   | { readonly driver: 'image'; readonly image: ImageNode; readonly settings: Settings };
+
+/** Rules and limits before another node. */
+export interface DebugNode {
+  readonly driver: 'blkdebug';
+  readonly below: FileNode;
+  /** Path of a file with rules. */
+  readonly config: string | undefined;
+  readonly settings: Settings;
+}
 
 /** What nodes above a disk change of how it is read and written. */
 export interface Filters {
@@ -60,6 +63,8 @@ export interface Filters {
   readonly copyOnRead?: boolean;
   /** Whole clusters are written, compressed. */
   readonly compress?: boolean;
+  /** Requests meet rules, and have limits. */
+  readonly debug?: DebugNode;
 }
 
 /** A disk: a format, and where it is. */
@@ -163,9 +168,10 @@ export function resolveImage(
     const backing = backingOf(host, settings);
     const others = [...settings].filter(([name]) => !BEHIND.test(name));
     const file = fileNode(host, new Map(others), path, driver);
-    // Rules before a format have no requests of its to count: those go to what is below it.
-    const disk = file.driver === 'blkdebug' ? file.below : file;
-    if (disk.driver === 'image') return filtered(disk.image, settings, {});
+    if (file.driver === 'blkdebug' && file.below.driver === 'image') {
+      return filtered(file.below.image, settings, { debug: file });
+    }
+    if (file.driver === 'image') return filtered(file.image, settings, {});
     return { file, format: 'raw', bare: true, backing, dataFile: undefined, settings };
   }
   if (driver !== undefined && !isFormat(driver)) {
@@ -286,7 +292,7 @@ function checkFileSettings(settings: Settings): void {
 }
 
 /** `blkdebug:RULES:NAME`, or settings of the same meaning. */
-function debugNode(host: Host, settings: Settings, name: string | undefined): FileNode {
+function debugNode(host: Host, settings: Settings, name: string | undefined): DebugNode {
   checkSettings(settings, 'blkdebug');
   let config = textOf(settings, 'config');
   let image = name ?? textOf(settings, 'x-image');

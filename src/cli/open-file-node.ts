@@ -64,12 +64,12 @@ async function openUnnamed(
       });
     case 'blkdebug':
       return wrapped(await openNode(host, node.below, options), async (storage) => {
-        const { checkDebugSettings, debugRules } = await import('./debug-settings.ts');
+        const { debugLimits, debugRules } = await import('./debug-settings.ts');
         const { DebugStorage } = await import('../storage/debug-storage.ts');
         const rules = debugRules(host, node.config, node.settings);
-        checkDebugSettings(node.settings);
+        const limits = debugLimits(node.settings);
         const { fileNodeName } = await import('./node-name.ts');
-        return new DebugStorage(storage, rules, fileNodeName(node));
+        return new DebugStorage(storage, rules, { label: fileNodeName(node), limits });
       });
     case 'image': {
       const { claim = { use: 'inspect' } } = options;

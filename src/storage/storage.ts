@@ -73,6 +73,8 @@ export interface Storage {
   readonly placedAt?: number;
   /** There are no bytes: what is read of it is of no use to anybody. */
   readonly holdsNothing?: boolean;
+  /** Requests that overlap wait for each other, where they are not answered at once. */
+  readonly keepsOrder?: boolean;
   /** A device, whose size is not ours to change: `truncate` only sees to it that there is room. */
   readonly isFixed?: boolean;
   /** Each read costs about a millisecond before its first byte: few and long ones are wanted. */

@@ -1,7 +1,6 @@
 /** Commands about the tool itself: `help`, `quit`, `sleep`, and ways to end it the hard way. */
 import { DEBUG_EVENTS } from '../../storage/debug-events.ts';
 import type { DebugRules } from '../../storage/debug-rules.ts';
-import { DebugStorage } from '../../storage/debug-storage.ts';
 import { parseInteger } from '../options.ts';
 import { CommandFailure, type IoCommand, usageLine } from './io-command.ts';
 import { ABORT_SIGNAL } from './io-host.ts';
@@ -47,7 +46,7 @@ export const quit: IoCommand = {
   },
 };
 
-/** `sleep`. Requests in the background go on, and report. */
+/** `sleep`. Requests in the background go on, and those that are over report. */
 export const sleep: IoCommand = {
   name: 'sleep',
   summary: 'waits for the given value in milliseconds',
@@ -57,9 +56,8 @@ export const sleep: IoCommand = {
   async run(session, [text]) {
     const time = parseInteger(text!);
     if (time === undefined || time < 0) throw new CommandFailure(`${text} is not a valid number`);
-    const slept = new Promise((resolve) => setTimeout(resolve, Math.min(time, SLEEP_MS_MAX)));
-    await session.settle();
-    await slept;
+    await new Promise((resolve) => setTimeout(resolve, Math.min(time, SLEEP_MS_MAX)));
+    session.report();
   },
 };
 
@@ -97,8 +95,8 @@ Sends this process a signal by its number.
 
 /** The rules before the open disk. @throws CommandFailure where there are none */
 function rulesOf(session: Session, failure: string): DebugRules {
-  const storage = session.current.disk.sources[0]?.storage;
-  if (storage instanceof DebugStorage) return storage.rules;
+  const { rules } = session.current;
+  if (rules) return rules;
   throw new CommandFailure(`${failure}: Operation not supported`);
 }
 

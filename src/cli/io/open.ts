@@ -1,10 +1,13 @@
 /** Opening the disk that commands work on: the one way to it. */
 import { Qcow2Error } from '../../base/errors.ts';
 import type { Disk, WritableDisk } from '../../image/disk.ts';
+import type { DebugRules } from '../../storage/debug-rules.ts';
+import { DebugStorage } from '../../storage/debug-storage.ts';
 import type { Host } from '../command.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { sayRepairs } from '../open-image.ts';
 import { openImageNode } from '../open-node.ts';
+import { debugDisk } from './debug-disk.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { type DiskPlace, resolvePlace } from './place.ts';
@@ -20,6 +23,8 @@ export interface OpenedDisk {
   readonly readOnly: boolean;
   /** Raw by guess alone: nobody may write what would make the guess wrong. */
   readonly guessedRaw: boolean;
+  /** The topmost rules that requests meet. */
+  readonly rules?: DebugRules;
 }
 
 /** Both need the host's cache out of the way. */
@@ -71,7 +76,8 @@ export async function openForIo(
     throw new Qcow2Error('UNSUPPORTED', `${what}: ${place.bare ? 'file' : image.format}`);
   }
   if (guessedRaw && !readOnly) warnOfGuess(host, path);
-  const disk = snapshot ? new OverlayDisk(image) : image;
+  const debugged = await debug(host, place, image);
+  const disk = snapshot ? new OverlayDisk(debugged.disk) : debugged.disk;
   return {
     place,
     flags,
@@ -79,7 +85,24 @@ export async function openForIo(
     writable: readOnly || !('write' in disk) ? undefined : (disk as WritableDisk),
     readOnly,
     guessedRaw: guessedRaw && writable,
+    ...(debugged.rules ? { rules: debugged.rules } : {}),
   };
+}
+
+/** Rules may stand before the disk, or before its file. */
+async function debug(
+  host: Host,
+  { filters }: DiskPlace,
+  disk: Disk,
+): Promise<{ readonly disk: Disk; readonly rules?: DebugRules }> {
+  try {
+    if (filters?.debug) return debugDisk(host, filters.debug, disk);
+  } catch (cause) {
+    await disk.close();
+    throw cause;
+  }
+  const storage = disk.sources[0]?.storage;
+  return storage instanceof DebugStorage ? { disk, rules: storage.rules } : { disk };
 }
 
 function refused(message: string): Qcow2Error {

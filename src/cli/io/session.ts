@@ -14,8 +14,10 @@ export class Session {
   done = false;
   /** Something failed: the tool ends with 1. */
   failed = false;
-  /** Requests in the background, oldest first; each gives what it has to say. */
-  private readonly background: Promise<string>[] = [];
+  /** Requests in the background, oldest first. */
+  private readonly background: Promise<void>[] = [];
+  /** What those have to say that are over, in the order they ended. */
+  private readonly said: string[] = [];
 
   /** `--image-opts`: where a path would stand there are settings. */
   readonly imageOptions: boolean;
@@ -46,14 +48,25 @@ export class Session {
 
   /** Starts a request that reports when somebody waits. */
   startBackground(request: () => Promise<string>): void {
-    this.background.push(request());
+    const done = request().then((text) => {
+      if (text) this.said.push(text);
+    });
+    this.background.push(done);
+    // Who waits for it hears what went wrong.
+    done.catch(() => {});
+  }
+
+  /** Tells what came of requests in the background that are over. */
+  report(): void {
+    for (const text of this.said.splice(0)) this.host.out(text);
   }
 
   /** Waits for all requests in the background, and tells what came of them. */
   async settle(): Promise<void> {
-    while (this.background.length > 0) {
-      const text = await this.background.shift();
-      if (text) this.host.out(text);
+    try {
+      while (this.background.length > 0) await this.background.shift();
+    } finally {
+      this.report();
     }
   }
 

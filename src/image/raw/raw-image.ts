@@ -166,11 +166,11 @@ export class RawImage implements WritableDisk {
 
   /**
    * Requests that overlap are carried out in the order they came. Storage that answers at once
-   * does so by itself; for other storage they queue, all of them, and only where the disk may
-   * change: those who write raw images through such storage are few.
+   * does so by itself, and some other storage; for the rest they queue, all of them, and only where
+   * the disk may change: those who write raw images through such storage are few.
    */
   private inTurn<T>(work: () => Awaitable<T>): Awaitable<T> {
-    if (!this.writable) return work();
+    if (!this.writable || this.storage.keepsOrder) return work();
     const answer = this.last ? this.last.then(work) : work();
     if (settled(answer)) return answer;
     const done: Promise<void> = answer.then(
