@@ -11,12 +11,12 @@ import type { ConvertRequest } from './convert-request.ts';
 import { HintedError } from './option-list.ts';
 
 /**
- * Refuses sources and targets without bitmaps, and inconsistent ones, before anything is made.
+ * Refuses a source without bitmaps, and inconsistent ones, before anything is made.
  * @throws UsageError
  */
-export function checkBitmaps(
+export function checkSourceBitmaps(
   { program }: Host,
-  { bitmaps, bitmap, outputFormat, values }: ConvertRequest,
+  { bitmaps, bitmap }: ConvertRequest,
   [source]: readonly Disk[],
 ): void {
   const isQcow2 = source instanceof Qcow2Image;
@@ -36,10 +36,18 @@ export function checkBitmaps(
       `Try --skip-broken-bitmaps, or use '${program} bitmap --remove' to delete it\n`,
     );
   }
-  const compat = values.get('compat')?.text;
-  if (outputFormat !== 'qcow2' || compat === '0.10' || compat === 'v2') {
-    throw new UsageError(`Format driver '${outputFormat}' does not support bitmaps`);
-  }
+}
+
+/**
+ * Refuses a target without bitmaps, whether or not there are any to copy.
+ * @throws UsageError
+ */
+export function checkTargetBitmaps(
+  { bitmaps }: ConvertRequest,
+  { format, version }: { readonly format: string; readonly version: number },
+): void {
+  if (!bitmaps || (format === 'qcow2' && version > 2)) return;
+  throw new UsageError(`Format driver '${format}' does not support bitmaps`);
 }
 
 /** Copies the bitmaps of a source into the target, where that was asked for. */
@@ -50,9 +58,7 @@ export async function putBitmaps(
   target: Disk,
 ): Promise<void> {
   if (!request.bitmaps || !(source instanceof Qcow2Image)) return;
-  if (!(target instanceof Qcow2Image)) {
-    throw new UsageError(`Format driver '${target.format}' does not support bitmaps`);
-  }
+  if (!(target instanceof Qcow2Image)) return;
   await copyBitmaps(source, target, {
     onSkipped: (name) =>
       host.note(`${host.program}: warning: Skipping inconsistent bitmap '${name}'\n`),

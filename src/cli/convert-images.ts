@@ -3,7 +3,7 @@ import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
 import { checkCacheMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
-import type { ConvertRequest } from './convert-request.ts';
+import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
 import { type Course, convertInto, explainFailure } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
@@ -53,6 +53,7 @@ export async function convertImages(
     }
     // A source that cannot be opened is told first.
     if (request.refusal) throw request.refusal;
+    if (usesBitmaps(request)) (await bitmapParts()).checkSourceBitmaps(host, request, disks);
     checkCacheMode(request.cache, 'cache');
     return await carryOut(host, request, disks, progress);
   } catch (cause) {

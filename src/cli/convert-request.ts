@@ -107,6 +107,14 @@ export interface ConvertRequest {
   readonly forceShare: boolean;
 }
 
+/** Whether a conversion has to do with bitmaps, and needs their code. */
+export function usesBitmaps({ bitmap, bitmaps }: ConvertRequest): boolean {
+  return bitmap !== undefined || bitmaps !== undefined;
+}
+
+/** The code of bitmaps. */
+export const bitmapParts = () => import('./convert-bitmaps.ts');
+
 /** The options that only ask for help: what to print. */
 export interface HelpRequest {
   readonly help: string;

@@ -7,11 +7,17 @@ import { allSources } from '../convert/plan.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
 import { isTold } from '../image/qcow2/corruption.ts';
+import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
 import { type Host, UsageError } from './command.ts';
-import { type ConvertRequest, checkCompression } from './convert-request.ts';
+import {
+  bitmapParts,
+  type ConvertRequest,
+  checkCompression,
+  usesBitmaps,
+} from './convert-request.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { errnoOf } from './errno.ts';
 import { firstBlockBytes } from './first-block.ts';
@@ -37,12 +43,8 @@ export async function convertInto(
   disks: readonly Disk[],
   course: Course,
 ): Promise<ConvertResult> {
-  if (usesBitmaps(request)) {
-    const { checkBitmaps } = await bitmapParts();
-    checkBitmaps(host, request, disks);
-    if (isStream(request) || request.outputFormat === 'luks') {
-      throw new UsageError('Bitmaps are of no use with this target');
-    }
+  if (isStream(request) && usesBitmaps(request)) {
+    throw new UsageError('Bitmaps are of no use with this target');
   }
   if (isStream(request)) return intoStream(host, request, disks, course);
   if (!request.create && !host.targetImageOpts && request.unopenable) throw request.unopenable;
@@ -59,10 +61,13 @@ export async function convertInto(
   return intoQcow2(host, request, disks, course);
 }
 
-const bitmapParts = () => import('./convert-bitmaps.ts');
-
-function usesBitmaps({ bitmap, bitmaps }: ConvertRequest): boolean {
-  return bitmap !== undefined || bitmaps !== undefined;
+/** @throws UsageError for bitmaps that a new target could not have */
+async function checkNewBitmaps(request: ConvertRequest, version = 0): Promise<void> {
+  if (!usesBitmaps(request)) return;
+  const { checkTargetBitmaps } = await bitmapParts();
+  const { outputFormat: format } = request;
+  checkTargetBitmaps(request, { format, version });
+  if (format === 'luks') throw new UsageError('Bitmaps are of no use with this target');
 }
 
 async function intoStream(
@@ -114,6 +119,7 @@ async function intoRaw(
 ): Promise<ConvertResult> {
   const { create, compress, values, flush } = request;
   const preallocation = rawPreallocation(request);
+  await checkNewBitmaps(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
     if (compress) checkCompression('raw', values);
     if (!create && file.size() < concatenatedSize(disks)) {
@@ -234,6 +240,7 @@ async function intoLuks(
     passphrase: await givenPassphrase(host, values, { name: 'key-secret', path: target }),
     size: 0,
   }));
+  await checkNewBitmaps(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(borrowed(file), choice);
@@ -287,6 +294,7 @@ async function intoQcow2(
   let data: NodeFileStorage | undefined;
   let done = false;
   try {
+    await checkNewBitmaps(request, create.version ?? 3);
     const result = await withNewFile(host, request, { disks, course }, async (file) => {
       claimImageFile(file, 'qcow2', { use: 'write' });
       if (dataPath !== undefined) {
@@ -365,11 +373,13 @@ async function intoExisting(
     role: 'target',
   });
   try {
+    const bitmapCode = usesBitmaps(request) ? await bitmapParts() : undefined;
+    const version = disk instanceof Qcow2Image ? disk.header.version : 0;
+    bitmapCode?.checkTargetBitmaps(request, { format: disk.format, version });
     if (compress) checkCompression(disk.format, request.values);
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
-    const bitmapCode = usesBitmaps(request) ? await bitmapParts() : undefined;
     const result =
       bitmapCode && request.bitmap !== undefined
         ? await bitmapCode.copyDirty(request, disks, disk, course)

@@ -39,7 +39,7 @@ async function both(folder: string, args: readonly string[]) {
   const said = ({ code, stdout, stderr }: typeof mine) => ({
     code,
     stdout: stdout.toString(),
-    stderr: stderr.replaceAll('qcow2-img', 'qemu-img'),
+    stderr: stderr.replaceAll('qcow2-img', 'qemu-img').replaceAll(/mine|theirs/g, 'OUT'),
   });
   assert.equal(said(mine), said(theirs), args.join(' '));
   return mine.code;
@@ -105,8 +105,23 @@ test('--bitmaps copies them, and says what qemu-img says', async () => {
       '--bitmaps -O qcow2 -o compat=0.10 a.qcow2 OUT',
       '--bitmaps -f raw -O qcow2 r.raw OUT',
       '--bitmaps -O qcow2 absent OUT',
+      '--bitmaps -O qcow2 -t bogus -f raw r.raw OUT',
+      '--bitmaps -O qcow2 -t bogus broken.qcow2 OUT',
+      '--bitmaps -O qcow2 -o compat=0.10,cluster_size=3 a.qcow2 OUT',
+      '--bitmaps -O qcow2 -o compat=0.10 -B absent -F raw a.qcow2 OUT',
+      '--bitmaps -c -O raw a.qcow2 OUT',
     ];
     for (const line of wrong) assert.is(await both(folder, line.split(' ')), 1, line);
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'none.qcow2', '10M'], cwd);
+    for (const size of ['1M', '10M']) {
+      for (const name of ['mine', 'theirs']) {
+        await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', name, size], cwd);
+      }
+      for (const source of ['a', 'none']) {
+        const line = `--bitmaps -n -O qcow2 ${source}.qcow2 OUT`;
+        assert.is(await both(folder, line.split(' ')), 1, line);
+      }
+    }
   });
 });
 

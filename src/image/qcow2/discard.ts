@@ -4,7 +4,7 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
-import { ALL, type Cell, EMPTY } from './l2-tables.ts';
+import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCell } from './write.ts';
 import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
@@ -54,6 +54,15 @@ export async function discardClusters(
   }
 }
 
+const readEntry = ({ tables }: WriteParts, place: CellPlace) =>
+  tables.read(place, { unaligned: true });
+
+/** What reads as zeros stays as it is, unless it is to be nothing at all. */
+function staysAsItIs({ backing }: WriteParts, cell: Cell, keepNothing: boolean): boolean {
+  if (cell.kind === 'compressed' || cell.host >= 0) return false;
+  return keepNothing ? cell.zero === 0 : !backing || cell.zero === ALL;
+}
+
 async function discardStep(
   parts: WriteParts,
   from: number,
@@ -62,16 +71,24 @@ async function discardStep(
 ): Promise<number> {
   const { store, tables } = parts;
   const { clusterSize } = store.geometry;
+  const entriesFrom = (place: CellPlace) =>
+    Math.min((to - from) / clusterSize, tables.entriesLeft(place));
+  const there = await tables.find(from);
+  const isPlain = (place: CellPlace) => staysAsItIs(parts, readEntry(parts, place), keepNothing);
+  if (there) {
+    // A table that a snapshot has, too, is not copied for nothing.
+    const count = entriesFrom(there);
+    let index = 0;
+    while (index < count && isPlain(tables.advance(there, index))) index++;
+    if (index === count) return from + count * clusterSize;
+  }
   const first = await tables.findForWrite(from);
-  const count = Math.min((to - from) / clusterSize, tables.entriesLeft(first));
+  const count = entriesFrom(first);
   const freed: Cell[] = [];
   for (let index = 0; index < count; index++) {
     const place = tables.advance(first, index);
-    const old = tables.read(place, { unaligned: true });
-    const allocated = old.kind === 'compressed' || old.host >= 0;
-    // What reads as zeros stays as it is, unless it is to be nothing at all.
-    if (!allocated && !keepNothing && (!parts.backing || old.zero === ALL)) continue;
-    if (!allocated && keepNothing && old.zero === 0) continue;
+    const old = readEntry(parts, place);
+    if (staysAsItIs(parts, old, keepNothing)) continue;
     const zero = keepNothing || store.header.version === 2 ? 0 : ALL;
     tables.write(place, zero === 0 ? EMPTY : { ...EMPTY, zero });
     freed.push(old);
