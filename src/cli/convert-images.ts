@@ -80,6 +80,12 @@ async function carryOut(
   progress: Progress,
 ): Promise<ConvertResult> {
   const { threads, targetIsZero, bytesPerSecond, salvage, copyRange } = request;
+  const onTarget: Course['onTarget'] = async (target) => {
+    const { followMarks } = await import('./progress-marks.ts');
+    const { copyMarks } = await import('../convert/progress-marks.ts');
+    const options = { ...target, sparseBytes: request.sparseBytes };
+    await followMarks(progress, 1, (isTold) => copyMarks(disks, options, isTold));
+  };
   const course: Course = {
     sparseBytes: request.sparseBytes,
     targetIsZero,
@@ -90,6 +96,7 @@ async function carryOut(
     onProgress: progress.update,
     workers: Math.min(threads ?? host.threads, host.threads) - 1,
     startWorkers: host.startWorkers,
+    onTarget: progress.follow && request.bitmap === undefined ? onTarget : undefined,
     ...(request.progress
       ? { onLength: (bytes) => host.note(`The image will have ${bytes} bytes.\n`) }
       : {}),

@@ -85,6 +85,8 @@ export interface ConvertRequest {
   readonly create: boolean;
   /** What a new target is to be. */
   readonly values: ListValues;
+  /** Somebody said what backing file the target has, or is to have. */
+  readonly overBacking: boolean;
   readonly targetIsZero: boolean;
   readonly compress: { readonly level: number | undefined } | undefined;
   readonly copyRange: boolean;
@@ -192,6 +194,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     sparseBytes,
     create,
     values,
+    overBacking: values.has('backing_file') || given(parsed, 'backing-file'),
     targetIsZero: create || given(parsed, 'target-is-zero'),
     compress: compress ? { level: parseLevel(values) } : undefined,
     copyRange,

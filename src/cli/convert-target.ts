@@ -4,6 +4,7 @@ import { beginsInLanes } from '../convert/lane.ts';
 import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize, worthWorkers } from '../convert/options.ts';
 import { allSources } from '../convert/plan.ts';
+import type { CopyStepOptions } from '../convert/progress-marks.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
 import { isTold } from '../image/qcow2/corruption.ts';
@@ -11,6 +12,7 @@ import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
+import { backingOf } from './chain.ts';
 import { type Host, UsageError } from './command.ts';
 import {
   bitmapParts,
@@ -29,7 +31,11 @@ import { qcow2Options, textOf } from './qcow2-options.ts';
 import { refuseSourceAsTarget, sameFileBy } from './same-file.ts';
 
 /** How a conversion goes, apart from its target. */
-export type Course = ConvertOptions & { readonly onLength?: (bytes: number) => void };
+export type Course = ConvertOptions & {
+  readonly onLength?: (bytes: number) => void;
+  /** Told of the target before the first byte: what decides how qemu-img counts progress. */
+  readonly onTarget?: ((target: Omit<CopyStepOptions, 'sparseBytes'>) => Promise<void>) | undefined;
+};
 
 /** The target is standard output. */
 export function isStream({ create, target }: ConvertRequest): boolean {
@@ -81,6 +87,7 @@ async function intoStream(
   }
   const output = host.openOutput();
   if (request.outputFormat === 'raw') {
+    await course.onTarget?.({});
     return convertToStream(disks, output, course);
   }
   const { convertToQcow2Stream } = await import('../convert/to-qcow2.ts');
@@ -89,6 +96,7 @@ async function intoStream(
   );
   const { compress } = request;
   const { onLength } = course;
+  await course.onTarget?.(newTarget(request, create));
   return convertToQcow2Stream(
     disks,
     { file: output, create, compress, ...(onLength ? { onLength } : {}) },
@@ -137,6 +145,7 @@ async function intoRaw(
     const wanted = { ...request, sparseBytes, preallocation, targetIsZero };
     const prepared = prepareRaw(file, wanted, disks);
     const options = { ...course, targetIsZero, sparseBytes, ...prepared };
+    await course.onTarget?.({});
     const result = await convertToRaw(disks, file, options);
     if (flush) file.flush();
     return result;
@@ -245,6 +254,7 @@ async function intoLuks(
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(borrowed(file), choice);
     const { storage } = image.sources[0] as (typeof image.sources)[number];
+    await course.onTarget?.({});
     const result = await convertToRaw(disks, storage, { ...course, sparseBytes: 0 });
     if (flush) file.flush();
     return result;
@@ -270,6 +280,21 @@ async function explainCreation<T>(
     if (!isQcow2Error(cause) && !(cause instanceof UsageError)) throw cause;
     throw new UsageError(`${target}: error while converting ${outputFormat}: ${cause.message}`);
   }
+}
+
+/** Of a cluster, where nobody says otherwise. */
+const CLUSTER_BYTES = 65536;
+
+/** What the steps to a new image depend on. */
+function newTarget(
+  { compress }: ConvertRequest,
+  { clusterSize = CLUSTER_BYTES }: { readonly clusterSize?: number | undefined },
+  backing?: Disk,
+) {
+  return {
+    backingBytes: backing?.size,
+    compressedBytes: compress ? clusterSize : undefined,
+  };
 }
 
 async function intoQcow2(
@@ -308,6 +333,7 @@ async function intoQcow2(
         data = openTarget(host, request, dataPath);
         claimImageFile(data, 'data-file', { use: 'write' });
       }
+      await course.onTarget?.(newTarget(request, create, backing));
       const written = await convertToQcow2(
         disks,
         {
@@ -380,6 +406,10 @@ async function intoExisting(
     if (disk.size < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
     }
+    await course.onTarget?.({
+      backingBytes: request.overBacking ? backingOf(disk)?.size : undefined,
+      compressedBytes: compress ? disk.sources[0]?.clusterSize : undefined,
+    });
     const result =
       bitmapCode && request.bitmap !== undefined
         ? await bitmapCode.copyDirty(request, disks, disk, course)

@@ -2,12 +2,16 @@
  * Progress of a long command: what qemu-img prints, where the output is read by a program; on a
  * terminal a bar with rate and time left.
  */
+import { formatFixed } from '../base/decimals.ts';
 import { formatSize } from '../base/sizes.ts';
+import type { ProgressMark } from '../convert/progress-marks.ts';
 import type { Host } from './command.ts';
 
 /** A display of progress. */
 export interface Progress {
   readonly update: (done: number, total: number) => void;
+  /** Tells just these percentages, which another count gave, each when the command gets there. */
+  readonly follow?: ((marks: readonly ProgressMark[]) => void) | undefined;
   /** All is done. */
   end(): void;
   /** The command failed: leaves what is shown as it is. */
@@ -21,8 +25,35 @@ export interface ProgressOptions {
   readonly total: () => number;
   /** Standard output carries the disk: the display goes to standard error. */
   readonly stream: boolean;
-  /** Percent between two lines, of a command that tells of every step. */
+  /** Percent that are too little for a line of their own. Default 1. */
   readonly stepPercent?: number;
+}
+
+/** Which percentages qemu-img prints: both ends, and what is more than a step from the last. */
+export class PercentSteps {
+  private last = 0;
+
+  constructor(private readonly step = 1) {}
+
+  /** Whether a percentage is printed, as those before it were. */
+  next(percent: number): boolean {
+    const isStep = Math.abs(percent - this.last) > this.step;
+    if (!isStep && percent !== 0 && percent < 100) return false;
+    this.last = percent;
+    return true;
+  }
+}
+
+/** Prints percentages on a line that is written over. QEMU has them as C's `float`. */
+export function percentPrinter(
+  print: (text: string) => void,
+  step?: number,
+): (percent: number) => void {
+  const steps = new PercentSteps(step);
+  return (percent) => {
+    const float = Math.fround(Math.min(100, percent));
+    if (steps.next(float)) print(`${percentText(float)}\r`);
+  };
 }
 
 /** Between two updates of a bar, milliseconds. */
@@ -41,7 +72,7 @@ export function startProgress(host: Host, options: ProgressOptions): Progress {
     : percentProgress(host, print, options);
 }
 
-const percentText = (percent: number) => `    (${percent.toFixed(2)}/100%)`;
+const percentText = (percent: number) => `    (${formatFixed(percent, 2)}/100%)`;
 
 /** Nothing, but a line whenever somebody asks. */
 function askedProgress(host: Host): Progress {
@@ -56,28 +87,37 @@ function askedProgress(host: Host): Progress {
   };
 }
 
-/** qemu-img's: a line that is written over, a step for each percent. */
+/** qemu-img's. */
 function percentProgress(
   host: Host,
   print: (text: string) => void,
   { stepPercent }: ProgressOptions,
 ): Progress {
-  let shown = Number.NEGATIVE_INFINITY;
-  let updates = 0;
-  const show = (percent: number) => {
-    shown = percent;
-    print(`${percentText(percent)}\r`);
-  };
+  const show = percentPrinter(print, stepPercent);
+  let marks: readonly ProgressMark[] | undefined;
+  let told = 0;
+  let shown = 0;
   show(0);
+  const tellMarks = (done: number) => {
+    for (; marks && told < marks.length; told++) {
+      const { at, percent } = marks[told] as ProgressMark;
+      if (at >= done) return;
+      show(percent);
+    }
+  };
   return {
     update(done, total) {
+      if (marks) return tellMarks(done);
       const percent = total > 0 ? (done / total) * 100 : 100;
-      // All at once, with nothing before it: nothing to do, of which qemu-img tells no step.
-      if (updates++ === 0 && percent === 100 && stepPercent === undefined) return;
-      if (percent >= shown + (stepPercent ?? 1) || (percent === 100 && shown < 100)) show(percent);
+      // Work that is done may be told of more than once.
+      if (percent < 100 || shown < 100) show(percent);
+      shown = percent;
+    },
+    follow(list) {
+      marks = list;
     },
     end() {
-      // After the last step once more: qemu-img says it twice unless there is nothing to do.
+      tellMarks(Number.POSITIVE_INFINITY);
       show(100);
       print('\n');
     },

@@ -54,6 +54,11 @@ export class ExtentCursor {
     return settled(collected) ? finish() : collected.then(finish);
   }
 
+  /** A record may have been cut off here: what goes on behind it was not looked at yet. */
+  endsWindow(at: number): boolean {
+    return at === this.windowEnd && at < this.disk.size;
+  }
+
   /** What is at a place that was sought. */
   kindAt(at: number): ExtentKind {
     return at < this.disk.size ? this.list.kind(this.record) : ExtentKind.hole;

@@ -238,11 +238,20 @@ test('steps of what takes long', async () => {
     await qemuIo('v3.qcow2', ['write -z 0 64k', 'write -z 30M 64k'], { cwd });
     await qemuImg(['snapshot', '-c', 'one', 'v3.qcow2'], { cwd });
     await qemuImg(['create', '-q', '-f', 'qcow2', 'v3w.qcow2', '1M'], { cwd });
+    const tiny = ['-o', 'cluster_size=512'];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...tiny, 'tiny.qcow2', '6400k'], { cwd });
     const lines = [
       '-p -o refcount_bits=32 v3w.qcow2',
       '-p -o refcount_bits=32 v3w.qcow2',
       '-p -o compat=0.10,refcount_bits=16 v3w.qcow2',
       '-p -o compat=0.10 v3.qcow2',
+      '-p -o compat=1.1 v3.qcow2',
+      '-p -o compat=0.10,refcount_bits=8 v3.qcow2',
+      '-p -o compat=0.10,size=80M v3w.qcow2',
+      '-p -o compat=1.1,refcount_bits=64,size=90M v3w.qcow2',
+      '-p -o refcount_bits=16,compat=0.10,size=120M v3w.qcow2',
+      '-p -o refcount_bits=1 tiny.qcow2',
+      '-p -o refcount_bits=16,compat=0.10 tiny.qcow2',
     ];
     await sameAmends(folder, lines, '');
   });

@@ -21,6 +21,7 @@ import {
   parseOptionList,
 } from '../option-list.ts';
 import { given, type OptionSpec, type ParsedOptions, valueGiven, valuesGiven } from '../options.ts';
+import { percentPrinter } from '../progress.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
@@ -67,7 +68,10 @@ export const amend: Command = {
     try {
       return await openAndAmend(host, parsed, { list: lists.join(','), shows });
     } finally {
-      if (shows) host.out('\n');
+      // Behind what there is to say of a failure, as with qemu-img.
+      const end = () => host.out('\n');
+      if (shows && host.atEnd) host.atEnd(end);
+      else if (shows) end();
     }
   },
 };
@@ -94,13 +98,13 @@ async function openAndAmend(
     }
     const prefix = image instanceof LuksImage ? '' : 'encrypt.';
     const values = parseAmendments(list, { format: image.format, prefix });
-    const show = (percent: number) => host.out(`    (${percent.toFixed(2)}/100%)\r`);
+    const show = percentPrinter(host.out);
     if (shows) show(0);
     try {
       await change(host, image, values, {
         prefix,
         force: given(parsed, 'force'),
-        onProgress: shows ? steps(show) : undefined,
+        onProgress: shows ? (done, total) => show(percentOf(done, total)) : undefined,
       });
     } finally {
       if (shows) show(100);
@@ -119,15 +123,9 @@ async function openAndAmend(
   return 0;
 }
 
-/** A step for each percent, and one wherever something begins. */
-function steps(show: (percent: number) => void): AmendOptions['onProgress'] {
-  let shown = 0;
-  return (done, total) => {
-    const percent = (done / total) * 100;
-    if (percent !== 0 && percent < shown + 1 && percent < 100) return;
-    shown = percent;
-    show(percent);
-  };
+/** In the steps of C's `float`. */
+function percentOf(done: number, total: number): number {
+  return Math.fround(100 * Math.fround(done)) / Math.fround(total);
 }
 
 function notAmendable(format: string): UsageError {

@@ -1,4 +1,5 @@
 /** `bench`: how fast an image answers requests. */
+import { formatFixed } from '../../base/decimals.ts';
 import { isQcow2Error } from '../../base/errors.ts';
 import { benchDisk } from '../../convert/bench.ts';
 import type { Disk } from '../../image/disk.ts';
@@ -200,7 +201,7 @@ ${depth} in parallel (starting at offset ${offset}, step size ${step || bytes})\
     throw new UsageError(`Failed request: ${isPastEnd ? PAST_END : errnoOf(cause).text}`);
   }
   const seconds = (performance.now() - start) / 1000;
-  host.out(`Run completed in ${seconds.toFixed(3)} seconds.\n`);
+  host.out(`Run completed in ${formatFixed(seconds, 3)} seconds.\n`);
 }
 
 /** What QEMU says of requests that reach past the end. */

@@ -1,6 +1,7 @@
 /** `check`: is an image sound, and where not, repairs it. */
 
 import type { Awaitable } from '../../base/awaitable.ts';
+import { formatFixed } from '../../base/decimals.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { isFormat } from '../../image/formats.ts';
 import { type OpenDiskOptions, openDisk } from '../../image/open.ts';
@@ -332,13 +333,8 @@ This means waste of disk space, but no harm to data.
   return `${text}Image end offset: ${result.imageEndOffset}\n`;
 }
 
-/** Percent with two digits as C prints them: of two that are as near, the even one. */
 function percent(part: number, whole: number): string {
-  const value = (part * 100) / whole;
-  const below = Math.floor(value * 100);
-  // Only eighths lie halfway, and they are exact.
-  const halfway = Number.isInteger(value * 8) && value * 100 - below === 0.5;
-  return (halfway ? (below + (below % 2)) / 100 : value).toFixed(2);
+  return formatFixed((part * 100) / whole, 2);
 }
 
 /** Members in QEMU's order, which is that of its hash table; those that are 0 are left out. */

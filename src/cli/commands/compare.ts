@@ -94,6 +94,9 @@ function open(host: Host, request: Request, side: 0 | 1): Promise<Disk> {
   return openImage(host, request.filenames[side], { format, forceShare, untrusted });
 }
 
+/** Percent that are too little for a line of their own. */
+const STEP_PERCENT = 2;
+
 async function compareOpen(
   host: Host,
   request: Request,
@@ -105,25 +108,41 @@ async function compareOpen(
     enabled: request.progress,
     total: () => Math.max(a.size, b.size),
     stream: false,
-    stepPercent: 2,
+    stepPercent: STEP_PERCENT,
   });
+  if (progress.follow) {
+    const { followMarks } = await import('../progress-marks.ts');
+    const { compareMarks } = await import('../../convert/progress-marks.ts');
+    await followMarks(progress, STEP_PERCENT, (isTold) => compareMarks(disks, isTold));
+  }
   const comparison = new DiskComparison(a, b, {
     strict,
     sameFile: sameFileBy(host),
     signal: host.interrupted,
-    onProgress: progress.update,
+    onProgress: (done) => update(done),
   });
   const say = (text: string) => {
     if (!quiet) host.out(text);
   };
+  const [common, all] = [commonBytes(disks), Math.max(a.size, b.size)];
+  let isWarned = json || strict || common === all;
+  const update = (done: number) => {
+    progress.update(Math.min(done, common), all);
+    if (done < common) return;
+    if (!isWarned) say(LONGER);
+    isWarned = true;
+    progress.update(done, all);
+  };
   try {
     const result = await comparison.run();
+    if (result.identical) update(all);
+    else if (result.what !== 'size') update(result.guest);
     if (json) say(`${formatJson(members(result, disks))}\n`);
-    else sayResult(result, disks, say);
+    else sayResult(result, say);
     return result.identical ? 0 : DIFFERENT;
   } catch (cause) {
     if (!isQcow2Error(cause) || isQcow2Error(cause, 'ABORTED')) throw cause;
-    return reportFailure(host, cause, { request, disks, comparison, say });
+    return reportFailure(host, cause, { request, comparison, update });
   } finally {
     progress.stop();
   }
@@ -136,22 +155,15 @@ function commonBytes(disks: readonly [Disk, Disk]): number {
 
 const LONGER = 'Warning: Image size mismatch!\n';
 
-function sayResult(
-  result: Comparison,
-  disks: readonly [Disk, Disk],
-  say: (text: string) => void,
-): void {
+function sayResult(result: Comparison, say: (text: string) => void): void {
   if (result.identical) {
-    say(`${result.sameSize ? '' : LONGER}Images are identical.\n`);
+    say('Images are identical.\n');
     return;
   }
   const { what, guest } = result;
   if (what === 'size') say('Strict mode: Image size mismatch!\n');
   else if (what === 'status') say(`Strict mode: Offset ${guest} block status mismatch!\n`);
-  else {
-    if (guest >= commonBytes(disks)) say(LONGER);
-    say(`Content mismatch at offset ${guest}!\n`);
-  }
+  else say(`Content mismatch at offset ${guest}!\n`);
 }
 
 function members(result: Comparison, disks: readonly [Disk, Disk]) {
@@ -168,12 +180,12 @@ function reportFailure(
   cause: Qcow2Error,
   parts: {
     readonly request: Request;
-    readonly disks: readonly [Disk, Disk];
     readonly comparison: DiskComparison;
-    readonly say: (text: string) => void;
+    /** Tells how far it came. */
+    readonly update: (done: number) => void;
   },
 ): number {
-  const { request, disks, comparison, say } = parts;
+  const { request, comparison, update } = parts;
   const { step, side, guest } = comparison.place;
   const filename = request.filenames[side];
   const isMapped = step !== 'extents';
@@ -181,6 +193,6 @@ function reportFailure(
     ? `Error while reading offset ${guest} of ${filename}: ${errnoOf(cause).text}`
     : `Sector allocation test failed for ${filename}`;
   host.error(what);
-  if (!request.json && guest >= commonBytes(disks)) say(LONGER);
+  update(guest);
   return isMapped ? NOT_READ : NOT_MAPPED;
 }

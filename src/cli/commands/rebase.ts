@@ -8,7 +8,7 @@ import type { Disk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { checkCacheMode } from '../cache-mode.ts';
-import { pathOf } from '../chain.ts';
+import { chainOf, isSameFile, pathOf } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { isDriverName } from '../driver-names.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -50,6 +50,9 @@ interface Request {
   readonly untrusted: boolean;
 }
 
+/** Percent that are too little for a line of their own. */
+const STEP_PERCENT = 2;
+
 /** The subcommand. */
 export const rebase: Command = {
   name: 'rebase',
@@ -61,6 +64,7 @@ export const rebase: Command = {
       enabled: request.progress,
       total: () => 0,
       stream: false,
+      stepPercent: STEP_PERCENT,
     });
     try {
       await openAndChange(host, request, progress);
@@ -140,6 +144,7 @@ async function changeBacking(
     const named = name === '' ? undefined : { name, format: format as string };
     if (unsafe) await image.setBackingName(named);
     else {
+      if (progress.follow) await follow(host, progress, { image, disk });
       await rebaseImage(image, named && disk && { ...named, disk }, {
         signal: host.interrupted,
         onProgress: progress.update,
@@ -153,6 +158,22 @@ async function changeBacking(
   } finally {
     await disk?.close();
   }
+}
+
+async function follow(
+  host: Host,
+  progress: Progress,
+  { image, disk }: { readonly image: Qcow2Image; readonly disk: Disk | undefined },
+): Promise<void> {
+  const { followMarks } = await import('../progress-marks.ts');
+  const { rebaseMarks } = await import('../../convert/progress-marks.ts');
+  const isNew = (one: Disk) => disk && isSameFile(host, pathOf(one), pathOf(disk));
+  const options = {
+    oldSize: image.backing?.size ?? 0,
+    newSize: disk?.size ?? 0,
+    depth: Math.max(0, chainOf(image).findIndex(isNew)),
+  };
+  await followMarks(progress, STEP_PERCENT, (isTold) => rebaseMarks(image, options, isTold));
 }
 
 /** The new backing file: a relative name is one in the image's folder. */

@@ -1,19 +1,13 @@
 /** Amounts of bytes and spans of time as QEMU's disk exerciser prints them. */
+import { formatFixed } from '../../base/decimals.ts';
 
 const UNITS = [' EiB', ' PiB', ' TiB', ' GiB', ' MiB', ' KiB'];
-
-/** Three digits after the point as C's `%.3f` gives: what lies in the middle goes to even. */
-export function threeDecimals(value: number): string {
-  const exact = value.toFixed(20);
-  if (!/\.\d{3}50{16}$/.test(exact)) return value.toFixed(3);
-  const below = exact.slice(0, -17);
-  return /[02468]$/.test(below) ? below : value.toFixed(3);
-}
 
 /** A size or a rate: "1.500 KiB", "2 MiB", "512 bytes". */
 export function formatAmount(value: number): string {
   const index = UNITS.findIndex((_, i) => value >= 1024 ** (UNITS.length - i));
-  const text = index < 0 ? value.toFixed(6) : threeDecimals(value / 1024 ** (UNITS.length - index));
+  const unit = 1024 ** (UNITS.length - index);
+  const text = index < 0 ? formatFixed(value, 6) : formatFixed(value / unit, 3);
   // Digits after ".000" are lost, too: QEMU's tool cuts there.
   const point = text.indexOf('.000');
   return (point < 0 ? text : text.slice(0, point)) + (index < 0 ? ' bytes' : UNITS[index]);

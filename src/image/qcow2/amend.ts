@@ -4,6 +4,7 @@
  * version 2 comes last, and whether it is open depends on what the others made: where it is not,
  * the others stay, as with QEMU.
  */
+import { divFloor } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { Autoclear, Compatible, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import { HEADER_BYTES_V2, HEADER_BYTES_V3, type Header } from '../../format/header.ts';
@@ -11,6 +12,7 @@ import { FEATURE_NAMES, type HeaderClusterParts } from '../../format/header-clus
 import { SNAPSHOT_EXTRA_BYTES_V3 } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import { expandActiveZeros, expandSnapshotZeros } from './expand-zeros.ts';
+import type { MetadataStore } from './metadata-store.ts';
 import { readL1 } from './open.ts';
 import { changeRefcountWidth } from './refcount-width.ts';
 import { l2TablesOf, slicesOf } from './references.ts';
@@ -36,11 +38,13 @@ export interface AmendOptions {
 
 /**
  * Carries out changes of an image; the caller holds every range.
+ * @param steps hear of what takes long
  * @throws Qcow2Error UNSUPPORTED for what cannot be; OUT_OF_RANGE for counts too large for a width
  */
 export async function amendImage(
   parts: WriteParts,
-  options: Omit<AmendOptions, 'size'>,
+  options: Omit<AmendOptions, 'size' | 'onProgress'>,
+  steps: AmendSteps,
 ): Promise<void> {
   const { store } = parts;
   refuseAmendment(parts, options);
@@ -54,21 +58,19 @@ export async function amendImage(
     change((all) => ({ ...all, header: { ...all.header, ...work(all.header) } }));
 
   if (version > store.header.version) {
+    const onStep = steps.operation();
+    onStep(0, 2);
     // Version 2 lets entries leave out what version 3 asks for.
     const isShort = store.snapshots.some((one) => one.extraBytes < SNAPSHOT_EXTRA_BYTES_V3);
     if (isShort) await store.lock.run(() => writeSnapshotTable(parts, store.snapshots));
+    onStep(1, 2);
     await change(upgraded);
+    onStep(2, 2);
   }
-  const order = refcountBits === undefined ? undefined : Math.log2(refcountBits);
-  const otherWidth = order !== undefined && order !== store.geometry.refcountOrder;
-  if (otherWidth) {
-    const isHalf = version < store.header.version;
-    const onPart = (part: number) => {
-      // What comes behind it tells that it is done.
-      if (!isHalf) options.onProgress?.(part, 1);
-      else if (part < 1) options.onProgress?.(part, 2);
-    };
-    await store.lock.run(() => changeRefcountWidth(parts, order, onPart));
+  if (refcountBits !== undefined && isOtherWidth(store, refcountBits)) {
+    const order = Math.log2(refcountBits);
+    const onStep = steps.operation();
+    await store.lock.run(() => changeRefcountWidth(parts, order, onStep));
   }
   const { dataFile, dataFileRaw } = options;
   if (dataFileRaw === false && hasFeature(store.header.autoclear, Autoclear.rawDataFile)) {
@@ -91,10 +93,45 @@ export async function amendImage(
   }
   if (version >= store.header.version) return;
   await store.lock.run(() => refuseDowngrade(parts));
-  const before = otherWidth ? 1 : 0;
-  await downgrade(parts, change, (done, total) => {
-    options.onProgress?.(before * total + done, (before + 1) * total);
-  });
+  await downgrade(parts, change, steps.operation());
+}
+
+type OnStep = (done: number, total: number) => void;
+
+const isOtherWidth = ({ geometry }: MetadataStore, bits: number) =>
+  bits !== 2 ** geometry.refcountOrder;
+
+/**
+ * Operations one after another as one count of steps. How many steps the later ones have is not
+ * known before they begin: until then it is as many as those before them have, on average.
+ */
+export class AmendSteps {
+  private readonly onProgress: AmendOptions['onProgress'];
+  private readonly operations: number;
+  private begun = 0;
+  /** Steps of the operations before the present one. */
+  private before = 0;
+  private size = 0;
+
+  constructor(store: MetadataStore, { version, refcountBits, onProgress }: AmendOptions) {
+    const otherVersion = version !== undefined && version !== store.header.version;
+    const otherWidth = refcountBits !== undefined && isOtherWidth(store, refcountBits);
+    this.operations = (otherVersion ? 1 : 0) + (otherWidth ? 1 : 0);
+    this.onProgress = onProgress;
+  }
+
+  /** Begins the next operation; its steps are told to what this gives. */
+  operation(): OnStep {
+    this.begun++;
+    this.before += this.size;
+    this.size = 0;
+    return (done, size) => {
+      this.size = size;
+      const known = this.before + size;
+      const unknown = divFloor(known * (this.operations - this.begun), this.begun);
+      this.onProgress?.(this.before + done, known + unknown);
+    };
+  }
 }
 
 const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
@@ -209,10 +246,10 @@ function upgraded({ header, extensions, backingName }: HeaderClusterParts): Head
 async function downgrade(
   parts: WriteParts,
   change: (work: (header: HeaderClusterParts) => HeaderClusterParts) => Promise<void>,
-  onProgress: AmendOptions['onProgress'],
+  onStep: OnStep,
 ): Promise<void> {
   await settleCounts(parts);
-  await expandZeros(parts, onProgress);
+  await expandZeros(parts, onStep);
   await settleCounts(parts);
   await change(({ header, extensions, backingName }) => ({
     header: {
@@ -230,17 +267,14 @@ async function downgrade(
   }));
 }
 
-async function expandZeros(
-  parts: WriteParts,
-  onProgress: AmendOptions['onProgress'],
-): Promise<void> {
+async function expandZeros(parts: WriteParts, onStep: OnStep): Promise<void> {
   const { store } = parts;
   const { snapshots, l1Entries } = store;
   const total = snapshots.reduce((sum, one) => sum + one.l1Entries, l1Entries);
   try {
-    await expandActiveZeros(parts, (done) => onProgress?.(done, total));
+    await expandActiveZeros(parts, (done) => onStep(done, total));
     if (snapshots.length > 0) {
-      const done = (count: number) => onProgress?.(l1Entries + count, total);
+      const done = (count: number) => onStep(l1Entries + count, total);
       await store.lock.run(() => withDirtyBit(store, () => expandSnapshotZeros(parts, done)));
     }
   } catch (cause) {

@@ -15,25 +15,31 @@ import { refcountMetadata } from './refcounts.ts';
 import type { WriteParts } from './write-parts.ts';
 
 /**
+ * QEMU goes through the table to find room for new blocks, to see that this took nothing that needs
+ * another one, and to fill them. Here the first pass does it all.
+ */
+const PASSES = 3;
+
+/**
  * Changes the width of version 3 refcounts. Called with the metadata lock held.
  * @param order two to the power of it is the number of bits
- * @param onPart hears what part of the work is done: of its counting, for little is written
+ * @param onStep hears of entries of the refcount table, as often as QEMU goes through them
  * @throws Qcow2Error OUT_OF_RANGE where a count does not fit: nothing has changed
  */
 export async function changeRefcountWidth(
   parts: WriteParts,
   order: number,
-  onPart: (part: number) => void,
+  onStep: (done: number, total: number) => void,
 ): Promise<void> {
   const { store, refcounts } = parts;
   await store.order.flush();
   await store.refcountBlocks.writeDirty();
   await store.order.flushStorage();
   const { clusterSize } = store.geometry;
-  const start = Math.max(
-    await checkCounts(store, order, onPart),
-    divCeil(await store.storage.size(), clusterSize),
-  );
+  const entries = store.refcountTable.length;
+  const steps = PASSES * entries;
+  const counted = await checkCounts(store, order, (slot) => onStep(slot, steps));
+  const start = Math.max(counted, divCeil(await store.storage.size(), clusterSize));
   const plan = refcountMetadata(start, { clusterSize, refcountOrder: order, generous: false });
   if (plan.tableClusters * clusterSize > REFCOUNT_TABLE_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'the refcount table would be too large');
@@ -52,7 +58,9 @@ export async function changeRefcountWidth(
   await refcounts.change(old.at, old.bytes, -1);
   await store.order.flush();
   await store.refcountBlocks.writeDirty();
-  onPart(1);
+  for (let pass = 2; pass <= PASSES; pass++) {
+    for (let slot = 1; slot <= entries; slot++) onStep((pass - 1) * entries + slot, steps);
+  }
 }
 
 /** The bytes of an old block. */
@@ -66,14 +74,14 @@ async function blockAt(store: MetadataStore, host: number): Promise<DataView> {
 async function checkCounts(
   store: MetadataStore,
   order: number,
-  onPart: (part: number) => void,
+  onSlot: (done: number) => void,
 ): Promise<number> {
   const { refcountBlockEntries, refcountOrder, clusterSize } = store.geometry;
   const most = refcountMax(order);
   let end = 0;
   const table = store.soundRefcountTable();
   for (const [slot, host] of table.entries()) {
-    onPart(slot / table.length);
+    onSlot(slot);
     if (host === 0) continue;
     const block = await blockAt(store, host);
     for (let index = 0; index < refcountBlockEntries; index++) {
@@ -87,6 +95,7 @@ async function checkCounts(
       throw new Qcow2Error('OUT_OF_RANGE', message);
     }
   }
+  onSlot(table.length);
   return end;
 }
 

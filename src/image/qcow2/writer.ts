@@ -203,9 +203,10 @@ export class ImageWriter {
 
   /** Changes what the image was made with; it has to be opened anew for what comes next. */
   async amend({ size, ...options }: AmendOptions): Promise<void> {
-    const { amendImage } = await import('./amend.ts');
+    const { AmendSteps, amendImage } = await import('./amend.ts');
+    const steps = new AmendSteps(this.store, options);
     const amend = (some: typeof options) =>
-      this.alone((parts) => changing(parts, () => amendImage(parts, some)));
+      this.alone((parts) => changing(parts, () => amendImage(parts, some, steps)));
     if (size === undefined) return amend(options);
     await this.refuseAmendment(options);
     const { version, ...others } = options;
