@@ -108,6 +108,8 @@ const MESSAGES: readonly string[] = [
   '-O qcow2 -o preallocation=foo --size 1G',
   '-O qcow2 -o compat=0.10,refcount_bits=1 --size 1G',
   '-O qcow2 -o compat=foo --size 1G',
+  '-O qcow2 -o compat=foo,preallocation=foo --size 1G',
+  '-O qcow2 -o refcount_bits=3,preallocation=foo --size 1G',
   '-O qcow2 -o extended_l2=on,cluster_size=4k --size 1G',
   '-O qcow2 -o compat=0.10,extended_l2=on --size 1G',
   '-O qcow2 --size 7E',

@@ -159,12 +159,16 @@ async function change(
     readonly onProgress: AmendOptions['onProgress'];
   },
 ): Promise<void> {
-  const amended = image instanceof Qcow2Image ? imageChanges(image, values) : undefined;
   const slots = AMENDABLE.some(({ name }) => values.has(`${options.prefix}${name}`));
   // Whether there are any comes before what is to become of them.
   if (slots && image instanceof Qcow2Image) image.needKeySlots();
+  const amended = image instanceof Qcow2Image ? imageChanges(values) : undefined;
+  if (amended && image instanceof Qcow2Image) {
+    await image.refuseAmendment({ ...amended, lazyRefcounts: undefined });
+  }
   if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
   if (!(image instanceof Qcow2Image) || !amended) return;
+  refuseOtherBacking(image, values);
   // A size is the last thing that is judged, and with QEMU the others have been carried out then.
   await image.refuseAmendment(amended);
   const size = newSize(values);
@@ -191,21 +195,11 @@ function newSize(values: ListValues): number | undefined {
 
 const VERSIONS: Readonly<Record<string, 2 | 3>> = { v2: 2, '0.10': 2, v3: 3, '1.1': 3 };
 
-function imageChanges(image: Qcow2Image, values: ListValues): AmendOptions {
+function imageChanges(values: ListValues): AmendOptions {
   const compat = values.get('compat')?.text;
   const version = compat === undefined ? undefined : VERSIONS[compat];
   if (compat !== undefined && version === undefined) {
     throw new UsageError(`Unknown compatibility level ${compat}`);
-  }
-  const { name, format } = image.backingName;
-  const isOther = (given: string | undefined, own: string | undefined) =>
-    given !== undefined && given !== own;
-  if (
-    isOther(values.get('backing_file')?.text, name) ||
-    isOther(values.get('backing_fmt')?.text, format)
-  ) {
-    const hint = "You can use 'qemu-img rebase' instead.\n";
-    throw new HintedError('Cannot amend the backing file', hint);
   }
   const flag = (option: string) => {
     const given = values.get(option);
@@ -219,6 +213,20 @@ function imageChanges(image: Qcow2Image, values: ListValues): AmendOptions {
     dataFile: values.get('data_file')?.text,
     dataFileRaw: flag('data_file_raw'),
   };
+}
+
+/** @throws HintedError where another backing file is asked for */
+function refuseOtherBacking(image: Qcow2Image, values: ListValues): void {
+  const { name, format } = image.backingName;
+  const isOther = (given: string | undefined, own: string | undefined) =>
+    given !== undefined && given !== own;
+  if (
+    isOther(values.get('backing_file')?.text, name) ||
+    isOther(values.get('backing_fmt')?.text, format)
+  ) {
+    const hint = "You can use 'qemu-img rebase' instead.\n";
+    throw new HintedError('Cannot amend the backing file', hint);
+  }
 }
 
 /** @throws UsageError for what cannot be changed afterwards */

@@ -139,8 +139,6 @@ function targetOf(values: ListValues): MeasureTarget {
   const extendedL2 = isOn(values, 'extended_l2');
   const clusterSize = Number(values.get('cluster_size')?.number ?? 65536n);
   checkCreateOptions({ size: 0, clusterSize, extendedL2 });
-  const mode = textOf(values, 'preallocation', 'off');
-  if (!MODES.includes(mode)) throw new UsageError(`invalid parameter value: ${mode}`);
   const compat = textOf(values, 'compat', '1.1');
   const version = Object.hasOwn(VERSIONS, compat) ? VERSIONS[compat] : undefined;
   if (!version) throw new UsageError(`Invalid compatibility level: '${compat}'`);
@@ -152,6 +150,8 @@ function targetOf(values: ListValues): MeasureTarget {
         '(use compat=1.1 or greater)',
     );
   }
+  const mode = textOf(values, 'preallocation', 'off');
+  if (!MODES.includes(mode)) throw new UsageError(`invalid parameter value: ${mode}`);
   const isLuks = values.get('encrypt.format')?.text === 'luks';
   return {
     clusterSize,

@@ -140,15 +140,15 @@ const no = (message: string) => new Qcow2Error('UNSUPPORTED', message);
 export function refuseAmendment({ store, bitmaps }: WriteParts, options: AmendOptions): void {
   const { header, hasDataFile, geometry } = store;
   const { version = header.version, refcountBits, lazyRefcounts } = options;
-  const bits = refcountBits ?? 2 ** geometry.refcountOrder;
-  if (bits > 64 || !Number.isInteger(Math.log2(bits))) {
-    throw no('Refcount width must be a power of two and may not exceed 64 bits');
-  }
   if (options.dataFile !== undefined && !hasDataFile) {
     throw no('data-file can only be set for images that use an external data file');
   }
   if (options.dataFileRaw && !hasFeature(header.autoclear, Autoclear.rawDataFile)) {
     throw no('data-file-raw cannot be set on existing images');
+  }
+  const bits = refcountBits ?? 2 ** geometry.refcountOrder;
+  if (bits > 64 || !Number.isInteger(Math.log2(bits))) {
+    throw no('Refcount width must be a power of two and may not exceed 64 bits');
   }
   const needs = 'compatibility level 1.1';
   if (version < 3 && bits !== 2 ** geometry.refcountOrder) {
