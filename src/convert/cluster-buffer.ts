@@ -5,27 +5,16 @@
  *   plain     the bytes of the clusters that operations touch, one cluster after another
  *   backing   what the target's backing file has there, where it has one
  *   packed    compressed clusters that were made here, one behind the other
- *
- * What is copied as it is has a unit each, and no bytes here: only where they come from.
  */
 import { type Awaitable, settled } from '../base/awaitable.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK, type Kernels } from '../kernels/kernels.ts';
-import { COPIED_ROOM, isCopied, JOB_OPS_MAX, OP_STRIDE, OpKind } from './job.ts';
-import type { ClusterOptions, ImageRunnerOptions } from './runner.ts';
+import { OP_STRIDE, OpKind } from './job.ts';
+import { type ClusterOptions, type ImageRunnerOptions, UnitState } from './runner.ts';
 import type { SourceReader } from './source-reader.ts';
 
 /** Every subcluster. */
 const ALL = 0xffff_ffff;
-/** What a unit becomes. A number above 0 is the length of its compressed bytes. */
-export const UnitState = {
-  /** Nothing is written: the target shows the right bytes already. */
-  skip: -2,
-  /** Plain bytes. */
-  data: -1,
-  /** An entry says that it is zeros. */
-  zero: 0,
-} as const;
 
 const RANGE_PAIRS = 4096;
 
@@ -41,11 +30,8 @@ export class ClusterBuffer {
   readonly guest: Float64Array;
   readonly state: Float64Array;
   readonly mask: Uint32Array;
-  /** Where a unit's bytes are in `plain` or `packed`, or of a copied one in its source's file. */
+  /** Where a unit's bytes are in `plain` or `packed`. */
   readonly at: Float64Array;
-  /** The source that a unit is copied from as it is, −1: it has its bytes here. */
-  readonly origin: Int32Array;
-  private plainCount = 0;
   packedBytes = 0;
   /** What operations brought in, three numbers each: first unit, start and end in `plain`. */
   private readonly pieces: number[] = [];
@@ -60,18 +46,16 @@ export class ClusterBuffer {
     if (backingSource >= 0) this.backing = workspace.reserve(jobBytes);
     this.packed = workspace.reserve(compress ? jobBytes + INPUT_SLACK : 0);
     this.ranges = workspace.reserve(RANGE_PAIRS * 8);
-    const unitsMax = (jobBytes / clusterSize) * (1 + 1 / COPIED_ROOM) + JOB_OPS_MAX;
+    const unitsMax = jobBytes / clusterSize;
     this.guest = new Float64Array(unitsMax);
     this.state = new Float64Array(unitsMax);
     this.mask = new Uint32Array(unitsMax);
     this.at = new Float64Array(unitsMax);
-    this.origin = new Int32Array(unitsMax);
   }
 
   /** Brings in the bytes of all operations. */
   async gather(ops: Float64Array): Promise<void> {
     this.count = 0;
-    this.plainCount = 0;
     this.packedBytes = 0;
     this.pieces.length = 0;
     this.listUnits(ops);
@@ -82,7 +66,6 @@ export class ClusterBuffer {
     let unit = 0;
     let unitBacking = 0;
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
-      if (isCopied(ops[op]!)) continue;
       const isBacking = backingSource >= 0 && ops[op + 1]! >= backingSource;
       const region = isBacking && this.backing ? this.backing : this.plain;
       const { clusterSize } = this.options;
@@ -102,7 +85,7 @@ export class ClusterBuffer {
         if (ops[op] !== OpKind.zero) this.pieces.push(index, at, filled);
       }
     }
-    const end = this.plainCount * this.options.clusterSize;
+    const end = this.count * this.options.clusterSize;
     this.plain.bytes.fill(0, filled, end);
     this.backing?.bytes.fill(0, filledBacking, end);
   }
@@ -134,17 +117,8 @@ export class ClusterBuffer {
       const target = ops[op + 4]!;
       const from = Math.floor(target / clusterSize);
       const to = Math.floor((target + ops[op + 5]! - 1) / clusterSize);
-      const kind = ops[op]!;
-      if (isCopied(kind)) {
-        const state = kind === OpKind.stream ? ops[op + 3]! : UnitState.data;
-        const [source, host] = [ops[op + 1]!, ops[op + 2]!];
-        for (let cluster = from; cluster <= to; cluster++) {
-          this.addUnit(cluster, state, source, host + (cluster - from) * clusterSize);
-        }
-      } else {
-        const first = from === last ? from + 1 : from;
-        for (let cluster = first; cluster <= to; cluster++) this.addPlain(cluster);
-      }
+      const first = from === last ? from + 1 : from;
+      for (let cluster = first; cluster <= to; cluster++) this.addUnit(cluster);
       last = to;
     }
   }
@@ -157,20 +131,15 @@ export class ClusterBuffer {
       const to = Math.floor((ops[op + 4]! + ops[op + 5]! - 1) / clusterSize);
       for (let cluster = from; cluster <= to; cluster++) touched.add(cluster);
     }
-    for (const cluster of Float64Array.from(touched).sort()) this.addPlain(cluster);
+    for (const cluster of Float64Array.from(touched).sort()) this.addUnit(cluster);
   }
 
-  private addPlain(cluster: number): void {
-    this.addUnit(cluster, UnitState.skip, -1, this.plainCount++ * this.options.clusterSize);
-  }
-
-  private addUnit(cluster: number, state: number, origin: number, at: number): void {
+  private addUnit(cluster: number): void {
     const unit = this.count++;
     this.guest[unit] = cluster;
-    this.state[unit] = state;
-    this.mask[unit] = origin < 0 ? 0 : ALL;
-    this.origin[unit] = origin;
-    this.at[unit] = at;
+    this.state[unit] = UnitState.skip;
+    this.mask[unit] = 0;
+    this.at[unit] = unit * this.options.clusterSize;
   }
 
   /** Finds out what of the gathered bytes has to be written. */
@@ -179,7 +148,6 @@ export class ClusterBuffer {
     if (sparseBytes === 0 && backingSource < 0) this.markAll();
     else this.findData(options.wholeClusters);
     for (let unit = 0; unit < this.count; unit++) {
-      if (this.origin[unit]! >= 0) continue;
       if (backingSource >= 0 && this.equalsBacking(unit)) this.state[unit] = UnitState.skip;
       else if (this.mask[unit] !== 0) this.state[unit] = UnitState.data;
       else if (!explicitZeros) this.state[unit] = UnitState.skip;
@@ -264,7 +232,7 @@ export class ClusterBuffer {
     const { clusterSize } = this.options;
     const { plain, packed } = this;
     for (let unit = 0; unit < this.count; unit++) {
-      if (this.state[unit] !== UnitState.data || this.origin[unit]! >= 0) continue;
+      if (this.state[unit] !== UnitState.data) continue;
       const dstMax = Math.min(clusterSize - 1, packed.length - INPUT_SLACK - this.packedBytes);
       const src = plain.at + this.at[unit]!;
       const dst = packed.at + this.packedBytes;

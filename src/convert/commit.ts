@@ -86,7 +86,7 @@ class CommitPlanner implements JobSource {
     for (;;) {
       for (; this.record < list.count; this.record++) {
         if (builder.bytes >= JOB_BYTES || builder.count >= JOB_OPS_MAX) {
-          return { ops: builder.take(), until };
+          return this.takeJob(until);
         }
         until = this.addRecord();
         if (this.partDone > 0) this.record--;
@@ -99,8 +99,15 @@ class CommitPlanner implements JobSource {
       const collected = disk.collectExtents(at, this.windowEnd, list);
       if (!settled(collected)) await collected;
     }
-    return builder.count === 0 ? undefined : { ops: builder.take(), until: disk.size };
+    return builder.count === 0 ? undefined : this.takeJob(disk.size);
   }
+
+  private takeJob(until: number): PlannedJob {
+    const span = until - this.taken;
+    this.taken = until;
+    return { ops: this.builder.take(), until, span };
+  }
+  private taken = 0;
 
   last(): Float64Array<ArrayBuffer> {
     return new Float64Array(0);

@@ -9,15 +9,17 @@
  *
  *   jobs ──▶ lane 1 … n       (of this thread, whose reads and writes the host does meanwhile)
  */
-import { Qcow2Error } from '../base/errors.ts';
+import { assert, Qcow2Error } from '../base/errors.ts';
 import { tick } from '../base/tick.ts';
+import { type CopiedClusters, copyBatch } from './copies.ts';
 import { OP_STRIDE } from './job.ts';
 import { keepsThread, type Lane } from './lane.ts';
-import type { JobSource, PlannedJob } from './plan.ts';
+import type { JobSource, JobSpan, PlannedJob } from './plan.ts';
 import type { JobWorker } from './pool.ts';
 import {
   addLost,
   addTally,
+  type CopyBatch,
   emptyTally,
   type Placement,
   type Runner,
@@ -28,6 +30,13 @@ import {
 
 /** Jobs that a worker has ahead: enough to last while this thread does one of its own. */
 const JOBS_AHEAD = 3;
+/**
+ * Jobs that only copy, for all together: they have their places as soon as those before them, so
+ * that what is to be made of the next ones' clusters is known while they are being copied.
+ */
+const COPIES_AHEAD = 12;
+/** Workers that copy: one writes while the other one reads. More would stand at the file's lock. */
+const COPIERS = 2;
 
 /** What jobs wait for before they write. */
 export type TurnOrder =
@@ -38,7 +47,7 @@ export type TurnOrder =
   /** For the jobs before them to have their places; `inLine`: also to be written. */
   | {
       readonly kind: 'placed';
-      readonly place: (units: Units) => Placement;
+      readonly place: (units: Units, job: JobSpan) => Placement;
       readonly inLine: boolean;
     };
 
@@ -91,6 +100,19 @@ class Turns {
   }
 }
 
+/** Whoever does jobs. */
+type Hand = Pick<Runner, 'run' | 'copy'>;
+
+/** What is to be copied, and whom to tell how it went. */
+interface PlacedCopy {
+  readonly batch: CopyBatch;
+  readonly resolve: () => void;
+  readonly reject: (cause: unknown) => void;
+}
+
+/** A job's place in the order of all. */
+type JobTurn = JobSpan & { readonly index: number };
+
 /** One conversion under way. */
 export class Conversion {
   private readonly turns = new Turns();
@@ -105,8 +127,12 @@ export class Conversion {
     this.stop = resolve;
   });
   private jobs = 0;
-  private planned = 0;
-  /** Bytes of the operations of all jobs so far; unlike `planned` without what nobody writes. */
+  /** Jobs that a runner or worker has been given, and has not done. */
+  private readonly inHand = new Map<object, number>();
+  /** Jobs that only copy: how many are not done, and those that nobody has been given. */
+  private copying = 0;
+  private readonly placed: PlacedCopy[] = [];
+  /** Target bytes of all jobs so far that somebody writes. */
   private handedOut = 0;
   private doneBytes = 0;
   private readonly started = Date.now();
@@ -150,31 +176,39 @@ export class Conversion {
 
   private async drive(): Promise<void> {
     const { runner } = this.parts;
-    for (;;) {
+    for (let given = false; ; ) {
       this.check();
-      if ((await this.feedWorkers()) === 'all given') break;
-      if (!this.jobsHere && this.workers.length > 0) {
+      given ||= (await this.feedWorkers()) === 'all given';
+      // A worker may have come up meanwhile.
+      this.handOutCopies();
+      const here = this.jobsHere || this.workers.length === 0;
+      // The kernel lets one writer at a time into a file: two that copy only wait for each other.
+      const batch = here && this.ready().length === 0 ? this.placed.shift() : undefined;
+      if (batch) {
+        this.copy(runner, batch);
+        await tick();
+      } else if (given && this.running.size === 0) {
+        return;
+      } else if (given || !here || this.isAhead(runner)) {
         await Promise.race([...this.running, this.stopped]);
-        continue;
+      } else {
+        const job = await this.nextJob();
+        given = job === undefined;
+        if (job) this.dispatch(runner, job);
+        await Promise.race([runner.ready(), this.stopped]);
+        await tick();
       }
-      const job = await this.nextJob();
-      if (!job) break;
-      this.dispatch(runner, job);
-      await Promise.race([runner.ready(), this.stopped]);
-      await tick();
     }
-    while (this.running.size > 0) {
-      await Promise.race([...this.running, this.stopped]);
-      this.check();
-    }
-    this.check();
+  }
+
+  /** Whether there is enough to do: for a worker, or of what is to be copied for all. */
+  private isAhead(worker: object): boolean {
+    return this.pending(worker) >= JOBS_AHEAD || this.copying >= COPIES_AHEAD;
   }
 
   private async feedWorkers(): Promise<'all given' | 'all busy'> {
-    for (const worker of this.workers) {
-      // What waits for one that is not up holds up all that come after it.
-      if (this.jobsHere && !worker.isUp) continue;
-      while (worker.pending < JOBS_AHEAD) {
+    for (const worker of this.ready()) {
+      while (!this.isAhead(worker)) {
         const job = await this.nextJob();
         if (!job) return 'all given';
         this.dispatch(worker, job);
@@ -183,28 +217,38 @@ export class Conversion {
     return 'all busy';
   }
 
+  /** Workers that jobs are given to: what waits for one that is not up holds up all behind it. */
+  private ready(): readonly JobWorker[] {
+    return this.jobsHere ? this.workers.filter(({ isUp }) => isUp) : this.workers;
+  }
+
   private async nextJob(): Promise<PlannedJob | undefined> {
     const job = await this.parts.jobs.next();
     if (!job) return undefined;
     await this.throttle();
-    this.handedOut += opBytes(job.ops);
-    if (this.inLanes && keepsThread(job.ops)) {
+    this.handedOut += bytesOf(job);
+    if (this.inLanes && (job.copies || keepsThread(job.ops))) {
       this.inLanes = false;
       this.workers = await this.parts.startWorkers();
     }
     return job;
   }
 
-  private dispatch(runner: Pick<Runner, 'run'>, job: PlannedJob): void {
-    const index = this.jobs++;
-    const span = job.until - this.planned;
-    this.planned = job.until;
-    const promise = runner
-      .run(job.ops, this.turnOf(index))
+  private pending(worker: object): number {
+    return this.inHand.get(worker) ?? 0;
+  }
+
+  /** Gives a job to a worker; what is copied, to whoever is free when it has its places. */
+  private dispatch(worker: Hand, job: PlannedJob): void {
+    const turn = { index: this.jobs++, span: job.span, until: job.until };
+    const done = job.copies
+      ? this.copyInTurn(job.copies, turn)
+      : this.inHands(worker, worker.run(job.ops, this.turnOf(turn)));
+    const promise = done
       .then(
         () => {
-          this.turns.done(index);
-          this.report(span);
+          this.turns.done(turn.index);
+          this.report(job.span);
         },
         (cause) => {
           this.fail(cause);
@@ -214,15 +258,62 @@ export class Conversion {
     this.running.add(promise);
   }
 
-  private turnOf(index: number): Turn | undefined {
+  /** Counts a job as a worker's until it is done. */
+  private async inHands(worker: object, job: Promise<void>): Promise<void> {
+    this.inHand.set(worker, this.pending(worker) + 1);
+    try {
+      await job;
+    } finally {
+      this.inHand.set(worker, this.pending(worker) - 1);
+    }
+  }
+
+  /** Gives clusters their places and waits until they have been copied there. */
+  private async copyInTurn(copies: CopiedClusters, job: JobTurn): Promise<void> {
+    this.copying++;
+    try {
+      const placement = await this.turnOf(job)?.(copies.units);
+      if (!placement || placement.dry) return;
+      await new Promise<void>((resolve, reject) => {
+        this.placed.push({ batch: copyBatch(copies, placement), resolve, reject });
+        this.handOutCopies();
+      });
+    } finally {
+      this.copying--;
+    }
+  }
+
+  /** Gives what has its places to workers, a few batches ahead each. */
+  private handOutCopies(): void {
     const { order } = this.parts;
+    // Jobs that a worker has in hand may wait for this one to be written.
+    const isDue = order.kind === 'placed' && order.inLine;
+    for (const worker of this.ready().slice(0, COPIERS)) {
+      while (isDue || this.pending(worker) < JOBS_AHEAD) {
+        const copy = this.placed.shift();
+        if (!copy) return;
+        this.copy(worker, copy);
+      }
+    }
+  }
+
+  private copy(worker: Hand, { batch, resolve, reject }: PlacedCopy): void {
+    assert(worker.copy, 'clusters are copied to images');
+    this.inHands(worker, worker.copy(batch))
+      .then(resolve, reject)
+      .finally(() => this.handOutCopies());
+  }
+
+  private turnOf(job: JobTurn): Turn | undefined {
+    const { order } = this.parts;
+    const { index } = job;
     if (order.kind === 'none') return undefined;
     return async (units) => {
       await this.turns.wait(index);
       if (order.kind === 'written' || !units) return undefined;
       let placement: Placement;
       try {
-        placement = order.place(units);
+        placement = order.place(units, job);
       } catch (cause) {
         // A worker is never told: it would wait for its turn, and who waits for it as well.
         this.fail(cause);
@@ -271,10 +362,11 @@ export class Conversion {
   }
 }
 
-/** Target bytes that operations make. */
-function opBytes(ops: Float64Array): number {
+/** Target bytes that somebody writes of a job. */
+function bytesOf(job: PlannedJob): number {
+  if (job.copies) return job.copies.hosts.length * job.copies.clusterSize;
   let bytes = 0;
-  for (let op = 0; op < ops.length; op += OP_STRIDE) bytes += ops[op + 5]!;
+  for (let op = 0; op < job.ops.length; op += OP_STRIDE) bytes += job.ops[op + 5]!;
   return bytes;
 }
 

@@ -6,9 +6,9 @@ import { assert } from '../base/errors.ts';
 import type { WritableDisk } from '../image/disk.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
+import { ClusterBuffer } from './cluster-buffer.ts';
 import { OP_STRIDE, OpKind } from './job.ts';
-import type { ClusterOptions, Runner, Tally } from './runner.ts';
+import { type ClusterOptions, type Runner, type Tally, UnitState } from './runner.ts';
 import { SourceReader } from './source-reader.ts';
 
 /** How clusters are written. */

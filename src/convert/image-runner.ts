@@ -1,11 +1,7 @@
 /**
  * The data plane for new qcow2 images: gathers the clusters of a job, compresses them, asks where
  * they go, and writes them there. Several jobs are in hand at a time: while one waits for its
- * turn, the next is gathered.
- *
- *   what it asks with, three numbers per unit:
- *   0 cluster index · 1 state (`UnitState`, or the length of compressed bytes)
- *   2 subclusters that hold data, as a mask
+ * turn, the next is gathered. What is copied as it is has its place already.
  */
 import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
@@ -15,9 +11,18 @@ import { SECTOR_BYTES } from '../crypto/sector-batch.ts';
 import { SectorCipher } from '../crypto/sector-cipher.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import { ClusterBuffer, UnitState } from './cluster-buffer.ts';
+import { ClusterBuffer } from './cluster-buffer.ts';
 import { type CopiedRange, type CopyTarget, RangeCopier } from './range-copier.ts';
-import type { ImageRunnerOptions, Placement, Runner, Tally, Turn } from './runner.ts';
+import {
+  type CopyBatch,
+  type ImageRunnerOptions,
+  type Placement,
+  type Runner,
+  type TableBytes,
+  type Tally,
+  type Turn,
+  UnitState,
+} from './runner.ts';
 import { SourceReader } from './source-reader.ts';
 
 /** Jobs that may be in hand. */
@@ -84,7 +89,7 @@ export class ImageRunner implements Runner {
     try {
       const placement = await turn(slot.report());
       assert(placement, 'a job of an image is given its place');
-      if (!placement.dry) await this.write(slot, placement);
+      if (!placement.dry) await this.write(this.pieces(slot, placement), placement.stream);
     } finally {
       this.release(slot);
     }
@@ -140,11 +145,19 @@ export class ImageRunner implements Runner {
     else this.free.push(slot);
   }
 
-  /** Writes units and tables; what follows each other in memory and in the file goes at once. */
-  private async write(slot: ClusterBuffer, placement: Placement): Promise<void> {
-    const pieces = this.pieces(slot, placement);
+  async copy({ ranges, tables, stream, streams, plain }: CopyBatch): Promise<void> {
+    const { tally } = this;
+    tally.copiedClusters += streams;
+    tally.dataClusters += plain;
+    const pieces: Piece[] = [];
+    for (const range of ranges) pieces.push({ ...range, bytes: undefined });
+    await this.write([...pieces, ...tables.map(pieceOf)], stream);
+  }
+
+  /** Writes pieces; copies that follow each other in the target's file go together. */
+  private async write(pieces: Piece[], stream: Placement['stream']): Promise<void> {
+    if (stream) pieces.sort((a, b) => a.host - b.host);
     const { file, data } = this.target;
-    const { stream } = placement;
     let at = stream?.from ?? 0;
     for (let index = 0; index < pieces.length; ) {
       const { host, isData, bytes } = pieces[index]!;
@@ -157,11 +170,10 @@ export class ImageRunner implements Runner {
         at += bytes.length;
         index++;
       } else {
-        // Copies that follow each other in the target's file go together.
         const copies: CopiedRange[] = [];
         for (; index < pieces.length; index++) {
           const piece = pieces[index]!;
-          if (piece.bytes || piece.host !== at || piece.isData !== isData) break;
+          if (piece.bytes || (stream && piece.host !== at) || piece.isData !== isData) break;
           copies.push(piece);
           at += piece.length;
         }
@@ -179,7 +191,8 @@ export class ImageRunner implements Runner {
     }
   }
 
-  private pieces(slot: ClusterBuffer, { hosts, tables, stream }: Placement): Piece[] {
+  /** What of a job is written; units that follow each other in memory and in the file are one. */
+  private pieces(slot: ClusterBuffer, { hosts, tables }: Placement): Piece[] {
     const { clusterSize, subclusterSize } = this.options;
     const pieces = new PieceList();
     const tally = this.tally;
@@ -193,81 +206,60 @@ export class ImageRunner implements Runner {
       }
       const host = hosts[index++]!;
       const at = slot.at[unit]!;
-      const origin = slot.origin[unit]!;
       if (state > 0) {
-        tally[origin >= 0 ? 'copiedClusters' : 'compressedClusters']++;
-        if (origin >= 0) pieces.addCopy(origin, at, state, host, false);
-        else pieces.addBytes(packed.bytes, at, state, host, false);
+        tally.compressedClusters++;
+        pieces.add(packed.bytes, at, state, host, false);
       } else if (state === UnitState.data) {
         tally.dataClusters++;
         const mask = slot.mask[unit]!;
-        if (origin >= 0) pieces.addCopy(origin, at, clusterSize, host, true);
-        else if (mask === 0xffff_ffff) pieces.addBytes(plain.bytes, at, clusterSize, host, true);
+        if (mask === 0xffff_ffff) pieces.add(plain.bytes, at, clusterSize, host, true);
         else {
           for (let sub = 0; sub < 32; sub++) {
             if (((mask >>> sub) & 1) === 0) continue;
             const skip = sub * subclusterSize;
-            pieces.addBytes(plain.bytes, at + skip, subclusterSize, host + skip, true);
+            pieces.add(plain.bytes, at + skip, subclusterSize, host + skip, true);
           }
         }
       }
     }
-    const list = pieces.end();
-    for (const { host, bytes } of tables) {
-      list.push({ host, bytes, isData: false, source: -1, from: 0, length: bytes.length });
-    }
-    if (stream) list.sort((a, b) => a.host - b.host);
-    return list;
+    return [...pieces.end(), ...tables.map(pieceOf)];
   }
 }
 
 /** What goes to one place of the target's file: bytes, or a range of a source. */
 interface Piece extends CopiedRange {
   bytes: Uint8Array | undefined;
-  /** Plain bytes of the guest. */
-  readonly isData: boolean;
 }
 
-/** Pieces in the making: what continues the last one is joined with it. */
+function pieceOf({ host, bytes }: TableBytes): Piece {
+  return { host, bytes, isData: false, source: -1, from: 0, length: bytes.length };
+}
+
+/** Bytes in the making: what continues the last piece is joined with it. */
 class PieceList {
   private readonly list: Piece[] = [];
   private last: Piece | undefined;
   /** The memory that the last piece lies in, from `last.from` on. */
   private memory: Uint8Array | undefined;
 
-  addBytes(memory: Uint8Array, at: number, length: number, host: number, isData: boolean): void {
-    this.add(memory, -1, at, length, host, isData);
-  }
-
-  addCopy(source: number, at: number, length: number, host: number, isData: boolean): void {
-    this.add(undefined, source, at, length, host, isData);
-  }
-
-  end(): Piece[] {
-    this.finish();
-    return this.list;
-  }
-
-  private add(
-    memory: Uint8Array | undefined,
-    source: number,
-    from: number,
-    length: number,
-    host: number,
-    isData: boolean,
-  ): void {
+  add(memory: Uint8Array, from: number, length: number, host: number, isData: boolean): void {
     const { last } = this;
-    if (last && last.source === source && this.memory === memory) {
+    if (last && this.memory === memory && last.isData === isData) {
       const done = last.length;
-      if (last.from + done === from && last.host + done === host && last.isData === isData) {
+      if (last.from + done === from && last.host + done === host) {
         last.length += length;
         return;
       }
     }
     this.finish();
     this.memory = memory;
-    this.last = { host, bytes: undefined, isData, source, from, length };
+    this.last = { host, bytes: undefined, isData, source: -1, from, length };
     this.list.push(this.last);
+  }
+
+  end(): Piece[] {
+    this.finish();
+    return this.list;
   }
 
   private finish(): void {

@@ -11,8 +11,6 @@
 export const OP_STRIDE = 8;
 /** Operations of one job at most: bounds a job of many small pieces. */
 export const JOB_OPS_MAX = 4096;
-/** What is copied as it is takes no memory of its job, but time: this part of its bytes counts. */
-export const COPIED_ROOM = 1 / 8;
 
 /** What an operation does with `length` bytes of the target. */
 export const OpKind = {
@@ -24,21 +22,12 @@ export const OpKind = {
   zstd: 2,
   /** Zeros, written for a target that may hold something else. */
   zero: 3,
-  /** A compressed cluster that is copied as it is: a whole cluster of the target. */
-  stream: 4,
-  /** Plain bytes that are copied without a look at them: whole clusters of the target. */
-  move: 5,
 } as const;
 export type OpKind = (typeof OpKind)[keyof typeof OpKind];
 
 /** Whether an operation decodes a compressed stream. */
 export function isStream(kind: number): boolean {
   return kind === OpKind.deflate || kind === OpKind.zstd;
-}
-
-/** Whether an operation's bytes go to the target's file as they are, and nobody looks at them. */
-export function isCopied(kind: number): boolean {
-  return kind === OpKind.stream || kind === OpKind.move;
 }
 
 /** Operations in target order, as they are being collected. */

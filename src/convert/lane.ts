@@ -4,12 +4,13 @@
  * thread to start.
  */
 import { settled } from '../base/awaitable.ts';
+import { assert } from '../base/errors.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
 import { isStream, OP_STRIDE } from './job.ts';
 import { allSources } from './plan.ts';
 import type { JobWorker } from './pool.ts';
-import type { Runner, Tally, Turn } from './runner.ts';
+import type { CopyBatch, Runner, Tally, Turn } from './runner.ts';
 
 /** While one waits for its read, the other one's bytes are looked at or written. */
 export const LANES = 2;
@@ -25,16 +26,20 @@ export class Lane implements JobWorker {
 
   constructor(private readonly runner: Runner) {}
 
-  get pending(): number {
-    return this.running.size;
-  }
-
   get tally(): Tally {
     return this.runner.tally;
   }
 
   run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void> {
-    const job = this.runner.run(ops, turn);
+    return this.track(this.runner.run(ops, turn));
+  }
+
+  copy(batch: CopyBatch): Promise<void> {
+    assert(this.runner.copy, 'clusters are copied to images');
+    return this.track(this.runner.copy(batch));
+  }
+
+  private track(job: Promise<void>): Promise<void> {
     this.running.add(job);
     const done = () => {
       this.running.delete(job);

@@ -34,6 +34,8 @@ export class OverlayPlanner implements JobSource {
   private readonly belowBuilder = new JobBuilder();
   private windowEnd = 0;
   private at = 0;
+  /** How far the jobs reach that were taken. */
+  private until = 0;
   private record = 0;
   private belowRecord = 0;
   private lastCluster = -1;
@@ -73,7 +75,9 @@ export class OverlayPlanner implements JobSource {
     ops.set(below, own.length);
     this.clusters = 0;
     this.lastCluster = -1;
-    return { ops, until: this.at };
+    const span = this.at - this.until;
+    this.until = this.at;
+    return { ops, until: this.at, span };
   }
 
   private isFull(): boolean {

@@ -6,14 +6,23 @@ import { settled } from '../base/awaitable.ts';
 import { isQcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
-import { COPIED_ROOM, JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
-import { addLost, type LostRange } from './runner.ts';
+import { type CopiedClusters, CopyList } from './copies.ts';
+import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
+import { addLost, type LostRange, UnitState } from './runner.ts';
 
-/** One job: operations of a range of the target. */
-export interface PlannedJob {
-  readonly ops: Float64Array<ArrayBuffer>;
+/** One job: operations on ranges of the target, or clusters of it that are copied as they are. */
+export type PlannedJob = JobSpan &
+  (
+    | { readonly ops: Float64Array<ArrayBuffer>; readonly copies?: undefined }
+    | { readonly copies: CopiedClusters }
+  );
+
+/** How far a job gets a conversion. */
+export interface JobSpan {
   /** Target bytes up to which everything is in this job or an earlier one. */
   readonly until: number;
+  /** Target bytes that this job deals with, those counted of which nothing is to be done. */
+  readonly span: number;
 }
 
 /** What jobs come from. */
@@ -41,7 +50,7 @@ export interface PlanClusters {
 export interface PlanOptions {
   /**
    * Target bytes of a job: enough to make a hand-over worth it. With clusters, the bytes of those
-   * that are touched, and of streams that are copied: room for the largest source cluster at least.
+   * that are touched: room for the largest source cluster at least.
    */
   readonly jobBytes: number;
   /** Of the first one; each further has twice as much. The sooner there is something to write. */
@@ -57,11 +66,15 @@ export interface PlanOptions {
   readonly salvage?: boolean | undefined;
 }
 
+/** What is copied takes no memory of its job, and little time: it has so many times the bytes. */
+const COPIED_JOB = 8;
 /** Clusters that are given up for broken tables, at most: then the image is. */
 const LOST_CLUSTERS_MAX = 2 ** 16;
 
 /** Guest bytes of the first look at the extents: a small one, so that work starts at once. */
 const WINDOW_FIRST = 64 * 2 ** 20;
+/** Extents of a look beyond which the next is no wider: nobody has work while this one looks. */
+const LOOK_EXTENTS = 512;
 /** Windows of a look at most: what lies behind much of nothing may still be many extents. */
 const STRETCH_MAX = 16;
 
@@ -72,7 +85,10 @@ export function allSources(disks: readonly Disk[]): DataSource[] {
 
 /** Makes the jobs of several disks, concatenated, in target order. */
 export class Planner implements JobSource {
-  private readonly list = new ExtentList();
+  private list = new ExtentList();
+  /** What of the window is copied as it is, and the list that is in hand without it. */
+  private readonly copies = new CopyList();
+  private rest = new ExtentList();
   private readonly sources: readonly DataSource[];
   private readonly builder = new JobBuilder();
   private readonly held = new JobBuilder();
@@ -100,15 +116,16 @@ export class Planner implements JobSource {
   async next(): Promise<PlannedJob | undefined> {
     const { builder, options } = this;
     for (;;) {
+      if (options.clusters && !this.copies.isEmpty) return this.takeCopies(options.clusters);
       while (this.record < this.list.count) {
         if (options.clusters) {
           if (this.isFull(options.clusters)) return this.takeJob();
           this.addClusters(options.clusters);
           continue;
         }
-        const until = this.addRecord();
+        this.addRecord();
         if (builder.bytes >= options.jobBytes || builder.count >= JOB_OPS_MAX) {
-          return { ops: builder.take(), until };
+          return this.takeJob();
         }
       }
       if (!(await this.lookAhead())) break;
@@ -136,7 +153,7 @@ export class Planner implements JobSource {
     if (!disk) return false;
     const most = extentWindow(disk) * this.stretch;
     const end = Math.min(disk.size, this.at + Math.min(this.window, most));
-    this.window *= 8;
+    this.windowStart = this.diskStart + this.at;
     list.clear();
     this.record = 0;
     if (this.options.salvage) await this.salvage(disk, this.at, end);
@@ -144,12 +161,15 @@ export class Planner implements JobSource {
       const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
       if (!settled(collected)) await collected;
     }
-    const sorted = this.sortStreams();
-    if (!settled(sorted)) await sorted;
+    if (list.count < LOOK_EXTENTS) this.window *= 8;
     this.stretch = list.count > 1 ? 1 : Math.min(STRETCH_MAX, this.stretch * 2);
     this.at = end;
+    const { clusters } = this.options;
+    if (clusters?.copies || clusters?.moves) await this.setAside(clusters);
     return true;
   }
+  /** Where the window starts in the target. */
+  private windowStart = 0;
 
   readonly lost: LostRange[] = [];
   private lostClusters = 0;
@@ -192,55 +212,75 @@ export class Planner implements JobSource {
   private until = 0;
 
   private takeJob(): PlannedJob {
-    this.jobBytes = Math.min(this.options.jobBytes, this.jobBytes * 2);
+    this.growJob();
     this.jobRoom = 0;
     this.lastCluster = -1;
-    return { ops: this.builder.take(), until: this.until };
+    // What is copied of the window comes later.
+    const until = this.copies.isEmpty ? this.until : Math.min(this.until, this.windowStart);
+    return { ops: this.builder.take(), until, span: this.takeSpan() };
+  }
+
+  private growJob(): void {
+    this.jobBytes = Math.min(this.options.jobBytes, this.jobBytes * 2);
+  }
+
+  /** Bytes that were dealt with since the last job. */
+  private takeSpan(): number {
+    const span = this.passed;
+    this.passed = 0;
+    return span;
+  }
+  private passed = 0;
+
+  /**
+   * Whatever of the window is copied goes first: then its jobs have no others among them, and none
+   * of them waits for what a cluster turns out to be.
+   */
+  private takeCopies({ clusterSize }: PlanClusters): PlannedJob {
+    if (this.builder.count > 0) {
+      // A cluster that began in the last window is one job's.
+      while (this.record < this.list.count && !this.startsCluster(clusterSize)) {
+        this.addClusters({ clusterSize });
+      }
+      return this.takeJob();
+    }
+    const copies = this.copies.take(this.jobBytes * COPIED_JOB, JOB_OPS_MAX, clusterSize);
+    this.growJob();
+    this.passed += copies.hosts.length * clusterSize;
+    return { copies, until: this.windowStart, span: this.takeSpan() };
+  }
+
+  /** Whether what is next lies in another cluster than what the job ends with. */
+  private startsCluster(clusterSize: number): boolean {
+    return Math.floor(this.target() / clusterSize) !== this.lastCluster;
+  }
+
+  /** Where what is next goes in the target. */
+  private target(): number {
+    return this.diskStart + this.list.guest(this.record) + this.partDone;
   }
 
   /** Whether what is next starts a cluster that the job has no room for. */
-  private isFull({ clusterSize, copies }: PlanClusters): boolean {
+  private isFull({ clusterSize }: PlanClusters): boolean {
     const { builder, list, record } = this;
-    if (builder.count === 0) return false;
-    const target = this.diskStart + list.guest(record) + this.partDone;
-    if (Math.floor(target / clusterSize) === this.lastCluster) return false;
+    if (builder.count === 0 || !this.startsCluster(clusterSize)) return false;
     if (builder.count >= JOB_OPS_MAX) return true;
     let needed = clusterSize;
+    // One that is decoded should not be cut in two.
     if (list.kind(record) === ExtentKind.compressed) {
-      const source = this.sources[list.source(record)] as DataSource;
-      // One that is decoded should not be cut in two.
-      if (source.codec !== copies || source.clusterSize !== clusterSize) {
-        needed = list.length(record) - this.partDone + clusterSize;
-      }
+      needed = list.length(record) - this.partDone + clusterSize;
     }
     return this.jobRoom + needed > this.jobBytes;
   }
 
-  private addClusters(clusters: PlanClusters): void {
+  private addClusters({ clusterSize }: Pick<PlanClusters, 'clusterSize'>): void {
     const { list, record: index, options } = this;
-    const { clusterSize } = clusters;
     const kind = list.kind(index);
     const rest = list.length(index) - this.partDone;
-    const target = this.diskStart + list.guest(index) + this.partDone;
+    const target = this.target();
     const isZero = kind !== ExtentKind.data && kind !== ExtentKind.compressed;
     let length = rest;
-    if (isZero && !options.writeZeros) {
-      // Nothing to do.
-    } else if (kind === ExtentKind.compressed && this.isCopied(clusters, index, target)) {
-      const stored = this.storedBytes(index);
-      const host = list.host(index);
-      const source = list.source(index);
-      this.builder.add(OpKind.stream, source, host, stored, target, length, 0, clusterSize);
-      this.jobRoom += stored * COPIED_ROOM;
-      this.lastCluster = target / clusterSize;
-    } else if (kind === ExtentKind.data && this.isMoved(clusters, index, target)) {
-      const room = Math.max(clusterSize, (this.jobBytes - this.jobRoom) / COPIED_ROOM);
-      length = Math.min(rest - (rest % clusterSize), room - (room % clusterSize));
-      const host = list.host(index) + this.partDone;
-      this.builder.add(OpKind.move, list.source(index), host, 0, target, length, 0, 0);
-      this.jobRoom += length * COPIED_ROOM;
-      this.lastCluster = (target + length) / clusterSize - 1;
-    } else {
+    if (!isZero || options.writeZeros) {
       const first = Math.floor(target / clusterSize);
       const start = first * clusterSize;
       const before = first === this.lastCluster ? clusterSize : 0;
@@ -250,77 +290,79 @@ export class Planner implements JobSource {
       this.lastCluster = Math.floor((target + length - 1) / clusterSize);
       this.jobRoom += (this.lastCluster - first + 1) * clusterSize - before;
     }
+    this.pass(target, length, rest);
+  }
+
+  /** Goes on behind `length` bytes of a record, of which there are `rest`. */
+  private pass(target: number, length: number, rest: number): void {
     this.until = target + length;
+    this.passed += length;
     this.partDone = length === rest ? 0 : this.partDone + length;
     if (this.partDone === 0) this.record++;
   }
 
-  /** Whether a compressed cluster is just what the target would have. */
-  private isCopied(clusters: PlanClusters, index: number, target: number): boolean {
-    const { clusterSize, copies, diskSize } = clusters;
-    const { list } = this;
-    const source = this.sources[list.source(index)] as DataSource;
-    if (source.codec !== copies || source.clusterSize !== clusterSize) return false;
-    if (list.skip(index) !== 0 || this.partDone !== 0 || target % clusterSize !== 0) return false;
-    const length = list.length(index);
-    if (length !== clusterSize && target + length !== diskSize) return false;
-    // What may be longer than a cluster is made anew: then it is known to be shorter. So is what
-    // may not be there as a whole.
-    const stored = this.storedBytes(index);
-    return stored > 0 && stored <= clusterSize && stored > list.stored(index) - 512;
-  }
+  // ---- what is copied as it is ---------------------------------------------------------------
 
-  /** Whether what is next of plain bytes has whole clusters that are copied without a look. */
-  private isMoved({ clusterSize, moves }: PlanClusters, index: number, target: number): boolean {
-    const { list, partDone } = this;
-    if (moves !== true || this.sources[list.source(index)]?.encrypted) return false;
-    return target % clusterSize === 0 && list.length(index) - partDone >= clusterSize;
-  }
-
-  /**
-   * Bytes of a stream: an entry says in how many sectors it lies, and where another one starts in
-   * the last of them, or the file ends, it ends there.
-   */
-  private storedBytes(index: number): number {
-    const { list, starts } = this;
-    const stored = list.stored(index);
-    const host = list.host(index);
-    const known = starts.get(list.source(index));
-    if (!known) return stored;
-    const apart = known.nextAbove(host) - host;
-    return apart < stored && apart > stored - 512 ? apart : Math.min(stored, known.end - host);
-  }
-
-  /** Where the streams of the window start, by their source. */
-  private readonly starts = new Map<number, StreamStarts>();
-
-  private async sortStreams(): Promise<void> {
-    const { list, starts, options } = this;
-    starts.clear();
-    if (!options.clusters?.copies) return;
-    const found = new Map<number, number[]>();
+  /** Takes what is copied out of the window's list. */
+  private async setAside(clusters: PlanClusters): Promise<void> {
+    const { list, rest, copies, diskStart } = this;
+    copies.clear();
+    rest.clear();
+    const isAdded = new Uint8Array(list.count);
+    for (const [source, { codec, clusterSize, storage }] of this.sources.entries()) {
+      if (codec !== clusters.copies || clusterSize !== clusters.clusterSize) continue;
+      const { diskSize } = clusters;
+      const window = { list, diskStart, clusterSize, diskSize };
+      copies.addStreams(window, source, await storage.size(), isAdded);
+    }
     for (let index = 0; index < list.count; index++) {
-      if (list.kind(index) !== ExtentKind.compressed) continue;
-      const source = list.source(index);
-      const hosts = found.get(source);
-      if (hosts) hosts.push(list.host(index));
-      else found.set(source, [list.host(index)]);
+      if (isAdded[index] === 1) continue;
+      const isPlain = list.kind(index) === ExtentKind.data;
+      if (isPlain && this.copyPlain(clusters, index)) continue;
+      this.keep(index, 0, list.length(index));
     }
-    for (const [source, hosts] of found) {
-      const { storage } = this.sources[source] as DataSource;
-      starts.set(source, new StreamStarts(hosts, await storage.size()));
+    this.rest = list;
+    this.list = rest;
+  }
+
+  /** Leaves the bytes [from, to) of a record in the list. */
+  private keep(index: number, from: number, to: number): void {
+    if (from === to) return;
+    const { list, rest } = this;
+    const [kind, guest, host] = [list.kind(index), list.guest(index), list.host(index)];
+    const at = host < 0 || kind === ExtentKind.compressed ? host : host + from;
+    const skip = list.skip(index);
+    // Plain bytes of most files have no other place than `host`.
+    const file = kind === ExtentKind.data && skip === 0 ? 0 : skip + from;
+    rest.push(kind, guest + from, to - from, list.source(index), at, list.stored(index), file);
+  }
+
+  /** Sets the whole clusters of plain bytes aside, where nobody looks for zeros in them. */
+  private copyPlain({ clusterSize, moves }: PlanClusters, index: number): boolean {
+    const { list } = this;
+    const source = list.source(index);
+    if (moves !== true || this.sources[source]?.encrypted) return false;
+    const target = this.diskStart + list.guest(index);
+    const length = list.length(index);
+    const before = (clusterSize - (target % clusterSize)) % clusterSize;
+    const whole = length - before - ((length - before) % clusterSize);
+    if (whole <= 0) return false;
+    this.keep(index, 0, before);
+    for (let at = before; at < before + whole; at += clusterSize) {
+      this.copies.add((target + at) / clusterSize, UnitState.data, source, list.host(index) + at);
     }
+    this.keep(index, before + whole, length);
+    return true;
   }
 
   // ---- raw targets ---------------------------------------------------------------------------
 
   /** Adds what is next of the list; a long plain range is added in parts of a job's size. */
-  private addRecord(): number {
+  private addRecord(): void {
     const { list, record: index, options } = this;
     const kind = list.kind(index);
-    const start = list.guest(index) + this.partDone;
     const rest = list.length(index) - this.partDone;
-    const target = this.diskStart + start;
+    const target = this.target();
     const room = Math.max(1, options.jobBytes - this.builder.bytes);
     let length = rest;
     const splits =
@@ -328,9 +370,7 @@ export class Planner implements JobSource {
     if (splits) length = Math.min(rest, room);
     if (target < options.holdFrom) length = Math.min(length, options.holdFrom - target);
     this.addPart(kind, index, target, length);
-    this.partDone = length === rest ? 0 : this.partDone + length;
-    if (this.partDone === 0) this.record++;
-    return target + length;
+    this.pass(target, length, rest);
   }
   private partDone = 0;
 
@@ -351,41 +391,5 @@ export class Planner implements JobSource {
     } else if (options.writeZeros) {
       builder.add(OpKind.zero, 0, 0, 0, target, length, 0, 0);
     }
-  }
-}
-
-/** Where streams of a file start. */
-class StreamStarts {
-  private readonly sorted: Float64Array;
-  /** Where the last answer was found: streams come nearly in the order of the file. */
-  private last = 0;
-
-  /** @param end bytes of the file */
-  constructor(
-    starts: readonly number[],
-    readonly end: number,
-  ) {
-    this.sorted = Float64Array.from(starts).sort();
-  }
-
-  /** The first start above `host`; Infinity where there is none. */
-  nextAbove(host: number): number {
-    const { sorted } = this;
-    let at = this.last;
-    for (let step = 1; at > 0 && sorted[at - 1]! > host; step *= 2) at = Math.max(0, at - step);
-    // All in front of `at` are at most `host`.
-    let to = at;
-    for (let step = 1; to < sorted.length && sorted[to]! <= host; step *= 2) {
-      at = to + 1;
-      to += step;
-    }
-    to = Math.min(to, sorted.length);
-    while (at < to) {
-      const middle = (at + to) >>> 1;
-      if (sorted[middle]! > host) to = middle;
-      else at = middle + 1;
-    }
-    this.last = at;
-    return sorted[at] ?? Number.POSITIVE_INFINITY;
   }
 }

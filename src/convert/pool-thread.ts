@@ -7,7 +7,7 @@ import {
   type ToWorker,
   type WorkerSetup,
 } from './pool.ts';
-import { emptyTally, type Placement, type Tally, type Turn } from './runner.ts';
+import { type CopyBatch, emptyTally, type Placement, type Tally, type Turn } from './runner.ts';
 
 /** A thread that a host started, with the entry point of its kind; a setup comes first. */
 export interface JobThread {
@@ -56,17 +56,25 @@ export class ThreadWorker implements JobWorker {
     thread.send({ kind: 'setup', setup }, []);
   }
 
-  get pending(): number {
-    return this.jobs.size;
+  run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void> {
+    return this.give(turn, (id) => {
+      this.thread.send({ kind: 'job', id, ops, ordered: turn !== undefined }, [ops.buffer]);
+    });
   }
 
-  run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void> {
+  copy(batch: CopyBatch): Promise<void> {
+    return this.give(undefined, (id) => {
+      this.thread.send({ kind: 'copy', id, batch }, buffersOf(batch));
+    });
+  }
+
+  private give(turn: Turn | undefined, send: (id: number) => void): Promise<void> {
     if (this.failure) return Promise.reject(this.failure);
     return new Promise((resolve, reject) => {
       if (this.jobs.size === 0) this.thread.needed(true);
       const id = this.nextId++;
       this.jobs.set(id, { turn, resolve, reject });
-      this.thread.send({ kind: 'job', id, ops, ordered: turn !== undefined }, [ops.buffer]);
+      send(id);
     });
   }
 
@@ -92,7 +100,10 @@ export class ThreadWorker implements JobWorker {
       assert(job.turn, 'only jobs that are ordered ask for their turn');
       // A turn that never comes belongs to a conversion that failed: its pool is closed.
       job.turn(message.units).then(
-        (placement) => this.thread.send({ kind: 'go', id, placement }, buffersOf(placement)),
+        (placement) => {
+          const moved = placement ? [placement.hosts.buffer, ...buffersOf(placement)] : [];
+          this.thread.send({ kind: 'go', id, placement }, moved);
+        },
         () => {},
       );
       return;
@@ -113,7 +124,6 @@ export class ThreadWorker implements JobWorker {
   }
 }
 
-function buffersOf(placement: Placement | undefined): ArrayBuffer[] {
-  if (!placement) return [];
-  return [placement.hosts.buffer, ...placement.tables.map(({ bytes }) => bytes.buffer)];
+function buffersOf({ tables }: Pick<Placement, 'tables'>): ArrayBuffer[] {
+  return tables.map(({ bytes }) => bytes.buffer);
 }

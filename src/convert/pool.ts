@@ -5,7 +5,7 @@
 import type { Awaitable } from '../base/awaitable.ts';
 import { type ErrorCode, Qcow2Error } from '../base/errors.ts';
 import type { StorageHandle } from '../storage/storage.ts';
-import type { Placement, RunnerOptions, Tally, Turn, Units } from './runner.ts';
+import type { CopyBatch, Placement, RunnerOptions, Tally, Turn, Units } from './runner.ts';
 
 /** What a worker is started with. */
 export interface WorkerSetup {
@@ -23,11 +23,11 @@ export interface WorkerSetup {
 export interface JobWorker {
   /** Whether it is up: a job would be started on at once. Before, jobs may be given, and wait. */
   readonly isUp: boolean;
-  /** Jobs that were given and are not done. */
-  readonly pending: number;
   /** What the worker has done so far. */
   readonly tally: Tally;
   run(ops: Float64Array<ArrayBuffer>, turn?: Turn): Promise<void>;
+  /** Copies ranges, as `Runner.copy`. */
+  copy(batch: CopyBatch): Promise<void>;
   /** Ends the worker at once, whatever it is doing. */
   close(): Promise<void>;
 }
@@ -35,7 +35,7 @@ export interface JobWorker {
 /** Starts workers; they need not be up when this is done. */
 export type StartWorkers = (setup: WorkerSetup, count: number) => Awaitable<JobWorker[]>;
 
-/** To a worker: a conversion, first of all; a job of it, or leave for a job to write. */
+/** To a worker: a conversion, first of all; a job of it, of either kind, or leave to write. */
 export type ToWorker =
   | { readonly kind: 'setup'; readonly setup: WorkerSetup }
   | {
@@ -44,6 +44,7 @@ export type ToWorker =
       readonly ops: Float64Array<ArrayBuffer>;
       readonly ordered: boolean;
     }
+  | { readonly kind: 'copy'; readonly id: number; readonly batch: CopyBatch }
   | { readonly kind: 'go'; readonly id: number; readonly placement: Placement | undefined };
 
 /** From a worker: it is up; a job wants to write, is done, or failed. */

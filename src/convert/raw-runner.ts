@@ -63,7 +63,7 @@ export class RawRunner implements Runner {
     this.filled = 0;
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
       const kind = ops[op] as OpKind;
-      if (kind === OpKind.copy) await this.copy(ops, op);
+      if (kind === OpKind.copy) await this.copyPlain(ops, op);
       else if (kind === OpKind.zero) await this.zero(ops, op);
       else {
         // No promise per cluster: only what really waits is waited for.
@@ -75,7 +75,7 @@ export class RawRunner implements Runner {
     if (turn && this.turn) await turn();
   }
 
-  private async copy(ops: Float64Array, op: number): Promise<void> {
+  private async copyPlain(ops: Float64Array, op: number): Promise<void> {
     const host = ops[op + 2]!;
     const target = ops[op + 4]!;
     const length = ops[op + 5]!;

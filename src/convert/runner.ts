@@ -4,9 +4,23 @@
  */
 import type { ClusterCodec } from '../codec/codec.ts';
 import type { SectorKeys } from '../storage/storage.ts';
+import type { CopiedRange } from './range-copier.ts';
 
-/** What a runner wants to write of a job, and where. See `ClusterUnits`. */
+/**
+ * What is to be written of a job, and asked a place for. Three numbers per unit:
+ * 0 cluster index · 1 state · 2 subclusters that hold data, as a mask
+ */
 export type Units = Float64Array<ArrayBuffer>;
+
+/** What a unit becomes. A number above 0 is the length of its compressed bytes. */
+export const UnitState = {
+  /** Nothing is written: the target shows the right bytes already. */
+  skip: -2,
+  /** Plain bytes. */
+  data: -1,
+  /** An entry says that it is zeros. */
+  zero: 0,
+} as const;
 
 /** Tables that are complete, to be written along with a job's data. */
 export interface TableBytes {
@@ -34,6 +48,17 @@ export interface Placement {
  */
 export type Turn = (units?: Units) => Promise<Placement | undefined>;
 
+/** Ranges to be copied, and tables to be written along with them. */
+export interface CopyBatch {
+  readonly ranges: readonly CopiedRange[];
+  readonly tables: readonly TableBytes[];
+  /** As in `Placement`. */
+  readonly stream: Placement['stream'];
+  /** Clusters that the ranges are made of: compressed ones, and plain. */
+  readonly streams: number;
+  readonly plain: number;
+}
+
 /** Carries out jobs; several may be in its hands. */
 export interface Runner {
   /**
@@ -41,6 +66,11 @@ export interface Runner {
    * @throws Qcow2Error CORRUPT, IO or NO_SPACE; some of the job may have been written
    */
   run(ops: Float64Array, turn?: Turn): Promise<void>;
+  /**
+   * Copies ranges of the sources to the target as they are, where the target is made of clusters.
+   * @throws Qcow2Error CORRUPT, IO or NO_SPACE; some may have been written
+   */
+  copy?(batch: CopyBatch): Promise<void>;
   /** Resolves when another job would be started on at once. */
   ready(): Promise<void>;
   /** What was done so far, to be added to what other runners did. */

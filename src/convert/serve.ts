@@ -51,9 +51,11 @@ export class JobServer {
       this.waiting.delete(id);
       return;
     }
-    const turn = message.ordered ? this.turnOf(id) : undefined;
     const run = async (runner: Runner) => {
-      await runner.run(message.ops, turn);
+      if (message.kind === 'copy') {
+        assert(runner.copy, 'clusters are copied to images');
+        await runner.copy(message.batch);
+      } else await runner.run(message.ops, message.ordered ? this.turnOf(id) : undefined);
       this.answer({ kind: 'done', id, tally: runner.tally });
     };
     const { runner } = this;

@@ -33,7 +33,7 @@ import {
 } from './options.ts';
 import { allSources, type JobSource, Planner } from './plan.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
-import type { ImageRunnerOptions, Placement } from './runner.ts';
+import type { ImageRunnerOptions } from './runner.ts';
 import { convertToDisk } from './to-disk.ts';
 
 /** Plain bytes of a job whose clusters are compressed: enough to make a hand-over worth it. */
@@ -101,7 +101,10 @@ export async function convertToQcow2(
     {
       kind: 'placed',
       inLine: false,
-      place: (units) => ({ ...placementOf(bulk, units, { dry: false }), stream: undefined }),
+      place: (units, { until }) => {
+        const { hosts, tables } = bulk.place(units, until);
+        return { hosts, tables, dry: false, stream: undefined };
+      },
     },
     { file, data },
     false,
@@ -153,7 +156,14 @@ export async function convertToQcow2Stream(
       ((done, total, rate) => onProgress((dry ? done : total + done) / 2, total, rate));
     const pass = new ImageConversion(disks, target, { ...options, onProgress: half });
     return pass.run(
-      { kind: 'placed', inLine: !dry, place: (units) => placementOf(bulk, units, { dry }) },
+      {
+        kind: 'placed',
+        inLine: !dry,
+        place: (units, { until }) => {
+          const { hosts, tables, from, to } = bulk.place(units, until);
+          return { hosts, tables, dry, stream: { from, to } };
+        },
+      },
       { file, data: file },
       true,
     );
@@ -314,15 +324,6 @@ class ImageConversion {
       holdFrom: Number.POSITIVE_INFINITY,
     });
   }
-}
-
-function placementOf(
-  bulk: BulkImage,
-  units: Float64Array,
-  { dry }: { readonly dry: boolean },
-): Placement {
-  const { hosts, tables, from, to } = bulk.place(units);
-  return { hosts, tables, dry, stream: { from, to } };
 }
 
 /** Clusters of the target that get bytes, at most. */

@@ -31,7 +31,7 @@ export function parseCompressedDescriptor(
   // x lies in 49 … 61, so the boundary is always in the high word.
   const split = 30 - (clusterBits - 8);
   const sectors = (high & 0x3fff_ffff) >>> split;
-  const hostHigh = high & (2 ** split - 1);
+  const hostHigh = high & ((1 << split) - 1);
   const exact = hostHigh < 0x20_0000 || (low & 511) === 0;
   if (hostHigh > 0x00ff_ffff || !exact) {
     throw new Qcow2Error('CORRUPT', 'compressed cluster offset is out of range', at);
@@ -58,8 +58,11 @@ export function putCompressedDescriptor(
   length: number,
   clusterBits: number,
 ): void {
+  const inSector = host % 512;
+  const sectors = (inSector + length - 1) >>> 9;
+  const low = host % HIGH;
   const split = 30 - (clusterBits - 8);
-  const sectors = Math.floor((host + length - 1) / 512) - Math.floor(host / 512);
-  view.setUint32(at, 0x4000_0000 + sectors * 2 ** split + Math.floor(host / HIGH));
-  view.setUint32(at + 4, host % HIGH);
+  // Bits of the high word: no sum of them goes beyond it.
+  view.setUint32(at, 0x4000_0000 | (sectors << split) | ((host - low) / HIGH));
+  view.setUint32(at + 4, low);
 }

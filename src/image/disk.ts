@@ -54,7 +54,7 @@ export interface Extent {
 }
 
 /** Numbers of one record of an `ExtentList`. */
-const STRIDE = 7;
+export const EXTENT_STRIDE = 7;
 
 /**
  * Extents as one array of numbers: what a planner works on, without an object for each. Records
@@ -67,7 +67,8 @@ const STRIDE = 7;
  * their place in the file in number 6; it is 0 for others.
  */
 export class ExtentList {
-  private records = new Float64Array(STRIDE * 256);
+  /** For those who go through many records; it is another array when there are more. */
+  records = new Float64Array(EXTENT_STRIDE * 256);
   count = 0;
 
   /** Adds a range; ranges come in guest order. */
@@ -81,10 +82,10 @@ export class ExtentList {
     skip = 0,
   ): void {
     if (this.count > 0 && this.continues(kind, guest, source, host, skip)) {
-      this.records[(this.count - 1) * STRIDE + 2]! += length;
+      this.records[(this.count - 1) * EXTENT_STRIDE + 2]! += length;
       return;
     }
-    const at = this.count * STRIDE;
+    const at = this.count * EXTENT_STRIDE;
     if (at === this.records.length) {
       const grown = new Float64Array(this.records.length * 2);
       grown.set(this.records);
@@ -113,36 +114,36 @@ export class ExtentList {
   /** Takes back what was added since. */
   backTo([count, length]: readonly [count: number, length: number]): void {
     this.count = count;
-    if (count > 0) this.records[(count - 1) * STRIDE + 2] = length;
+    if (count > 0) this.records[(count - 1) * EXTENT_STRIDE + 2] = length;
   }
 
   /** Forgets all records but the last, which may grow on. */
   keepLast(): void {
     if (this.count < 2) return;
-    this.records.copyWithin(0, (this.count - 1) * STRIDE, this.count * STRIDE);
+    this.records.copyWithin(0, (this.count - 1) * EXTENT_STRIDE, this.count * EXTENT_STRIDE);
     this.count = 1;
   }
 
   kind(index: number): ExtentKind {
-    return this.records[index * STRIDE] as ExtentKind;
+    return this.records[index * EXTENT_STRIDE] as ExtentKind;
   }
   guest(index: number): number {
-    return this.records[index * STRIDE + 1]!;
+    return this.records[index * EXTENT_STRIDE + 1]!;
   }
   length(index: number): number {
-    return this.records[index * STRIDE + 2]!;
+    return this.records[index * EXTENT_STRIDE + 2]!;
   }
   source(index: number): number {
-    return this.records[index * STRIDE + 3]!;
+    return this.records[index * EXTENT_STRIDE + 3]!;
   }
   host(index: number): number {
-    return this.records[index * STRIDE + 4]!;
+    return this.records[index * EXTENT_STRIDE + 4]!;
   }
   stored(index: number): number {
-    return this.records[index * STRIDE + 5]!;
+    return this.records[index * EXTENT_STRIDE + 5]!;
   }
   skip(index: number): number {
-    return this.records[index * STRIDE + 6]!;
+    return this.records[index * EXTENT_STRIDE + 6]!;
   }
 
   /** One record as an object. */
@@ -176,7 +177,7 @@ export class ExtentList {
     host: number,
     file: number,
   ): boolean {
-    const at = (this.count - 1) * STRIDE;
+    const at = (this.count - 1) * EXTENT_STRIDE;
     const { records } = this;
     if (kind === ExtentKind.compressed || records[at] !== kind || records[at + 3] !== source) {
       return false;

@@ -14,14 +14,17 @@ import { type Random, rng, SEED } from '../random.ts';
 const test = suite('plan');
 
 interface Planned {
-  readonly jobs: { ops: Float64Array; until: number }[];
+  readonly jobs: { ops: Float64Array; until: number; span: number }[];
   readonly last: Float64Array;
 }
 
 async function plan(disks: readonly Disk[], options: PlanOptions): Promise<Planned> {
   const planner = new Planner(disks, options);
   const jobs = [];
-  for (let job = await planner.next(); job; job = await planner.next()) jobs.push(job);
+  for (let job = await planner.next(); job; job = await planner.next()) {
+    assert.ok(!job.copies, 'nothing is copied to a raw target');
+    jobs.push(job);
+  }
   return { jobs, last: planner.last() };
 }
 
@@ -95,6 +98,7 @@ test('jobs carried out in order give the disks, one after another', async () => 
     for (const job of jobs) {
       at = await replay(job.ops, disks, target, at);
       assert.ok(job.until >= until && at <= job.until, place);
+      assert.is(job.span, job.until - until, place);
       until = job.until;
       assert.ok(at <= Math.max(options.holdFrom, 0), `held back, ${place}`);
       assert.ok(job.ops.length <= 4096 * OP_STRIDE);

@@ -17,7 +17,7 @@ import type { Storage } from '../../src/storage/storage.ts';
 import { wrapStorage } from '../image/slow-storage.ts';
 import { assertSound } from '../image/sound.ts';
 import { someBytes } from '../image/tiny-qcow2.ts';
-import { type Random, rng, SEED } from '../random.ts';
+import { type Random, rng, SEED, someOf } from '../random.ts';
 
 const test = suite('convert to qcow2');
 
@@ -50,29 +50,24 @@ function fleet(next: Random, source: Storage, file: Storage): StartWorkers {
     Array.from({ length: count }, (): JobWorker => {
       const options = setup.options as ImageRunnerOptions;
       const runner = new ImageRunner([source], { file, data: file }, options);
-      let pending = 0;
       const nap = () => new Promise((done) => setTimeout(done, naps.below(4)));
       return {
         isUp: true,
-        get pending() {
-          return pending;
-        },
         get tally() {
           return runner.tally;
         },
         run: async (ops, turn) => {
-          pending++;
-          try {
+          await nap();
+          await runner.run(ops, async (units) => {
             await nap();
-            await runner.run(ops, async (units) => {
-              await nap();
-              const placement = await turn?.(units);
-              await nap();
-              return placement;
-            });
-          } finally {
-            pending--;
-          }
+            const placement = await turn?.(units);
+            await nap();
+            return placement;
+          });
+        },
+        copy: async (batch) => {
+          await nap();
+          await runner.copy(batch);
         },
         close: async () => {},
       };
@@ -160,6 +155,76 @@ test('a stream is a sound image of the length that was told', async () => {
     }
     assertSound(image, about);
     assertSame(await readAll(image), bytes, about);
+  }
+});
+
+/** An image whose compressed clusters lie in any order, some of them plain, some zeros. */
+async function packedImage(next: Random, create: Omit<Qcow2CreateOptions, 'size'>) {
+  const { clusterSize = 65_536 } = create;
+  const bytes = diskBytes(next);
+  const file = memoryStorage();
+  const image = await Qcow2Image.create(file, { ...create, size: SIZE });
+  const clusters = Array.from({ length: Math.ceil(SIZE / clusterSize) }, (_, index) => index);
+  for (let from = 0; from < clusters.length; from += 16) {
+    for (const cluster of someOf(clusters.slice(from, from + 16), 16, next)) {
+      const at = cluster * clusterSize;
+      const part = bytes.subarray(at, at + clusterSize);
+      const lot = next.below(12);
+      if (lot === 0) bytes.fill(0, at, at + part.length);
+      else if (lot === 1) await image.write(at, part);
+      else await image.writeCompressed(at, part);
+    }
+  }
+  await image.close();
+  // As large as it takes for workers to pay.
+  const padded = new Uint8Array(2 ** 23);
+  padded.set(file.snapshot());
+  return { file: padded, bytes };
+}
+
+test('what is compressed is copied, to files and streams, whoever does it', async () => {
+  for (let round = 0; round < 6; round++) {
+    const next = rng(SEED + round);
+    const clusterSize = 2 ** next.pick([9, 12, 16]);
+    const create = { ...randomCreate(next), clusterSize, extendedL2: false };
+    const about = `SEED=${SEED} round ${round} ${JSON.stringify(create)}`;
+    const source = await packedImage(next, create);
+    const images: Uint8Array[] = [];
+    for (const workers of [0, 1, 3]) {
+      for (const isStream of [false, true]) {
+        const file = memoryStorage();
+        let length = 0;
+        const inLine = (at: number, from: Uint8Array) => {
+          assert.is(at, length, about);
+          length += from.length;
+          file.write(at, from);
+        };
+        const disk = await openDisk(shared(memoryStorage(source.file)));
+        const share = () => ({ kind: 'fd', fd: -1, name: 'stream' }) as const;
+        const out = isStream ? { ...wrapStorage(file, {}), write: inLine } : file;
+        const crew = fleet(next, memoryStorage(source.file), out);
+        let started = 0;
+        const startWorkers: StartWorkers = (setup, count) => {
+          started = count;
+          return crew(setup, count);
+        };
+        const how = { format: 'qcow2', create, compress: {} } as const;
+        const result = await convert(
+          disk,
+          isStream ? { ...how, stream: { write: inLine, share } } : { ...how, file: shared(file) },
+          { workers, startWorkers },
+        );
+        assert.is(started, workers, about);
+        assert.ok(result.clusters.copied > 0, about);
+        const image = file.snapshot();
+        assert.ok(images[Number(isStream)] || images.push(image));
+        assertSame(image, images[Number(isStream)]!, `${about} ${workers} workers`);
+      }
+    }
+    for (const image of images) {
+      assertSound(image, about);
+      assertSame(await readAll(image), source.bytes, about);
+    }
   }
 });
 
@@ -253,22 +318,16 @@ test('a place that cannot be had ends the conversion, whoever asked for it', asy
     // As a worker in a thread: why no answer comes, it is not told.
     await turn?.(new Float64Array(3)).catch(() => new Promise(() => {}));
   };
-  let pending = 0;
   const worker: JobWorker = {
     isUp: true,
-    get pending() {
-      return pending;
-    },
     tally: emptyTally(),
-    run: (_, turn) => {
-      pending++;
-      return asks(turn);
-    },
+    run: (_, turn) => asks(turn),
+    copy: async () => {},
     close: async () => {},
   };
   const conversion = new Conversion({
     jobs: {
-      next: async () => (given++ < 1 ? { ops, until: 1 } : undefined),
+      next: async () => (given++ < 1 ? { ops, until: 1, span: 1 } : undefined),
       last: () => new Float64Array(0),
     },
     runner: { run: async () => {}, ready: async () => {}, tally: emptyTally() },
@@ -351,7 +410,9 @@ test('from the first stream on workers decode', async () => {
   const image = await Qcow2Image.create(source, { size: 64 * 2 ** 20, compression: 'zstd' });
   await image.write(0, bytes);
   const [from, step] = [48 * 2 ** 20, 65_536];
-  for (let at = 0; at < 2 ** 20; at += step) {
+  // One at least that is smaller as a stream, whatever the others are.
+  await image.writeCompressed(from, new Uint8Array(step).fill(7));
+  for (let at = step; at < 2 ** 20; at += step) {
     await image.writeCompressed(from + at, bytes.subarray(at, at + step));
   }
   await image.close();

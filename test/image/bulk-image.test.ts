@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { BulkImage, type PlacedTable } from '../../src/image/qcow2/bulk-image.ts';
 import type { Qcow2CreateOptions } from '../../src/image/qcow2/create.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
-import { type Random, rng, SEED } from '../random.ts';
+import { type Random, rng, SEED, someOf } from '../random.ts';
 import { assertSound } from './sound.ts';
 
 const test = suite('bulk image');
@@ -37,12 +37,27 @@ function randomUnits(next: Random, { size, clusterSize = 0 }: Qcow2CreateOptions
   return units;
 }
 
-/** Cuts units into jobs. */
-function jobsOf(next: Random, units: readonly number[][]): Float64Array[] {
-  const jobs: Float64Array[] = [];
+interface Job {
+  readonly units: Float64Array;
+  /** Guest offset up to which all clusters are in this job or an earlier one. */
+  readonly until: number;
+}
+
+/** Cuts units into jobs. Those of a window may come in any order: what is copied goes first. */
+function jobsOf(next: Random, units: readonly number[][], clusterSize: number): Job[] {
+  const jobs: Job[] = [];
   for (let at = 0; at < units.length; ) {
-    const end = Math.min(units.length, at + next.below(next.pick([3, 100])));
-    jobs.push(Float64Array.from(units.slice(at, end).flat()));
+    const end = Math.min(units.length, at + 1 + next.below(next.pick([3, 100, 1000])));
+    const cut = units.slice(at, end);
+    const window = next.oneIn(2) ? cut : someOf(cut, cut.length, next);
+    const start = (units[at]![0] ?? 0) * clusterSize;
+    const stop = ((units[end - 1]![0] ?? 0) + 1) * clusterSize;
+    for (let from = 0; from < window.length; ) {
+      const to = Math.min(window.length, from + next.below(next.pick([3, 100])));
+      const until = to === window.length ? stop : start;
+      jobs.push({ units: Float64Array.from(window.slice(from, to).flat()), until });
+      from = to;
+    }
     at = end;
   }
   return jobs;
@@ -51,11 +66,11 @@ function jobsOf(next: Random, units: readonly number[][]): Float64Array[] {
 type Piece = Pick<PlacedTable, 'host' | 'bytes'>;
 
 /** The pieces that a job writes: clusters of a letter each, and complete tables. */
-function piecesOf(bulk: BulkImage, job: Float64Array) {
-  const placement = bulk.place(job);
+function piecesOf(bulk: BulkImage, { units, until }: Job) {
+  const placement = bulk.place(units, until);
   const pieces: Piece[] = [...placement.tables];
   for (let unit = 0; unit < placement.hosts.length; unit++) {
-    const state = job[unit * 3 + 1]!;
+    const state = units[unit * 3 + 1]!;
     if (state === 0) continue;
     const length = state > 0 ? state : bulk.geometry.clusterSize;
     pieces.push({ host: placement.hosts[unit]!, bytes: new Uint8Array(length).fill(65) });
@@ -76,7 +91,7 @@ test('a file', () => {
       taken.add(host);
       file.write(host, bytes);
     };
-    for (const job of jobsOf(next, randomUnits(next, create))) {
+    for (const job of jobsOf(next, randomUnits(next, create), bulk.geometry.clusterSize)) {
       for (const piece of piecesOf(bulk, job).pieces) write(piece);
     }
     for (const table of bulk.end().tables) write(table);
@@ -95,7 +110,8 @@ test('a stream, each byte once and in order', () => {
     const units = randomUnits(next, create);
     const clustersMax = units.length + next.below(100);
     const first = new BulkImage(create, { order: 'stream', clustersMax });
-    for (const job of jobsOf(next, units)) first.place(job);
+    const jobs = jobsOf(next, units, first.geometry.clusterSize);
+    for (const { units, until } of jobs) first.place(units, until);
     first.end();
     const front = first.outcome;
     const second = new BulkImage(create, { order: 'stream', clustersMax, front });
@@ -112,8 +128,7 @@ test('a stream, each byte once and in order', () => {
     const { tables, header } = second.frontParts();
     for (const piece of [header, ...tables].sort((a, b) => a.host - b.host)) write(piece);
     within(0, second.frontBytes, 'front');
-    // The second pass may be cut into other jobs.
-    for (const job of jobsOf(next, units)) {
+    for (const job of jobs) {
       const { pieces, from, to } = piecesOf(second, job);
       for (const piece of pieces) {
         assert.ok(piece.host >= from, `${about}: ${piece.host} before ${from}`);

@@ -1,10 +1,10 @@
 /**
- * Making a whole image at once: clusters come in guest order and get their places one behind the
- * other; each table is complete when the guest offsets that it maps, or the clusters that it
- * counts, have gone by. Nothing is written here but what `finish` writes: the places and the
+ * Making a whole image at once: clusters get their places one behind the other, in the order they
+ * come; each table is complete when the guest offsets that it maps, or the clusters that it counts,
+ * have gone by. Nothing is written here but what `finish` writes: the places and the
  * complete tables go to whoever writes the data.
  *
- *   file     header · refcount table · its first block · L1 · then, in the order of the guest, L2
+ *   file     header · refcount table · its first block · L1 · then, in the order they come, L2
  *            tables right before the first cluster they map, refcount blocks right before the
  *            first cluster they count: what QEMU makes by writing the same clusters
  *   stream   the same front, but each table behind what it maps or counts, so that nothing is
@@ -27,7 +27,6 @@ import { refcountMetadata } from './refcounts.ts';
 const UNIT_STRIDE = 3;
 /** States of a unit beside the length of compressed bytes. */
 const PLAIN = -1;
-const ZERO = 0;
 /** No place in the file. */
 const NOWHERE = -1;
 const ALL = 0xffff_ffff;
@@ -65,6 +64,13 @@ export interface BulkPlacement {
   readonly to: number;
 }
 
+interface L2Table {
+  /** `NOWHERE` until it has its place. */
+  readonly host: number;
+  readonly view: DataView<ArrayBuffer>;
+  readonly index: number;
+}
+
 interface RefcountBlock {
   /** `NOWHERE` until it has its place. */
   host: number;
@@ -82,16 +88,19 @@ export class BulkImage {
   private readonly l1Offset: number;
   /** Refcount blocks that are not complete. */
   private readonly blocks = new Map<number, RefcountBlock>();
-  private l2:
-    | { readonly index: number; readonly host: number; readonly view: DataView<ArrayBuffer> }
-    | undefined;
+  /** L2 tables that are not complete, and the one that was last asked for. */
+  private readonly open = new Map<number, L2Table>();
+  private l2: L2Table | undefined;
+  /** Guest offset up to which all tables are complete. */
+  private completeTo = 0;
   /** The next cluster of the file. */
   private next = 0;
   /** Where compressed bytes go on, 0: in a new cluster. */
   private freeByte = 0;
   private tables: PlacedTable[] = [];
   private placedTo: number;
-  private lastCluster = -1;
+  /** The highest count that an entry holds. */
+  private readonly countMax: number;
 
   /** @throws Qcow2Error OUT_OF_RANGE for options that no image can have */
   constructor(
@@ -102,6 +111,7 @@ export class BulkImage {
     this.front = front;
     this.options = checkCreateOptions(create);
     this.geometry = geometryOf(this.options);
+    this.countMax = refcountMax(this.geometry.refcountOrder);
     const { clusterSize } = this.geometry;
     const l1Entries = l1EntriesFor(this.options.size, this.geometry);
     this.l1 = new Array<number>(l1Entries).fill(0);
@@ -131,28 +141,36 @@ export class BulkImage {
   }
 
   /**
-   * Gives clusters their places, in guest order.
+   * Gives clusters their places. A cluster comes once, and none comes that lies in front of what
+   * an earlier call said of `until`.
+   * @param until guest offset up to which all clusters have come
    * @throws Qcow2Error NO_SPACE where the format ends
    */
-  place(units: Float64Array): BulkPlacement {
-    const { clusterSize, l2Entries } = this.geometry;
+  place(units: Float64Array, until: number): BulkPlacement {
+    const { clusterBits, clusterSize, l2Entries, l2EntryBytes } = this.geometry;
     const hosts = new Float64Array(units.length / UNIT_STRIDE);
     const from = this.placedTo;
-    for (let unit = 0; unit < hosts.length; unit++) {
-      const cluster = units[unit * UNIT_STRIDE]!;
-      const state = units[unit * UNIT_STRIDE + 1]!;
-      const mask = units[unit * UNIT_STRIDE + 2]!;
-      assert(cluster > this.lastCluster, 'clusters come in guest order');
-      this.lastCluster = cluster;
+    let l2 = this.l2;
+    for (let unit = 0, at = 0; unit < hosts.length; unit++, at += UNIT_STRIDE) {
+      const cluster = units[at]!;
+      const state = units[at + 1]!;
       const index = cluster % l2Entries;
-      const l2 = this.openTable((cluster - index) / l2Entries);
+      const table = (cluster - index) / l2Entries;
+      if (l2?.index !== table) l2 = this.openTable(table);
       let host = NOWHERE;
-      if (state === PLAIN) {
-        host = this.create.dataFile ? cluster * clusterSize : this.take() * clusterSize;
-      } else if (state > 0) host = this.takeBytes(state);
+      if (state > 0) {
+        host = this.takeBytes(state);
+        // The second half of an extended entry is zeros for a stream.
+        putCompressedDescriptor(l2.view, index * l2EntryBytes, host, state, clusterBits);
+      } else {
+        if (state === PLAIN) {
+          host = this.create.dataFile ? cluster * clusterSize : this.take() * clusterSize;
+        }
+        this.setEntry(l2.view, index, host, units[at + 2]!);
+      }
       hosts[unit] = host;
-      this.setEntry(l2, index, state, host, mask);
     }
+    this.closeTables(until);
     this.emitBlocks();
     // In a stream, compressed bytes that go on in the next job's cluster are its.
     this.placedTo = this.order === 'stream' && this.freeByte !== 0 ? this.freeByte : this.fileBytes;
@@ -162,7 +180,7 @@ export class BulkImage {
   /** Completes all tables. Nothing can be placed afterwards. */
   end(): BulkPlacement {
     const from = this.placedTo;
-    this.closeTable();
+    this.closeTables(Number.POSITIVE_INFINITY);
     this.ended = true;
     if (this.order === 'file') this.moveRefcountTable();
     this.settleBlocks();
@@ -316,16 +334,14 @@ export class BulkImage {
 
   /** Takes bytes for a compressed cluster, behind the last one where there is room. */
   private takeBytes(length: number): number {
-    const { clusterSize, refcountOrder, refcountBlockEntries } = this.geometry;
+    const { clusterSize } = this.geometry;
     let at = this.freeByte;
-    const cluster = Math.floor(at / clusterSize);
-    const index = cluster % refcountBlockEntries;
-    const block = this.blockOf((cluster - index) / refcountBlockEntries);
+    const used = at % clusterSize;
     // The count of a cluster is the number of streams that touch it.
-    const isFull = !block || refcountAt(block.view, index, refcountOrder) >= this.countMax;
-    if (at === 0 || isFull) at = this.take() * clusterSize;
+    if (at === 0 || this.isCountFull((at - used) / clusterSize)) at = this.take() * clusterSize;
     else {
-      const fresh = length > clusterSize - (at % clusterSize) ? this.take() : NOWHERE;
+      const cluster = (at - used) / clusterSize;
+      const fresh = length > clusterSize - used ? this.take() : NOWHERE;
       if (fresh === NOWHERE || fresh === cluster + 1) this.count(cluster, 1);
       else at = fresh * clusterSize;
     }
@@ -333,8 +349,12 @@ export class BulkImage {
     return at;
   }
 
-  private get countMax(): number {
-    return refcountMax(this.geometry.refcountOrder);
+  /** Whether a cluster that streams share cannot count another one. */
+  private isCountFull(cluster: number): boolean {
+    const { refcountBlockEntries, refcountOrder } = this.geometry;
+    const index = cluster % refcountBlockEntries;
+    const block = this.blockOf((cluster - index) / refcountBlockEntries);
+    return !block || refcountAt(block.view, index, refcountOrder) >= this.countMax;
   }
 
   /** A refcount table that has become too short gets a new place, behind all else. */
@@ -369,38 +389,48 @@ export class BulkImage {
 
   // ---- tables --------------------------------------------------------------------------------
 
-  private openTable(index: number): DataView<ArrayBuffer> {
-    if (this.l2?.index === index) return this.l2.view;
-    this.closeTable();
-    const host = this.order === 'file' ? this.take() * this.geometry.clusterSize : NOWHERE;
-    const view = new DataView(new ArrayBuffer(this.geometry.clusterSize));
-    this.l2 = { index, host, view };
+  private openTable(index: number): L2Table {
+    const table = this.open.get(index) ?? this.makeTable(index);
+    this.l2 = table;
+    return table;
+  }
+
+  private makeTable(index: number): L2Table {
+    const { clusterSize, l2Entries } = this.geometry;
+    assert((index + 1) * l2Entries * clusterSize > this.completeTo, 'a table is written once');
+    const host = this.order === 'file' ? this.take() * clusterSize : NOWHERE;
+    const table = { index, host, view: new DataView(new ArrayBuffer(clusterSize)) };
     if (host !== NOWHERE) this.l1[index] = host;
-    return view;
+    this.open.set(index, table);
+    return table;
   }
 
-  private closeTable(): void {
-    const { l2 } = this;
-    if (!l2) return;
-    this.l2 = undefined;
-    const host = l2.host === NOWHERE ? this.take() * this.geometry.clusterSize : l2.host;
-    this.l1[l2.index] = host;
-    this.tables.push({ host, bytes: bytesOf(l2.view) });
+  /** Hands out the tables of what lies in front of a guest offset. */
+  private closeTables(until: number): void {
+    const { clusterSize, l2Entries } = this.geometry;
+    this.completeTo = until;
+    for (const table of this.open.values()) {
+      if ((table.index + 1) * l2Entries * clusterSize > until) continue;
+      const host = table.host === NOWHERE ? this.take() * clusterSize : table.host;
+      this.l1[table.index] = host;
+      this.tables.push({ host, bytes: bytesOf(table.view) });
+      this.open.delete(table.index);
+      if (this.l2 === table) this.l2 = undefined;
+    }
   }
 
-  private setEntry(view: DataView, index: number, state: number, host: number, mask: number): void {
-    const { clusterBits, l2EntryBytes, extendedL2 } = this.geometry;
+  /** Writes the entry of a plain cluster, or where it has no host offset, of zeros. */
+  private setEntry(view: DataView, index: number, host: number, mask: number): void {
+    const { l2EntryBytes, extendedL2 } = this.geometry;
     const at = index * l2EntryBytes;
-    // The second half of an extended entry is zeros for a stream.
-    if (state > 0) putCompressedDescriptor(view, at, host, state, clusterBits);
-    else if (extendedL2) {
-      const isZero = state === ZERO;
+    const isZero = host === NOWHERE;
+    if (extendedL2) {
       // What a backing file has must not show in subclusters that hold no data.
       const zero = isZero || this.create.backing ? ~mask >>> 0 : 0;
       view.setUint32(at + 8, isZero ? ALL : zero);
       view.setUint32(at + 12, isZero ? 0 : mask);
       if (!isZero) putHost(view, at, host);
-    } else if (state === ZERO) view.setUint32(at + 4, 1);
+    } else if (isZero) view.setUint32(at + 4, 1);
     else putHost(view, at, host);
   }
 

@@ -46,35 +46,35 @@ export function collectImageExtents(
   const pushHole = ({ guest, length, host }: Hole) => {
     list.push(ExtentKind.hole, guest, length, host >= 0 ? dataSource : sourceBase, host);
   };
-  const later = (work: () => Awaitable<void>) => {
-    const done = pending ? pending.then(work) : work();
+  const add = (...[kind, guest, length, host, stored]: Parameters<RunVisitor>): Awaitable<void> => {
+    switch (kind) {
+      case RunKind.data:
+        if (byGuest) list.push(ExtentKind.data, guest, length, dataSource, guest, 0, host);
+        else list.push(ExtentKind.data, guest, length, dataSource, host);
+        return;
+      case RunKind.compressed: {
+        const skip = guest % clusterSize;
+        list.push(ExtentKind.compressed, guest, length, sourceBase, host, stored, skip);
+        return;
+      }
+      case RunKind.zero:
+        list.push(ExtentKind.zero, guest, length, dataSource, keep(host));
+        return;
+      default: {
+        const hole = { guest, length, host: keep(host) };
+        if (!backing) pushHole(hole);
+        else return collectBacking(backing, hole, { list, base: sourceBase + sources, pushHole });
+      }
+    }
+  };
+  const visitor: RunVisitor = (kind, guest, length, host, stored) => {
+    const done = pending
+      ? pending.then(() => add(kind, guest, length, host, stored))
+      : add(kind, guest, length, host, stored);
     if (settled(done)) return;
     pending = done;
     // It is waited for at the end: until then its failure is not one that nobody handles.
     pending.catch(() => {});
-  };
-  const visitor: RunVisitor = (kind, guest, length, host, stored) => {
-    later(() => {
-      switch (kind) {
-        case RunKind.data:
-          if (byGuest) list.push(ExtentKind.data, guest, length, dataSource, guest, 0, host);
-          else list.push(ExtentKind.data, guest, length, dataSource, host);
-          return;
-        case RunKind.compressed: {
-          const skip = guest % clusterSize;
-          list.push(ExtentKind.compressed, guest, length, sourceBase, host, stored, skip);
-          return;
-        }
-        case RunKind.zero:
-          list.push(ExtentKind.zero, guest, length, dataSource, keep(host));
-          return;
-        default: {
-          const hole = { guest, length, host: keep(host) };
-          if (!backing) pushHole(hole);
-          else return collectBacking(backing, hole, { list, base: sourceBase + sources, pushHole });
-        }
-      }
-    });
   };
   const visited = reader.watched(() =>
     writer
