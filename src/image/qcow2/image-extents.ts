@@ -46,7 +46,13 @@ export function collectImageExtents(
   const pushHole = ({ guest, length, host }: Hole) => {
     list.push(ExtentKind.hole, guest, length, host >= 0 ? dataSource : sourceBase, host);
   };
-  const add = (...[kind, guest, length, host, stored]: Parameters<RunVisitor>): Awaitable<void> => {
+  const add = (
+    kind: RunKind,
+    guest: number,
+    length: number,
+    host: number,
+    stored: number,
+  ): Awaitable<void> => {
     switch (kind) {
       case RunKind.data:
         if (byGuest) list.push(ExtentKind.data, guest, length, dataSource, guest, 0, host);
