@@ -23,6 +23,7 @@ import {
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { errnoOf } from './errno.ts';
 import { firstBlockBytes } from './first-block.ts';
+import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import { nameImage } from './image-name.ts';
 import { openImage, openWritableImage } from './open-image.ts';
@@ -109,14 +110,21 @@ async function intoStream(
 type Preallocation = 'off' | 'falloc' | 'full';
 
 /** What a raw target knows of preallocation. */
-function rawPreallocation({ values, target }: ConvertRequest): Preallocation {
+function rawPreallocation(host: Host, { values, target }: ConvertRequest): Preallocation {
   const mode = textOf(values, 'preallocation', 'off');
   if (mode === 'off' || mode === 'falloc' || mode === 'full') return mode;
-  const why =
-    mode === 'metadata'
-      ? 'Unsupported preallocation mode: metadata'
-      : `invalid parameter value: ${mode}`;
+  const unsupported = isDevice(host, resolveName(target, ''))
+    ? "Unsupported preallocation mode 'metadata'"
+    : 'Unsupported preallocation mode: metadata';
+  const why = mode === 'metadata' ? unsupported : `invalid parameter value: ${mode}`;
   throw new UsageError(`${target}: error while converting raw: ${why}`);
+}
+
+function isDevice(host: Host, path: string): boolean {
+  if (!host.exists(path)) return false;
+  const file = host.openFile(path);
+  file.close();
+  return file.isFixed;
 }
 
 async function intoRaw(
@@ -126,7 +134,7 @@ async function intoRaw(
   course: Course,
 ): Promise<ConvertResult> {
   const { create, compress, values, flush } = request;
-  const preallocation = rawPreallocation(request);
+  const preallocation = rawPreallocation(host, request);
   await checkNewBitmaps(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
     if (compress) checkCompression('raw', values);
@@ -282,6 +290,22 @@ async function explainCreation<T>(
   }
 }
 
+/** A device as a data file has to have room for the disks as they are to be made. */
+function refuseDataDevice(
+  data: NodeFileStorage,
+  { target, values }: ConvertRequest,
+  disks: readonly Disk[],
+): void {
+  if (!data.isFixed) return;
+  const mode = textOf(values, 'preallocation', 'off');
+  const reserves = mode === 'falloc' || mode === 'full';
+  if (!reserves && data.size() >= concatenatedSize(disks)) return;
+  const why = reserves
+    ? `Preallocation mode '${mode}' unsupported for this non-regular file`
+    : 'Cannot grow device files';
+  throw new UsageError(`${target}: error while converting qcow2: Could not resize image: ${why}`);
+}
+
 /** Of a cluster, where nobody says otherwise. */
 const CLUSTER_BYTES = 65536;
 
@@ -322,6 +346,7 @@ async function intoQcow2(
     await checkNewBitmaps(request, create.version ?? 3);
     const result = await withNewFile(host, request, { disks, course }, async (file) => {
       claimImageFile(file, 'qcow2', { use: 'write' });
+      await explainCreation(request, async () => refuseForgetful(file));
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);
         if (
@@ -331,6 +356,7 @@ async function intoQcow2(
           throw new UsageError(`'${target}' cannot be its own data file`);
         }
         data = openTarget(host, request, dataPath);
+        refuseDataDevice(data, request, disks);
         claimImageFile(data, 'data-file', { use: 'write' });
       }
       await course.onTarget?.(newTarget(request, create, backing));

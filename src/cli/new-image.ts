@@ -8,6 +8,7 @@ import type { NodeFileStorage } from '../storage/node-file.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { firstBlockBytes } from './first-block.ts';
+import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import type { ListValues } from './option-list.ts';
 import { resolveName } from './path-gate.ts';
@@ -37,13 +38,16 @@ interface Target {
   readonly path: string;
   /** It was made here and now. */
   readonly isNew: boolean;
+  /** A device. */
+  readonly isFixed: boolean;
 }
 
 /** Makes sure that a file can be written, and makes it where there is none. */
 function claimTarget(host: Host, path: string): Target {
   const isNew = path === '' || !host.exists(path);
-  openTarget(host, path, isNew).close();
-  return { path, isNew };
+  const file = openTarget(host, path, isNew);
+  file.close();
+  return { path, isNew, isFixed: file.isFixed };
 }
 
 function openTarget(host: Host, path: string, create: boolean): NodeFileStorage {
@@ -63,15 +67,15 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
   const size = Number(values.get('size')?.number);
   const target = claimTarget(host, path);
   try {
+    if (preallocation !== 'off' && target.isFixed) {
+      throw new UsageError(`Unsupported preallocation mode '${preallocation}'`);
+    }
     if (preallocation === 'metadata') {
       throw new UsageError('Unsupported preallocation mode: metadata');
     }
     if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
     const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
     try {
-      if (disk.isFixed && preallocation !== 'off') {
-        throw new UsageError(`Unsupported preallocation mode '${preallocation}'`);
-      }
       const first = disk.size === 0 && preallocation === 'off' ? firstBlockBytes(size) : 0;
       await disk.resize(alignUp(size, 512), { preallocation });
       // What a device began with must not tell readers of some format.
@@ -145,6 +149,7 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
     const options = qcow2Options(values, dataPath, encryption);
     const file = openTarget(host, path, true);
     claimImageFile(file, 'qcow2', { use: 'write' });
+    refuseForgetful(file);
     const image = await Qcow2Image.create(file, options, {
       backing: 'none',
       dataFile: async (name) => {

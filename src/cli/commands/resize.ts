@@ -119,6 +119,10 @@ async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
   refuseTooLarge(disk, bytes);
   refuseInconsistentBitmaps(disk);
   if (disk instanceof RawImage && disk.isFixed && bytes !== before) {
+    if (preallocation !== 'off') {
+      const what = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+      throw new UsageError(what);
+    }
     throw new UsageError('Cannot resize device files');
   }
   try {

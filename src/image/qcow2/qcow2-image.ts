@@ -4,7 +4,7 @@
  * encryption, checks) is loaded when it is asked for.
  */
 import type { Awaitable } from '../../base/awaitable.ts';
-import { Qcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import type { Header } from '../../format/header.ts';
@@ -36,6 +36,13 @@ import { vmStateOffset } from './vm-state.ts';
 import type { ImageWriter } from './writer.ts';
 
 export type { Qcow2OpenOptions } from './image-parts.ts';
+
+/** What becomes of a new image's size is said as QEMU says it. @throws Qcow2Error */
+function notResized(cause: unknown): never {
+  if (!isQcow2Error(cause)) throw cause;
+  const { code, message, at } = cause;
+  throw new Qcow2Error(code, `Could not resize image: ${message}`, at, cause.cause);
+}
 
 /** An open qcow2 image. */
 export class Qcow2Image implements WritableDisk {
@@ -83,7 +90,7 @@ export class Qcow2Image implements WritableDisk {
     }
     let image = await Qcow2Image.open(held.storage, { ...open, writable: true });
     try {
-      await image.resize(fresh.size, fresh);
+      await image.resize(fresh.size, fresh).catch(notResized);
       if (options.encryption) image = await image.encrypted(options.encryption);
       await held.release();
     } catch (cause) {
