@@ -1,7 +1,7 @@
 /** One conversion of the command line: sources opened, target written, all closed again. */
 import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
-import { checkCacheMode } from './cache-mode.ts';
+import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
 import { type Course, convertInto, explainFailure } from './convert-target.ts';
@@ -46,10 +46,11 @@ export async function convertImages(
   try {
     const { format, untrusted, snapshot, forceShare } = request;
     const options = { format, untrusted, forceShare, use: 'convert' } as const;
+    const sourceHost = hostInMode(host, request.sourceCache);
     for (const source of request.sources) {
       // Of several sources it is the first one's, as with qemu-img.
       const of = disks.length === 0 ? { snapshot } : {};
-      disks.push(await openSource(host, source, { ...options, ...of }));
+      disks.push(await openSource(sourceHost, source, { ...options, ...of }));
     }
     // A source that cannot be opened is told first.
     if (request.refusal) throw request.refusal;

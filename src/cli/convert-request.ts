@@ -90,6 +90,8 @@ export interface ConvertRequest {
   readonly targetIsZero: boolean;
   readonly compress: { readonly level: number | undefined } | undefined;
   readonly copyRange: boolean;
+  /** The sources' cache mode, as it was given. */
+  readonly sourceCache: string | undefined;
   /** The target's cache mode, as it was given. */
   readonly cache: string;
   /** Nothing is on stable storage until this says so. */
@@ -198,6 +200,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     targetIsZero: create || given(parsed, 'target-is-zero'),
     compress: compress ? { level: parseLevel(values) } : undefined,
     copyRange,
+    sourceCache: valueGiven(parsed, 'source-cache'),
     cache,
     flush: cache !== 'unsafe',
     bytesPerSecond,

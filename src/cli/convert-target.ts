@@ -12,6 +12,7 @@ import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
+import { hostInMode } from './cache-mode.ts';
 import { backingOf } from './chain.ts';
 import { type Host, UsageError } from './command.ts';
 import {
@@ -228,11 +229,12 @@ const isEncrypted = ({ values }: ConvertRequest) => values.has('encrypt.format')
 
 function openTarget(
   host: Host,
-  { target, create, outputFormat }: ConvertRequest,
+  { target, create, outputFormat, cache }: ConvertRequest,
   path: string,
 ): NodeFileStorage {
   try {
-    return host.openFile(path, { writable: true, create, claim: RAW_WRITE });
+    const target = create ? host : hostInMode(host, cache);
+    return target.openFile(path, { writable: true, create, claim: RAW_WRITE });
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
     const why = cause.message.replace(/^Could not open/, 'Could not create');
@@ -419,7 +421,7 @@ async function intoExisting(
   if (host.targetImageOpts && request.outputGiven) {
     throw new UsageError('--image-opts and --format are mutually exclusive');
   }
-  const disk = await openWritableImage(host, target, {
+  const disk = await openWritableImage(hostInMode(host, request.cache), target, {
     format: host.targetImageOpts ? undefined : request.outputFormat,
     untrusted,
     role: 'target',

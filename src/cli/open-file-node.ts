@@ -45,7 +45,8 @@ async function openUnnamed(
   const { writable, untrusted = false } = options;
   switch (node.driver) {
     case 'file': {
-      const file = host.openFile(node.path, { writable, driver: node.kind });
+      const direct = switchOf(node.settings, 'cache.direct');
+      const file = host.openFile(node.path, { writable, driver: node.kind, direct });
       return { storage: file, files: textOf(node.settings, 'locking') === 'off' ? [] : [file] };
     }
     case 'null-co':

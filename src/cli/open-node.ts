@@ -6,6 +6,7 @@ import type { Gate } from '../image/gate.ts';
 import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CorruptionListener } from '../image/qcow2/corruption.ts';
 import type { Storage } from '../storage/storage.ts';
+import { hostInMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { errnoOf } from './errno.ts';
 import type { ClaimOptions } from './image-claims.ts';
@@ -60,12 +61,13 @@ export interface OpenedImage {
  * @throws Qcow2Error as `openDisk` does; in QEMU's words for settings that make no sense
  */
 export async function openImageNode(
-  host: Host,
+  outer: Host,
   node: ImageNode,
   options: OpenImageNodeOptions,
 ): Promise<OpenedImage> {
   const { writable, untrusted, claim, check, snapshot, cacheBytes } = options;
   const { settings } = node;
+  const host = hostInMode(outer, switchOf(settings, 'cache.direct') ? 'none' : undefined);
   if (writable && switchOf(settings, 'read-only')) {
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
   }
@@ -97,8 +99,8 @@ export async function openImageNode(
   const path = pathOf(node.file) ?? '';
   // Whatever becomes of the image, those behind it are only read.
   const behind = { ...shared, use: claim.use === 'write' ? 'read' : claim.use, part: undefined };
-  const outer = pathGate(host, path, { untrusted, claim: behind as ClaimOptions });
-  const gate = options.writableDepth === undefined ? outer : readFirst(outer);
+  const paths = pathGate(host, path, { untrusted, claim: behind as ClaimOptions });
+  const gate = options.writableDepth === undefined ? paths : readFirst(paths);
   const discarding = textOf(settings, 'discard');
   const disk = await openDisk(storage, {
     format,

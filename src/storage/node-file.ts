@@ -334,6 +334,8 @@ export interface NodeFileOptions {
   readonly create?: boolean;
   /** Claimed among those who lock images, before anything is changed, until it is closed. */
   readonly claim?: Claim | undefined;
+  /** Only where reads and writes could go past the host's cache; they go through it all the same. */
+  readonly direct?: boolean | undefined;
   /** QEMU's driver for the only kind of file that is wanted. Default: any that is no folder. */
   readonly driver?: FileDriver | undefined;
 }
@@ -374,6 +376,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
     throw ioError(cause, `Could not open '${path}'`);
   }
   try {
+    if (options.direct) needDirect(path, access | constants.O_NONBLOCK);
     const stat = fstatSync(fd);
     checkKind(stat, path, options.driver);
     const made = { fd, name: path };
@@ -389,6 +392,17 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
   } catch (cause) {
     closeSync(fd);
     throw cause;
+  }
+}
+
+/** @throws Qcow2Error IO where the file cannot be read or written past the host's cache */
+function needDirect(path: string, flags: number): void {
+  try {
+    closeSync(openSync(path, flags | constants.O_DIRECT));
+  } catch (cause) {
+    // Any other reason comes up without it, too.
+    if ((cause as { code?: string }).code !== 'EINVAL') return;
+    throw new Qcow2Error('IO', `Could not open '${path}': filesystem does not support O_DIRECT`);
   }
 }
 

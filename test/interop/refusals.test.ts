@@ -104,6 +104,29 @@ test('what is to be written cannot be shared', () =>
     ].flatMap((name) => [`check -U -r all ${name}`, `snapshot -U -c x ${name}`]),
   ));
 
+test('devices that keep nothing, as targets', () =>
+  expectAlike([
+    ...['convert -O qcow2 plain.qcow2 /dev/null', 'convert -c -O qcow2 plain.qcow2 /dev/zero'],
+    ...['convert -O qcow2 plain.qcow2 /dev/full', 'create -f qcow2 /dev/null 1M'],
+    ...['create -f qcow2 /dev/full 1M', 'create -f raw -o preallocation=metadata /dev/null 1M'],
+    ...['convert -O raw -o preallocation=metadata plain.qcow2 /dev/null'],
+    ...['create -f qcow2 -o data_file=/dev/null new.img 1M'],
+    ...['create -f qcow2 -o data_file=/dev/null,preallocation=full new.img 1M'],
+    ...['convert -O qcow2 -o data_file=/dev/null plain.qcow2 new.img'],
+    ...['resize -f raw --preallocation=falloc /dev/null 1M', 'resize -f raw /dev/null 1M'],
+  ]));
+
+test('past the cache: what cannot be opened so', () =>
+  expectAlike([
+    ...['convert -T none sub new.img', 'convert -T directsync /dev/null new.img'],
+    ...['convert -T off -f raw -O raw /dev/zero new.img', 'convert -T writeback sub new.img'],
+    ...['convert -n -t none -O raw raw.img /dev/null', 'convert -t none -O raw raw.img sub'],
+    ...['compare -T none sub raw.img', 'compare -T none plain.qcow2 /dev/null'],
+    ...['check -T none sub', 'commit -t directsync sub', 'amend -t none -o compat=1.1 sub'],
+    ...['bench -t none -c 1 /dev/null', 'rebase -T none -b /dev/null -F raw plain.qcow2'],
+    ...['rebase -t none -b  sub', 'convert --image-opts file.filename=sub,cache.direct=on new.img'],
+  ]));
+
 test('rebase: to a name that is relative to no folder', () =>
   expectAlike(
     [

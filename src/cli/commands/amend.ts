@@ -6,7 +6,7 @@ import { type Format, isFormat } from '../../image/formats.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
 import { type AmendOptions, EXPANDING_FAILED } from '../../image/qcow2/amend.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
-import { checkCacheMode } from '../cache-mode.ts';
+import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions, optionLines } from '../creation-options.ts';
 import { errnoOf } from '../errno.ts';
@@ -87,10 +87,15 @@ async function openAndAmend(
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting one image file name');
   }
-  checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
+  const cache = valueGiven(parsed, 'cache');
+  checkCacheMode(cache, 'cache');
   const untrusted = given(parsed, 'untrusted');
   const options = { format, untrusted, warns: true } as const;
-  const { disk: image, driver } = await openWritableNode(host, filename, options);
+  const { disk: image, driver } = await openWritableNode(
+    hostInMode(host, cache),
+    filename,
+    options,
+  );
   try {
     if (asksForHelp(list) && image.format !== 'raw') return printHelp(host, image.format);
     if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {

@@ -3,7 +3,7 @@ import { formatFixed } from '../../base/decimals.ts';
 import { isQcow2Error } from '../../base/errors.ts';
 import { benchDisk } from '../../convert/bench.ts';
 import type { Disk } from '../../image/disk.ts';
-import { isCacheMode } from '../cache-mode.ts';
+import { hostInMode, isCacheMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -116,9 +116,10 @@ export const bench: Command = {
     const request = parseRequest(args);
     const { filename, write } = request;
     refuseNative(host, request);
+    const inMode = hostInMode(host, request.cache);
     const disk = await (write
-      ? openWritableImage(host, filename, { ...request, warns: true })
-      : openImage(host, filename, request));
+      ? openWritableImage(inMode, filename, { ...request, warns: true })
+      : openImage(inMode, filename, request));
     try {
       await send(host, disk, request);
       return 0;

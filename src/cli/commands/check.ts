@@ -15,6 +15,7 @@ import type { Secret } from '../../image/secret.ts';
 import { errnoText } from '../../storage/node-error.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
+import { hostInMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -49,6 +50,7 @@ const ExitCode = { corrupt: 2, leaks: 3, unsupported: 63 } as const;
 interface Request {
   readonly filename: string;
   readonly format: string | undefined;
+  readonly cache: string | undefined;
   readonly repair: Repair | undefined;
   readonly json: boolean;
   readonly quiet: boolean;
@@ -64,7 +66,7 @@ export const check: Command = {
 
   async run(args, host) {
     const request = parseRequest(args);
-    const image = await openForCheck(host, request);
+    const image = await openForCheck(hostInMode(host, request.cache), request);
     try {
       if (!image.metadata) {
         host.error('This image format does not support checks');
@@ -100,6 +102,7 @@ function parseRequest(args: readonly string[]): Request {
   return {
     filename,
     format: valueGiven(parsed, 'format'),
+    cache,
     repair: valueGiven(parsed, 'repair') as Repair | undefined,
     json: output === 'json',
     quiet: given(parsed, 'quiet'),

@@ -2,7 +2,7 @@
 import { commitDisk } from '../../convert/commit.ts';
 import type { Disk, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
-import { checkCacheMode } from '../cache-mode.ts';
+import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { chainOf, depthOfBacking } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { errnoOf } from '../errno.ts';
@@ -27,6 +27,7 @@ const OPTIONS: readonly OptionSpec[] = [
 interface Request {
   readonly filename: string;
   readonly format: string | undefined;
+  readonly cache: string | undefined;
   readonly base: string | undefined;
   readonly bytesPerSecond: number | undefined;
   /** The image is not needed any more: it stays as it is. */
@@ -41,8 +42,9 @@ export const commit: Command = {
   name: 'commit',
   options: OPTIONS,
 
-  async run(args, host) {
+  async run(args, outer) {
     const request = parseRequest(args);
+    const host = hostInMode(outer, request.cache);
     const { filename, quiet } = request;
     const depth = await findBase(host, request).catch((cause) => explainBase(host, request, cause));
     const disk = await openWritableImage(host, filename, {
@@ -70,12 +72,14 @@ function parseRequest(args: readonly string[]): Request {
   if (filename === undefined || rest.length > 0) {
     throw new UsageError('Expecting one image file name', true);
   }
-  checkCacheMode(valueGiven(parsed, 'cache'), 'cache');
+  const cache = valueGiven(parsed, 'cache');
+  checkCacheMode(cache, 'cache');
   const quiet = given(parsed, 'quiet');
   const base = valueGiven(parsed, 'base');
   return {
     filename,
     format: valueGiven(parsed, 'format'),
+    cache,
     base,
     bytesPerSecond,
     // What lies between the image and the base would be out of date.

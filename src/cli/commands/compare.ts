@@ -2,7 +2,7 @@
 import { isQcow2Error, type Qcow2Error } from '../../base/errors.ts';
 import { type Comparison, DiskComparison } from '../../convert/compare.ts';
 import type { Disk } from '../../image/disk.ts';
-import { checkCacheMode } from '../cache-mode.ts';
+import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -72,8 +72,10 @@ export const compare: Command = {
     const disks: Disk[] = [];
     try {
       try {
-        checkCacheMode(valueGiven(parsed, 'source-cache'), 'source cache');
-        for (const side of [0, 1] as const) disks.push(await open(host, request, side));
+        const cache = valueGiven(parsed, 'source-cache');
+        checkCacheMode(cache, 'source cache');
+        const inMode = hostInMode(host, cache);
+        for (const side of [0, 1] as const) disks.push(await open(inMode, request, side));
       } catch (cause) {
         if (!(cause instanceof UsageError)) throw cause;
         host.error(cause.message);

@@ -7,7 +7,7 @@ import { Autoclear, hasFeature } from '../../format/feature-bits.ts';
 import type { Disk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { fullBackingName } from '../backing-name.ts';
-import { checkCacheMode } from '../cache-mode.ts';
+import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { chainOf, isSameFile, pathOf } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { isDriverName } from '../driver-names.ts';
@@ -85,7 +85,11 @@ async function openAndChange(host: Host, request: Request, progress: Progress): 
   checkCacheMode(request.sourceCache, 'source cache');
   const backing = unsafe ? ('none' as const) : undefined;
   const options = { format, untrusted, backing, warns: true } as const;
-  const { disk: image, node } = await openWritableNode(host, filename, options);
+  const { disk: image, node } = await openWritableNode(
+    hostInMode(host, request.cache),
+    filename,
+    options,
+  );
   try {
     await changeBacking(host, image, { ...request, node }, progress);
   } finally {
@@ -186,7 +190,8 @@ async function openBacking(
   if (fullBackingName(backing, '/') !== backing) refuseRelative(node, image);
   const path = fullBackingName(backing, pathOf(image));
   try {
-    return await openImage(host, path, { format, untrusted, forceShare, role: 'path' });
+    const inMode = hostInMode(host, request.sourceCache);
+    return await openImage(inMode, path, { format, untrusted, forceShare, role: 'path' });
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
     // The outer words say which file it is.
