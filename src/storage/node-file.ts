@@ -334,7 +334,7 @@ export interface NodeFileOptions {
   readonly create?: boolean;
   /** Claimed among those who lock images, before anything is changed, until it is closed. */
   readonly claim?: Claim | undefined;
-  /** Only where reads and writes could go past the host's cache; they go through it all the same. */
+  /** Only where reads and writes could go past the host's cache, though they do not. */
   readonly direct?: boolean | undefined;
   /** QEMU's driver for the only kind of file that is wanted. Default: any that is no folder. */
   readonly driver?: FileDriver | undefined;
