@@ -67,12 +67,17 @@ const LEVEL_OPTION: ListOption = {
   help: 'Effort of compression, from 1 (fastest) to 9 (smallest)',
 };
 
+/** Drivers that QEMU takes for formats of targets: what is written lies there as in raw images. */
+export type TargetDriver = 'file' | 'host_device';
+
 /** What was asked for, checked. */
 export interface ConvertRequest {
   readonly sources: readonly string[];
   readonly target: string;
   readonly format: string | undefined;
   readonly outputFormat: Format;
+  /** The driver that was named where a format belongs: what it reaches is written as it is. */
+  readonly targetDriver: TargetDriver | undefined;
   /** Somebody said so. */
   readonly outputGiven: boolean;
   /** Why there can be no such target: said once the sources are open. */
@@ -136,7 +141,9 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   const create = !given(parsed, 'no-create');
   const bitmaps = parseBitmaps(parsed);
   const bitmap = valueGiven(parsed, 'bitmap');
-  const outputFormat = valueGiven(parsed, 'output-format') ?? 'raw';
+  const output = valueGiven(parsed, 'output-format') ?? 'raw';
+  const targetDriver = output === 'file' || output === 'host_device' ? output : undefined;
+  const outputFormat = targetDriver ? 'raw' : output;
   const copyRange = given(parsed, 'copy-range');
   const compress = given(parsed, 'compress');
   if (compress && copyRange) throw new UsageError('Cannot enable copy offloading when -c is used');
@@ -171,7 +178,9 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     if (create && !isFormat(outputFormat)) {
       throw new UsageError(`Unknown file format '${outputFormat}'`);
     }
-    const values = create ? parseValues(parsed, outputFormat as Format, list) : new Map();
+    const values = create
+      ? parseValues(parsed, outputFormat as Format, { list, output })
+      : new Map();
     const backing = values.get('backing_file') ?? valueGiven(parsed, 'backing-file');
     if (backing !== undefined) checkBacking(parsed, values, sources.length);
     if (compress && create) checkCompression(outputFormat, values);
@@ -187,6 +196,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
     target,
     format: valueGiven(parsed, 'format'),
     outputFormat: format,
+    targetDriver,
     outputGiven: given(parsed, 'output-format'),
     refusal,
     unopenable: isFormat(outputFormat)
@@ -245,13 +255,17 @@ function parseBitmaps(parsed: ParsedOptions): ConvertRequest['bitmaps'] {
 }
 
 /** The options of `-o`, and the backing file's, which have a letter of their own. */
-function parseValues(parsed: ParsedOptions, format: Format, list: string): ListValues {
+function parseValues(
+  parsed: ParsedOptions,
+  format: Format,
+  { list, output }: { readonly list: string; readonly output: string },
+): ListValues {
   const known = [...creationOptions(format), ...(format === 'qcow2' ? [LEVEL_OPTION] : [])];
   const values = parseOptionList(list, known);
   const set = (name: string, text: string | undefined, what: string) => {
     if (text === undefined) return;
     if (!known.some((option) => option.name === name)) {
-      throw new UsageError(`${what} not supported for file format '${format}'`);
+      throw new UsageError(`${what} not supported for file format '${output}'`);
     }
     values.set(name, { text, number: 0n });
   };

@@ -111,21 +111,34 @@ async function intoStream(
 type Preallocation = 'off' | 'falloc' | 'full';
 
 /** What a raw target knows of preallocation. */
-function rawPreallocation(host: Host, { values, target }: ConvertRequest): Preallocation {
+function rawPreallocation(host: Host, request: ConvertRequest): Preallocation {
+  const { values, target } = request;
   const mode = textOf(values, 'preallocation', 'off');
-  if (mode === 'off' || mode === 'falloc' || mode === 'full') return mode;
-  const unsupported = isDevice(host, resolveName(target, ''))
-    ? "Unsupported preallocation mode 'metadata'"
-    : 'Unsupported preallocation mode: metadata';
-  const why = mode === 'metadata' ? unsupported : `invalid parameter value: ${mode}`;
-  throw new UsageError(`${target}: error while converting raw: ${why}`);
+  const onDevice = request.targetDriver === 'host_device';
+  const isKnown = mode === 'falloc' || mode === 'full';
+  if (mode === 'off' || (isKnown && !onDevice)) return mode;
+  const unsupported =
+    onDevice || isDevice(host, resolveName(target, ''))
+      ? `Unsupported preallocation mode '${mode}'`
+      : 'Unsupported preallocation mode: metadata';
+  const why = isKnown || mode === 'metadata' ? unsupported : `invalid parameter value: ${mode}`;
+  throw new UsageError(`${target}: error while converting ${nameOf(request)}: ${why}`);
 }
+
+/** What the target's format was called. */
+const nameOf = ({ targetDriver, outputFormat }: ConvertRequest) => targetDriver ?? outputFormat;
 
 function isDevice(host: Host, path: string): boolean {
   if (!host.exists(path)) return false;
-  const file = host.openFile(path);
-  file.close();
-  return file.isFixed;
+  try {
+    const file = host.openFile(path);
+    file.close();
+    return file.isFixed;
+  } catch (cause) {
+    // Who opens it to be written, says why it cannot be.
+    if (!isQcow2Error(cause)) throw cause;
+    return false;
+  }
 }
 
 async function intoRaw(
@@ -164,13 +177,15 @@ async function intoRaw(
 /** Makes sure that a device has room for the disks, and can be had as it is to be made. */
 function refuseSmallDevice(
   file: NodeFileStorage,
-  { target, values }: ConvertRequest,
+  request: ConvertRequest,
   disks: readonly Disk[],
 ): void {
+  const { target, values } = request;
   const mode = textOf(values, 'preallocation', 'off');
   let why = mode === 'off' ? undefined : `Unsupported preallocation mode '${mode}'`;
   if (file.size() < concatenatedSize(disks)) why ??= 'Cannot grow device files';
-  if (why !== undefined) throw new UsageError(`${target}: error while converting raw: ${why}`);
+  if (why === undefined) return;
+  throw new UsageError(`${target}: error while converting ${nameOf(request)}: ${why}`);
 }
 
 /** What can be had for the whole target at once, rather than piece by piece while it is written. */
@@ -227,17 +242,23 @@ async function withNewFile(
 
 const isEncrypted = ({ values }: ConvertRequest) => values.has('encrypt.format');
 
-function openTarget(
-  host: Host,
-  { target, create, outputFormat, cache }: ConvertRequest,
-  path: string,
-): NodeFileStorage {
+function openTarget(host: Host, request: ConvertRequest, path: string): NodeFileStorage {
+  const { target, create, cache, targetDriver: driver } = request;
+  const outputFormat = nameOf(request);
+  const isMade = create && driver !== 'host_device';
   try {
     const target = create ? host : hostInMode(host, cache);
-    return target.openFile(path, { writable: true, create, claim: RAW_WRITE });
+    return target.openFile(path, { writable: true, create: isMade, claim: RAW_WRITE, driver });
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
-    const why = cause.message.replace(/^Could not open/, 'Could not create');
+    if (create && !isMade) {
+      const what = "Protocol driver 'host_device' does not support image creation";
+      const why = `${what}, and opening the image failed: ${cause.message}`;
+      throw new UsageError(`${target}: error while converting ${outputFormat}: ${why}`);
+    }
+    const cut = 'Could not resize file: Invalid argument';
+    const isCut = isMade && driver === 'file' && isDevice(host, path);
+    const why = isCut ? cut : cause.message.replace(/^Could not open/, 'Could not create');
     const message = create
       ? `${target}: error while converting ${outputFormat}: ${why}`
       : `Could not open '${path}': ${cause.message}`;

@@ -116,6 +116,21 @@ test('devices that keep nothing, as targets', () =>
     ...['resize -f raw --preallocation=falloc /dev/null 1M', 'resize -f raw /dev/null 1M'],
   ]));
 
+test('drivers as formats of targets', () =>
+  expectAlike(
+    ['file', 'host_device']
+      .flatMap((driver) => [
+        ...[`-O ${driver} plain.qcow2 new.img`, `-p -O ${driver} plain.qcow2 raw.img`],
+        ...[`-O ${driver} plain.qcow2 sub`, `-O ${driver} plain.qcow2 /dev/null`],
+        ...[`-n -O ${driver} plain.qcow2 raw.img`, `-n -O ${driver} plain.qcow2 nowhere`],
+        ...[`-c -O ${driver} plain.qcow2 new.img`, `-O ${driver} plain.qcow2 nowhere/new.img`],
+        ...[`-B base.raw -F raw -O ${driver} plain.qcow2 new.img`],
+        ...[`-o preallocation=metadata -O ${driver} plain.qcow2 new.img`],
+        ...[`-o preallocation=full -O ${driver} plain.qcow2 new.img`],
+      ])
+      .map((line) => `convert ${line}`),
+  ));
+
 test('past the cache: what cannot be opened so', () =>
   expectAlike([
     ...['convert -T none sub new.img', 'convert -T directsync /dev/null new.img'],
