@@ -74,6 +74,8 @@ export class UsageError extends Error {
     message: string,
     readonly hint = false,
     readonly exitCode = 1,
+    /** More messages, told one after another. */
+    readonly further: readonly string[] = [],
   ) {
     super(message);
   }

@@ -3,7 +3,6 @@ import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
 import type { NodePool } from '../convert/pool-node.ts';
-import { LOCK_HINT } from '../storage/native-lock.ts';
 import { ioError } from '../storage/node-error.ts';
 import { openNodeFile } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
@@ -62,13 +61,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     startWorkers: async (setup, count) => (await threads()).start(setup, count),
     warmWorkers: async (count) => (await threads()).warm(count),
     out: (text) => writeText(STDOUT, text),
-    error: (message) => {
-      const lines = message.split('\n');
-      const named = lines.map((line) =>
-        line.startsWith(LOCK_HINT) ? line : `${program}: ${line}`,
-      );
-      writeText(STDERR, named.join('\n').concat('\n'));
-    },
+    error: (message) => writeText(STDERR, `${program}: ${message}\n`),
     note: (text) => writeText(STDERR, text),
     atEnd: (work) => {
       ends.push(work);

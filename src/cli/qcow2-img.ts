@@ -75,6 +75,7 @@ async function guarded(host: Host): Promise<number> {
   } catch (cause) {
     if (cause instanceof UsageError) {
       host.error(cause.message);
+      for (const message of cause.further) host.error(message);
       if ('hintText' in cause) host.note(String(cause.hintText));
       if (cause.hint) host.note(`Try '${host.program} --help' for more information\n`);
       return cause.exitCode;

@@ -17,13 +17,17 @@ export function sizeArgument(
   const { min = 0n, max = INT64_MAX } = range;
   const bytes = scanSize(text);
   if (bytes === 'invalid') {
-    throw new UsageError(
-      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for\n` +
-        'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
-    );
+    throw notASize(what);
   }
   if (bytes === 'range' || bytes < min || bytes > max) {
     throw new UsageError(`Invalid ${what} specified. Must be between ${min} and ${max}.`);
   }
   return Number(bytes);
+}
+
+/** What is told of a text that is no size. */
+export function notASize(what: string): UsageError {
+  const message = `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`;
+  const more = 'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.';
+  return new UsageError(message, false, 1, [more]);
 }

@@ -35,8 +35,8 @@ export interface Claim {
 /** What a file is claimed for while it is made or emptied. */
 export const CREATING: Claim = { uses: ['write', 'resize'], shuts: ['resize'] };
 
-/** Starts the second line of a refusal: QEMU's hint, which has no program's name in front. */
-export const LOCK_HINT = 'Is another process using the image [';
+/** Starts the second line of a refusal: QEMU's hint. */
+const LOCK_HINT = 'Is another process using the image [';
 
 /** An open file, and its name for messages. */
 interface OpenFile {

@@ -4,7 +4,6 @@ import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Command, type Host, UsageError } from '../../src/cli/command.ts';
 import { takeGlobalOptions } from '../../src/cli/global-options.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
-import { LOCK_HINT } from '../../src/storage/native-lock.ts';
 import type { NodeFileStorage } from '../../src/storage/node-file.ts';
 import { requireQemu } from '../oracle.ts';
 import { run } from '../tool.ts';
@@ -34,12 +33,9 @@ export async function ours(
   const inFolder = (path: string) =>
     path === '' || path.startsWith('/') ? path : `${folder}/${path}`;
   const strip = (text: string) => text.replaceAll(`${folder}/`, '');
-  const named = (line: string) => (line.startsWith(LOCK_HINT) ? line : `qemu-img: ${line}`);
   const host: Host = Object.assign(Object.create(realHost), {
     out: (text: string) => void (printed.out += text),
-    error: (message: string) => {
-      printed.err += strip(message.split('\n').map(named).join('\n')).concat('\n');
-    },
+    error: (message: string) => void (printed.err += `qemu-img: ${strip(message)}\n`),
     note: (text: string) => void (printed.err += strip(text)),
     atEnd: (work: () => void) => void ends.push(work),
     openFile: (path: string, options: object) => {
@@ -58,6 +54,7 @@ export async function ours(
     } catch (cause) {
       if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
       host.error(cause.message);
+      for (const more of cause instanceof UsageError ? cause.further : []) host.error(more);
       if (cause instanceof UsageError && cause.hint) host.note(HINT);
       return cause instanceof UsageError ? cause.exitCode : 1;
     }

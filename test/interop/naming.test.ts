@@ -169,6 +169,18 @@ const COMMANDS: readonly (readonly string[])[] = [
   ['img', 'compare', 'r.img', 'blkdebug:no-read:a.qcow2'],
   ['img', 'snapshot', '-d', 'one', 'blkdebug:no-free:snapped.qcow2'],
   ['img', 'commit', 'blkdebug:no-empty:over.qcow2'],
+  // Names of several lines, as JSON often is, stand in messages as they are.
+  ...['info', 'check', 'snapshot'].map((verb) => [
+    ...['img', verb, ...(verb === 'snapshot' ? ['-l'] : [])],
+    'json:{"driver":"qcow2",\n"file":{"driver":"file",\n"filename":"nowhere"}}',
+  ]),
+  ['img', 'info', 'no\nfile'],
+  ['io', '-c', 'read 0 512', 'no\nfile'],
+  // Settings come one way or the other.
+  ...['-o driver=raw', '-r -o driver=raw driver=raw,file.filename=r.img', '-o x r.img -x'].map(
+    (line) => ['io', '--image-opts', '-c', `open ${line}`, '-c', 'read 0 512'],
+  ),
+  ['io', '--image-opts', '-c', 'open driver=raw,file.filename=r.img', '-c', 'read -P 17 0 512'],
   ['io', '-c', 'break foo A', '-c', 'resume B', '-c', 'remove_break C', 'blkdebug::a.qcow2'],
   ['io', '-c', 'open -o driver=null-co,read-zeroes=on', '-c', 'read -P 0 0 512', '-c', 'info'],
 ];

@@ -26,6 +26,7 @@ import {
 } from '../options.ts';
 import { pathGate, resolveName } from '../path-gate.ts';
 import { SIZE_LIMIT } from '../qcow2-options.ts';
+import { notASize } from '../size-argument.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
@@ -106,10 +107,7 @@ function parseRequest(parsed: ParsedOptions, format: string, options: string | u
 function parseSizeOperand(text: string): bigint {
   const bytes = scanSize(text);
   if (bytes === 'invalid') {
-    throw new UsageError(
-      'Invalid image size specified. You may use k, M, G, T, P or E suffixes for\n' +
-        'kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.',
-    );
+    throw notASize('image size');
   }
   if (bytes === 'range' || bytes >= SIZE_LIMIT) {
     throw new UsageError(`Invalid image size specified. Must be between 0 and ${SIZE_LIMIT - 1n}.`);

@@ -127,7 +127,8 @@ function parseValues(format: Format, list: string): ListValues {
     return parseOptionList(list, creationOptions(format));
   } catch (cause) {
     if (!(cause instanceof UsageError) || !/^Invalid parameter/.test(cause.message)) throw cause;
-    throw new UsageError(`${cause.message}\nInvalid options for file format '${format}'`);
+    const more = `Invalid options for file format '${format}'`;
+    throw new UsageError(cause.message, false, 1, [more]);
   }
 }
 

@@ -68,7 +68,11 @@ Opens a disk for the commands that follow. Options:
       host: session.host,
       take(letter, value) {
         flags = withFlag(flags, letter, value);
-        if (letter === 'o') lists.push(value);
+        if (letter !== 'o') return;
+        if (session.imageOptions) {
+          throw new CommandFailure("--image-opts and 'open -o' are mutually exclusive");
+        }
+        lists.push(value);
       },
     });
     // With --image-opts a list may stand where the path does.
