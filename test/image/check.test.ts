@@ -86,6 +86,22 @@ test('an image with lazy refcounts is marked dirty again by the next write', asy
   assert.not(await isDirty());
 });
 
+test('what is written where there is room leaves an image with lazy refcounts clean', async () => {
+  const { open, bytes } = keptStorage();
+  const options = { size: 2 ** 24, lazyRefcounts: true };
+  await (await Qcow2Image.create(open(), { ...options, preallocation: 'metadata' })).close();
+  const isDirty = async () => ((await bytes())[79]! & 1) === 1;
+  const image = await Qcow2Image.open(open(), { writable: true });
+  await image.write(512, new Uint8Array(CLUSTER));
+  await image.flush();
+  assert.not(await isDirty());
+  await image.discard(0, CLUSTER);
+  await image.write(0, new Uint8Array(CLUSTER));
+  assert.ok(await isDirty());
+  await image.close();
+  assert.not(await isDirty());
+});
+
 test('an image that is open for reading is not repaired', async () => {
   const { open } = await leakyImage();
   const image = await Qcow2Image.open(open());

@@ -219,6 +219,7 @@ async function settleCounts({ store }: WriteParts): Promise<void> {
     await store.order.flushStorage();
     if (!store.unsound) await store.setIncompatible(Incompatible.dirty, false);
     store.order.lazy = false;
+    store.order.becomeLazy = undefined;
   });
 }
 

@@ -18,7 +18,9 @@ export async function withDirtyBit<T>(store: MetadataStore, work: () => Promise<
   if (guards) await store.setIncompatible(Incompatible.dirty, true);
   const settle = async () => {
     await store.order.flush();
-    if (guards && !store.unsound) await store.setIncompatible(Incompatible.dirty, false);
+    // Work may have left the refcounts behind: then the bit stays until the image is closed.
+    if (guards && !store.unsound && !store.order.lazy)
+      await store.setIncompatible(Incompatible.dirty, false);
   };
   let result: T;
   try {

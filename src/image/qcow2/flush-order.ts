@@ -27,6 +27,8 @@ export class FlushOrder {
   refcounts!: WriteBackCache;
   /** The dirty bit is on disk: refcounts may be wrong, and rules 1 and 4 do not hold. */
   lazy = false;
+  /** Where refcounts may be lazy: puts that bit on disk, before the first entry that is ahead. */
+  becomeLazy: (() => Promise<void>) | undefined;
   /** L2 slices wait for refcount blocks (rule 1), or the other way round (rule 4). */
   private l2AfterRefcounts = false;
   private refcountsAfterL2 = false;
@@ -49,6 +51,7 @@ export class FlushOrder {
   /** An entry is about to refer to clusters whose refcounts were raised. */
   async entryAfterRefcount(): Promise<void> {
     if (this.lazy) return;
+    if (this.becomeLazy) return this.becomeLazy();
     if (this.refcountsAfterL2) await this.meetRefcountsAfterL2();
     this.l2AfterRefcounts = true;
   }

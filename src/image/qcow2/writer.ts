@@ -329,6 +329,7 @@ export class ImageWriter {
     if (store.dirty) return;
     // A repair has said so; the next write begins anew.
     store.order.lazy = false;
+    store.order.becomeLazy = undefined;
     this.started = undefined;
   }
 
@@ -376,10 +377,11 @@ export class ImageWriter {
         await store.writeHeader(88, u64Bytes(known));
         store.header = { ...store.header, autoclear: known };
       }
-      if (store.lazyRefcounts) {
+      if (!store.lazyRefcounts) return;
+      store.order.becomeLazy = async () => {
         await store.setIncompatible(Incompatible.dirty, true);
         store.order.lazy = true;
-      }
+      };
     });
   }
 }
