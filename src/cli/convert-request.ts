@@ -347,9 +347,9 @@ export function parseSnapshot(text: string | undefined): SnapshotSelector | unde
     if (key === 'snapshot.id') selector.id = value.join('=');
     else if (key === 'snapshot.name') selector.name = value.join('=');
     else {
-      throw new UsageError(
-        `Invalid parameter '${key}'\nFailed in parsing snapshot param '${text}'`,
-      );
+      throw new UsageError(`Invalid parameter '${key}'`, false, 1, [
+        `Failed in parsing snapshot param '${text}'`,
+      ]);
     }
   }
   return selector;

@@ -110,11 +110,10 @@ async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
     throw new UsageError('Preallocation can only be used for growing images');
   }
   if (bytes < before && !shrink) {
-    throw new UsageError(
-      'Use the --shrink option to perform a shrink operation.\n' +
-        "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
+    throw new UsageError('Use the --shrink option to perform a shrink operation.', false, 1, [
+      "warning: Shrinking an image will delete all data beyond the shrunken image's end. " +
         'Before performing such an operation, make sure there is no important data there.',
-    );
+    ]);
   }
   refuseTooLarge(disk, bytes);
   refuseInconsistentBitmaps(disk);
