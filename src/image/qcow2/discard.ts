@@ -5,7 +5,7 @@
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
-import { freeCell } from './write.ts';
+import { freeCells } from './write.ts';
 import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Discards what of a guest range covers whole clusters; the disk's last one may be partial. */
@@ -97,6 +97,6 @@ async function discardStep(
   // Until the next flush a discarded range may show anything that can be read: QEMU hands such
   // clusters out at once, and so do we.
   const discard = keepNothing ? 'shrink' : 'request';
-  for (const cell of freed) await freeCell(parts, cell, { reusable: true, discard });
+  await freeCells(parts, freed, { reusable: true, discard });
   return from + count * clusterSize;
 }

@@ -126,6 +126,11 @@ async function allocateStep(
   const unused = isLast ? alignUp(to, clusterSize) - alignUp(to, subclusterSize) : 0;
   const end = host + count * clusterSize - unused;
   if ((await store.data.size()) < end) await extendStorage(store.data, end, reserve);
+  // Behind the disk's end there are zeros, written as QEMU does it: `map` shows data there.
+  const rest = isLast ? alignUp(to, subclusterSize) - to : 0;
+  if (rest > 0) {
+    await writeData(parts, { guest: to, host: host + to - guest }, new Uint8Array(rest));
+  }
   store.order.entryAfterData();
   const run = { host, count, first: await tables.findForWrite(guest), show: false };
   await linkClusters(parts, run);

@@ -7,7 +7,7 @@
  * large again, with its blocks, behind all that is in use.
  */
 
-import { settled } from '../../base/awaitable.ts';
+import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
@@ -123,7 +123,8 @@ export class Refcounts {
     for (let cluster = first; cluster <= last; cluster++) {
       let state: 'done' | 'again';
       try {
-        state = await this.changeOne(cluster, delta, freed);
+        const changed = this.changeOne(cluster, delta, freed);
+        state = settled(changed) ? changed : await changed;
       } catch (cause) {
         await this.undo(first, cluster, delta);
         throw cause;
@@ -151,11 +152,7 @@ export class Refcounts {
   }
 
   /** @param freed gets the cluster where that is free now */
-  private async changeOne(
-    cluster: number,
-    delta: 1 | -1,
-    freed: number[],
-  ): Promise<'done' | 'again'> {
+  private changeOne(cluster: number, delta: 1 | -1, freed: number[]): Awaitable<'done' | 'again'> {
     const { store } = this;
     const { geometry, refcountBlocks } = store;
     const index = cluster % geometry.refcountBlockEntries;
@@ -163,12 +160,11 @@ export class Refcounts {
     const block = store.refcountBlockAt(slot);
     if (block === 0) {
       if (delta < 0) throw underflow(cluster * geometry.clusterSize);
-      await this.makeBlock(cluster);
       // The new block may lie where the caller meant to put something: it searches again.
-      return 'again';
+      return this.makeBlock(cluster).then(() => 'again');
     }
     const loaded = refcountBlocks.load(block, block);
-    if (!settled(loaded)) await loaded;
+    if (!settled(loaded)) return loaded.then(() => this.changeOne(cluster, delta, freed));
     const count = this.peek(block, index) + delta;
     if (count < 0) throw underflow(cluster * geometry.clusterSize);
     if (count > refcountMax(geometry.refcountOrder)) {

@@ -6,7 +6,7 @@ import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { discardClusters } from './discard.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
-import { freeCell, touchedMask, writeRange } from './write.ts';
+import { freeCells, touchedMask, writeRange } from './write.ts';
 import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Zeros written where an entry cannot say it, at most this many bytes at a time. */
@@ -160,7 +160,7 @@ async function zeroStep(
   }
   parts.reader.forget();
   // As with a discard, QEMU hands them out at once.
-  for (const cell of freed) await freeCell(parts, cell, { reusable: true, discard: 'request' });
+  await freeCells(parts, freed, { reusable: true, discard: 'request' });
   return { reached, write: false };
 }
 
