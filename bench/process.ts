@@ -10,6 +10,8 @@ export interface Contender {
   readonly command: readonly string[];
   /** Runs before each counted run: puts things back as they were. */
   readonly before?: () => void;
+  /** Where it runs. Default: here. */
+  readonly folder?: string;
 }
 
 /** What the runs of one command took, medians. */
@@ -29,13 +31,13 @@ export function median(values: readonly number[]): number {
 }
 
 /** Runs one command under time(1). */
-function runOnce({ command, before }: Contender, report: string): Figures {
+function runOnce({ command, before, folder }: Contender, report: string): Figures {
   before?.();
   const start = performance.now();
   const { status, stderr } = spawnSync(
     '/usr/bin/time',
     ['-q', '-o', report, '-f', '%U %S %M', ...command],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
+    { stdio: ['ignore', 'ignore', 'pipe'], ...(folder ? { cwd: folder } : {}) },
   );
   const wall = (performance.now() - start) / 1000;
   if (status !== 0) throw new Error(`${command.join(' ')}: ${stderr}`);

@@ -12,8 +12,10 @@ import {
   extentWindow,
   type WritableDisk,
 } from '../image/disk.ts';
+import type { Storage } from '../storage/storage.ts';
 import { Conversion } from './conversion.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
+import { lanesOver } from './lane.ts';
 import type { ConvertOptions } from './options.ts';
 import type { JobSource, PlannedJob } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
@@ -21,8 +23,8 @@ import { RawRunner } from './raw-runner.ts';
 /** How a commit goes. */
 export type CommitOptions = Pick<ConvertOptions, 'signal' | 'onProgress' | 'bytesPerSecond'>;
 
-/** Guest bytes of a job. */
-const JOB_BYTES = 2 ** 21;
+/** Guest bytes of a job: what a runner reads before it writes. */
+const JOB_BYTES = 2 ** 19;
 
 /**
  * Writes what a chain holds above a base into the base, which grows where the chain's disk is
@@ -40,11 +42,10 @@ export async function commitDisk(
   assert(first > 0, 'the base stands behind the disk in its chain');
   const { size } = disk;
   if (base.size < size) await base.resize(size);
-  const conversion = new Conversion({
-    ...options,
-    jobs: new CommitPlanner(disk, first),
-    runner: new RawRunner(
-      disk.sources.map(({ storage }) => storage),
+  const storages = disk.sources.map(({ storage }) => storage);
+  const runner = (files: readonly Storage[]) =>
+    new RawRunner(
+      files,
       {
         write: (guest, from) => base.write(guest, from),
         zero: (guest, length) => base.zero(guest, length, { unmap: true }),
@@ -57,8 +58,14 @@ export async function commitDisk(
         allocate: false,
         zeroInline: 0,
       },
-    ),
-    order: { kind: 'none' },
+    );
+  const conversion = new Conversion({
+    ...options,
+    jobs: new CommitPlanner(disk, first),
+    runner: runner(storages),
+    lanes: lanesOver(storages, runner),
+    // In the disk's order, so that a base is the same after every run.
+    order: { kind: 'written' },
     total: size,
     startWorkers: async () => [],
   });

@@ -207,12 +207,25 @@ export class Conversion {
   }
 
   private async feedWorkers(): Promise<'all given' | 'all busy'> {
+    if (this.inLanes) return this.feedLanes();
     for (const worker of this.ready()) {
       while (!this.isAhead(worker)) {
         const job = await this.nextJob();
         if (!job) return 'all given';
         this.dispatch(worker, job);
       }
+    }
+    return 'all busy';
+  }
+
+  /** By turns: the one reads what is to be written when the other has written. */
+  private async feedLanes(): Promise<'all given' | 'all busy'> {
+    while (this.inLanes) {
+      const lane = this.lanes.reduce((a, b) => (this.pending(b) < this.pending(a) ? b : a));
+      if (this.isAhead(lane)) break;
+      const job = await this.nextJob();
+      if (!job) return 'all given';
+      this.dispatch(lane, job);
     }
     return 'all busy';
   }

@@ -8,7 +8,7 @@ import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
 import { ClusterBuffer } from './cluster-buffer.ts';
 import { OP_STRIDE, OpKind } from './job.ts';
-import { type ClusterOptions, type Runner, type Tally, UnitState } from './runner.ts';
+import { type ClusterOptions, type Runner, type Tally, type Turn, UnitState } from './runner.ts';
 import { SourceReader } from './source-reader.ts';
 
 /** How clusters are written. */
@@ -43,22 +43,24 @@ export class DiskRunner implements Runner {
     await this.last;
   }
 
-  run(ops: Float64Array): Promise<void> {
-    const done = this.last.then(() => this.carryOut(ops));
+  run(ops: Float64Array, turn?: Turn): Promise<void> {
+    const done = this.last.then(() => this.carryOut(ops, turn));
     this.last = done.catch(() => {});
     return done;
   }
 
-  private async carryOut(ops: Float64Array): Promise<void> {
+  private async carryOut(ops: Float64Array, turn: Turn | undefined): Promise<void> {
     const { buffer, target, options, tally } = this;
     const { clusterSize, diskSize, explicitZeros, backingSource, compress, unmap } = options;
     const isNothing = ops.length === OP_STRIDE && ops[0] === OpKind.zero;
     if (isNothing && explicitZeros && backingSource < 0) {
+      if (turn) await turn();
       await target.zero(ops[4]!, ops[5]!, { unmap });
       return;
     }
     await buffer.gather(ops);
     buffer.judge({ wholeClusters: true, zeroFlag: true });
+    if (turn) await turn();
     for (let unit = 0; unit < buffer.count; ) {
       const state = buffer.state[unit]!;
       const isPacked = compress && state === UnitState.data;

@@ -80,6 +80,18 @@ export function allInBackground(
 }
 
 /**
+ * Lanes over storages; none where one of these has no calls in the background.
+ * @param make makes a runner that reads them so
+ */
+export function lanesOver(
+  storages: readonly Storage[],
+  make: (storages: readonly Storage[]) => Runner,
+): Lane[] {
+  const later = allInBackground(storages);
+  return later ? Array.from({ length: LANES }, () => new Lane(make(later))) : [];
+}
+
+/**
  * Whether a conversion that does not compress will begin in lanes, as far as its sources go. What
  * threads are started before it is known for sure is no more than a loss of time.
  */

@@ -9,6 +9,7 @@ import type { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import type { Storage } from '../storage/storage.ts';
 import { Conversion } from './conversion.ts';
 import { DiskRunner } from './disk-runner.ts';
+import { lanesOver } from './lane.ts';
 import type { ConvertOptions } from './options.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
 
@@ -59,6 +60,20 @@ export async function rebaseImage(
   const sources = [...image.sources, ...below.sources];
   const depth = (image.sources[0] as DataSource).depth;
   const own = image.sources.filter((source) => source.depth === depth).length;
+  const storages = sources.map(({ storage }) => storage);
+  const runner = (files: readonly Storage[]) =>
+    new DiskRunner(files, image, {
+      clusterSize: unit,
+      subclusterSize: unit,
+      clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
+      diskSize: image.size,
+      jobBytes: JOB_BYTES,
+      sparseBytes: 4096,
+      explicitZeros: true,
+      backingSource: image.sources.length,
+      compress,
+      unmap: false,
+    });
   const conversion = new Conversion({
     ...options,
     jobs: new OverlayPlanner([image], below, {
@@ -68,23 +83,10 @@ export async function rebaseImage(
       sameFile: (a, b) => sameFile(a.storage, b.storage),
       keeps: (kind, source) => kind !== ExtentKind.hole && source < own,
     }),
-    runner: new DiskRunner(
-      sources.map(({ storage }) => storage),
-      image,
-      {
-        clusterSize: unit,
-        subclusterSize: unit,
-        clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
-        diskSize: image.size,
-        jobBytes: JOB_BYTES,
-        sparseBytes: 4096,
-        explicitZeros: true,
-        backingSource: image.sources.length,
-        compress,
-        unmap: false,
-      },
-    ),
-    order: { kind: 'none' },
+    runner: runner(storages),
+    lanes: lanesOver(storages, runner),
+    // In the disk's order, so that an image is the same after every run.
+    order: { kind: 'written' },
     total: image.size,
     startWorkers: async () => [],
   });
