@@ -13,6 +13,7 @@ const WARNINGS = {
 /** Warns of an image whose bitmaps are out of date. */
 export function warnOfBitmaps(host: Host, version: 2 | 3): void {
   // QEMU ends the second line without a newline.
+  const checker = host.program.replace(/-io$/, '-img');
   host.note(`${host.program}: warning: ${WARNINGS[version]}
-Some clusters may be leaked, run '${host.program} check -r' on the image file to fix.`);
+Some clusters may be leaked, run '${checker} check -r' on the image file to fix.`);
 }

@@ -149,8 +149,8 @@ async function intoRaw(
 ): Promise<ConvertResult> {
   const { create, compress, values, flush } = request;
   const preallocation = rawPreallocation(host, request);
-  await checkNewBitmaps(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
+    await checkNewBitmaps(request);
     if (compress) checkCompression('raw', values);
     if (!create && file.size() < concatenatedSize(disks)) {
       throw new UsageError('output file is smaller than input file');
@@ -280,8 +280,8 @@ async function intoLuks(
     passphrase: await givenPassphrase(host, values, { name: 'key-secret', path: target }),
     size: 0,
   }));
-  await checkNewBitmaps(request);
   return withNewFile(host, request, { disks, course }, async (file) => {
+    await checkNewBitmaps(request);
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(borrowed(file), choice);
     const { storage } = image.sources[0] as (typeof image.sources)[number];
@@ -366,8 +366,8 @@ async function intoQcow2(
   let data: NodeFileStorage | undefined;
   let done = false;
   try {
-    await checkNewBitmaps(request, create.version ?? 3);
     const result = await withNewFile(host, request, { disks, course }, async (file) => {
+      await checkNewBitmaps(request, create.version);
       claimImageFile(file, 'qcow2', { use: 'write' });
       await explainCreation(request, async () => refuseForgetful(file));
       if (dataPath !== undefined) {

@@ -6,6 +6,7 @@ import type { Gate } from '../image/gate.ts';
 import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/open.ts';
 import type { CorruptionListener } from '../image/qcow2/corruption.ts';
 import type { Storage } from '../storage/storage.ts';
+import { warnOfBitmaps } from './bitmaps-warning.ts';
 import { hostInMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { errnoOf } from './errno.ts';
@@ -117,6 +118,7 @@ export async function openImageNode(
     ...backingChoice(host, node.backing, behind as ClaimOptions),
     onRepair: options.onRepair,
     onCorruption: sayCorruption(host),
+    onStaleBitmaps: (version) => warnOfBitmaps(host, version),
   });
   return { disk, guessedRaw: node.format === undefined && format === 'raw' };
 }

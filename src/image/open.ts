@@ -53,6 +53,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly onRepair?: CheckListener | undefined;
   /** Hears of metadata of its images that cannot be as it is, when it is met. */
   readonly onCorruption?: CorruptionListener | undefined;
+  /** Hears of images of the chain whose bitmaps nobody vouches for. */
+  readonly onStaleBitmaps?: Qcow2OpenOptions['onStaleBitmaps'];
   /**
    * Hears what the disk's own image is, and where, before anything of it is read; what it throws
    * is why it cannot be opened.
@@ -163,6 +165,7 @@ async function openAt(
       writableDepth,
       onRepair: options.onRepair,
       onCorruption: options.onCorruption,
+      onStaleBitmaps: options.onStaleBitmaps,
       cacheBytes: Math.max(cacheBytes / 2, Math.min(cacheBytes, 2 ** 20)),
       backing: choice?.backing,
       dataFile: choice?.dataFile,
@@ -182,6 +185,7 @@ async function openAt(
     discard,
     onRepair: options.onRepair,
     onCorruption: options.onCorruption,
+    onStaleBitmaps: options.onStaleBitmaps,
     passDiscardRequest: options.passDiscardRequest,
     passDiscardSnapshot: options.passDiscardSnapshot,
     passDiscardOther: options.passDiscardOther,

@@ -1,5 +1,5 @@
 /**
- * Command lines of every command but `convert`, given to our tool and to qemu-img on equal files:
+ * Command lines of every command, given to our tool and to qemu-img on equal files:
  * the same words on both outputs, the same exit codes, the same files afterwards. Random ones, and
  * each option with each of its values. Replay with SEED=…, and try many more with SLOW=1.
  */
@@ -31,5 +31,25 @@ for (const grammar of GRAMMARS) {
     assert.is(found.join('\n\n'), '', `SEED=${SEED}\n${found.join('\n\n')}`);
   });
 }
+
+test('every command warns of bitmaps that nobody vouches for', async () => {
+  const lines = [
+    ...['info over.qcow2', 'map stale.qcow2', 'convert stale.qcow2 new.img', 'check over.qcow2'],
+    ...[
+      'compare stale.qcow2 over.qcow2',
+      'measure -O qcow2 over.qcow2',
+      'snapshot -c x over.qcow2',
+    ],
+    ...['dd if=over.qcow2 of=new.img', 'resize stale.qcow2 1M', 'rebase -b  over.qcow2'],
+    ...['create -f qcow2 -b stale.qcow2 -F qcow2 new.img', 'commit over.qcow2'],
+    ...['amend -o lazy_refcounts=on stale.qcow2', 'bitmap --add stale.qcow2 new'],
+  ];
+  const cases = lines.map((line) => ({
+    args: line.split(' ').map((word) => word.replace('over', 'overstale')),
+    writes: true,
+  }));
+  const found = await tryCases(world as World, cases);
+  assert.is(found.join('\n\n'), '', found.join('\n\n'));
+});
 
 test.run();

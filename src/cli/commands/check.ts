@@ -174,7 +174,8 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       if (name && backing !== 'none') {
         const own = () => gate({ ...behindIt, kind: 'backing', name });
         const open = { name, backing, format: backingFormat, own };
-        const options = { gate, secret, cacheBytes: 2 ** 20 };
+        const onStaleBitmaps = (version: 2 | 3) => warnOfBitmaps(host, version);
+        const options = { gate, secret, cacheBytes: 2 ** 20, onStaleBitmaps };
         files.push(await openBacking(open, options));
       }
       return { storage, metadata, files };
@@ -203,7 +204,9 @@ async function openBacking(
     readonly own: () => Awaitable<Storage>;
     readonly name: string;
   },
-  options: Required<Pick<OpenDiskOptions, 'gate' | 'cacheBytes'>> & { readonly secret: Secret },
+  options: Required<Pick<OpenDiskOptions, 'gate' | 'cacheBytes' | 'onStaleBitmaps'>> & {
+    readonly secret: Secret;
+  },
 ): Promise<{ close(): Promise<void> }> {
   try {
     const choice = backing?.(named.name);

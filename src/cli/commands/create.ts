@@ -3,6 +3,7 @@ import { isQcow2Error } from '../../base/errors.ts';
 import { type Format, isFormat, probeFormat } from '../../image/formats.ts';
 import { openDisk } from '../../image/open.ts';
 import { fullBackingName } from '../backing-name.ts';
+import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -237,7 +238,12 @@ async function lookAtBacking(
     const gate = pathGate(host, path, { untrusted });
     const locked = await lookAtEncrypted(host, path, { format, untrusted });
     if (locked) return locked;
-    const disk = await openDisk(host.openFile(path), { format, gate, cacheBytes: 2 ** 20 });
+    const disk = await openDisk(host.openFile(path), {
+      format,
+      gate,
+      cacheBytes: 2 ** 20,
+      onStaleBitmaps: (version) => warnOfBitmaps(host, version),
+    });
     const found = { format: disk.format, size: disk.size };
     await disk.close();
     return found;

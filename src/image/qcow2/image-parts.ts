@@ -74,6 +74,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
   readonly onRepair?: CheckListener | undefined;
   /** Hears of metadata that cannot be as it is, when it is met. */
   readonly onCorruption?: CorruptionListener | undefined;
+  /** Hears of bitmaps that nobody vouches for: who wrote the image last knew of none. */
+  readonly onStaleBitmaps?: ((version: 2 | 3) => void) | undefined;
 }
 
 /** What an open image consists of. */
@@ -122,6 +124,7 @@ export async function openParts(
   const l1 = await readL1(storage, l1Place);
   const dataStorage = await openDataFile(storage, metadata, options);
   if (dataStorage !== storage) owned.push(dataStorage);
+  if (metadata.extensions.bitmapsInconsistent) options.onStaleBitmaps?.(header.version);
 
   const workspace = options.workspace ?? new Workspace();
   const { writable = false, cacheBytes = L2_CACHE_BYTES_DEFAULT } = options;
