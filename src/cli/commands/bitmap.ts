@@ -2,6 +2,7 @@
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import type { WritableDisk } from '../../image/disk.ts';
 import type { BitmapDescription } from '../../image/qcow2/bitmap-state.ts';
+import { judgeBitmap } from '../../image/qcow2/bitmap-verbs.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -139,6 +140,8 @@ async function act(
 ): Promise<void> {
   const { action } = step;
   try {
+    // Wherever it is to be, it has to be one.
+    if (action === 'add') judgeBitmap(name, granularity || 65536);
     const image = needQcow2(disk, action, name);
     const { bitmaps } = image;
     if (action === 'add') await bitmaps.add(name, { granularity });

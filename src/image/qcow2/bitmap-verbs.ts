@@ -28,6 +28,21 @@ export interface BitmapOptions {
   readonly enabled?: boolean | undefined;
 }
 
+const defaultGranularity = (clusterSize: number) => Math.min(65536, Math.max(4096, clusterSize));
+
+/**
+ * Judges what a bitmap is to be, whatever image is to have it.
+ * @param granularity bytes that one bit stands for
+ * @returns their logarithm
+ * @throws Qcow2Error OUT_OF_RANGE
+ */
+export function judgeBitmap(name: string, granularity: number): number {
+  if (name === '') throw new Qcow2Error('OUT_OF_RANGE', 'Bitmap name cannot be empty');
+  const bits = Math.log2(granularity);
+  if (Number.isInteger(bits) && bits >= 9 && granularity < 2 ** 32) return bits;
+  throw new Qcow2Error('OUT_OF_RANGE', 'Granularity must be power of 2 and at least 512');
+}
+
 /**
  * Makes an empty bitmap.
  * @throws Qcow2Error OUT_OF_RANGE for a name or granularity that no bitmap can have; UNSUPPORTED
@@ -40,13 +55,8 @@ export async function addBitmap(
 ): Promise<void> {
   const { store } = bitmaps;
   const { clusterSize } = store.geometry;
-  if (name === '') throw new Qcow2Error('OUT_OF_RANGE', 'Bitmap name cannot be empty');
-  const bytes = granularity || Math.min(65536, Math.max(4096, clusterSize));
-  const granularityBits = Math.log2(bytes);
-  if (!Number.isInteger(granularityBits) || granularityBits < 9 || bytes >= 2 ** 32) {
-    const message = 'Granularity must be power of 2 and at least 512';
-    throw new Qcow2Error('OUT_OF_RANGE', message);
-  }
+  const granularityBits = judgeBitmap(name, granularity || defaultGranularity(clusterSize));
+  const bytes = 2 ** granularityBits;
   const tableEntries = divCeil(divCeil(divCeil(store.header.size, bytes), 8), clusterSize);
   const entry = {
     tableOffset: 0,
