@@ -45,7 +45,8 @@ const NOTHING: Pick<Disk, 'size' | 'sources' | 'collectExtents'> = {
  * all that the image took is on stable storage: a rebase that fails leaves the old backing file,
  * and the guest sees the same bytes at every moment.
  * @param image open for writing, with its old backing file
- * @throws Qcow2Error of any kind; OUT_OF_RANGE where the name has no place in the header; ABORTED
+ * @throws Qcow2Error of any kind; OUT_OF_RANGE where the name has no place in the header;
+ * UNSUPPORTED, before anything is written, where there can be no backing file; ABORTED
  */
 export async function rebaseImage(
   image: Qcow2Image,
@@ -53,6 +54,7 @@ export async function rebaseImage(
   options: RebaseOptions = {},
 ): Promise<void> {
   if (!image.writable) throw new Qcow2Error('READ_ONLY', 'the image is open for reading only');
+  if (backing) image.refuseBacking();
   const below = (backing?.disk ?? NOTHING) as Disk;
   const { compress = false, sameFile = (a, b) => a === b } = options;
   const { clusterSize, subclusterSize } = headerGeometry(image.header);

@@ -3,7 +3,6 @@
 import { isQcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
 import { rebaseImage } from '../../convert/rebase.ts';
-import { Autoclear, hasFeature } from '../../format/feature-bits.ts';
 import type { Disk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { fullBackingName } from '../backing-name.ts';
@@ -139,9 +138,7 @@ async function changeBacking(
       throw refused(request, 'backing format must be specified');
     }
     if (!(image instanceof Qcow2Image)) throw refused(request, 'Operation not supported');
-    // A raw data file is all of the disk: nothing behind it could be seen.
-    const isAll = hasFeature(image.header.autoclear, Autoclear.rawDataFile);
-    if (name !== '' && isAll) throw refused(request, 'Invalid argument');
+    if (name !== '' && !image.mayHaveBacking) throw refused(request, 'Invalid argument');
     if (new TextEncoder().encode(name).length > BACKING_NAME_BYTES_MAX) {
       throw refused(request, 'Invalid argument');
     }

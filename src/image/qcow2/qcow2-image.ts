@@ -7,6 +7,7 @@ import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
+import { Autoclear, hasFeature } from '../../format/feature-bits.ts';
 import type { Header } from '../../format/header.ts';
 import { holdHead } from '../../storage/held-head.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -244,15 +245,30 @@ export class Qcow2Image implements WritableDisk {
     await this.needWriter().refuseAmendment(options);
   }
 
+  /** Whether there may be a backing file: a raw data file is all of the disk, and hides it. */
+  get mayHaveBacking(): boolean {
+    return !hasFeature(this.header.autoclear, Autoclear.rawDataFile);
+  }
+
+  /** @throws Qcow2Error UNSUPPORTED for an image that cannot have a backing file */
+  refuseBacking(): void {
+    if (this.mayHaveBacking) return;
+    const message = 'an image with a raw data file cannot have a backing file';
+    throw new Qcow2Error('UNSUPPORTED', message);
+  }
+
   /**
    * Makes the header name another backing file, or none. Nothing of the disk is read or written:
    * this open image goes on with the one it has.
-   * @throws Qcow2Error OUT_OF_RANGE where the header's cluster has no room
+   * @throws Qcow2Error OUT_OF_RANGE where the header's cluster has no room; UNSUPPORTED where there
+   * can be none
    */
   async setBackingName(
     backing: { readonly name: string; readonly format: string } | undefined,
   ): Promise<void> {
-    await this.needWriter().setBackingName(backing);
+    const writer = this.needWriter();
+    if (backing) this.refuseBacking();
+    await writer.setBackingName(backing);
   }
 
   /**
