@@ -22,7 +22,7 @@ async function refusal(work: Promise<void>): Promise<string | undefined> {
 
 for (const raw of [true, false]) {
   const outcome = raw ? 'UNSUPPORTED' : undefined;
-  test(`${raw ? 'no' : 'a'} backing file behind ${raw ? 'a raw' : 'another'} data file`, async () => {
+  test(`a backing file behind a data file, raw: ${raw}`, async () => {
     const data = memoryStorage();
     const options = { size: SIZE, dataFile: { name: 'data', raw } };
     const image = await Qcow2Image.create(memoryStorage(), options, { dataFile: async () => data });
