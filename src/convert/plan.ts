@@ -56,6 +56,8 @@ export interface PlanOptions {
   /** Of the first one; each further has twice as much. The sooner there is something to write. */
   readonly firstJobBytes?: number | undefined;
   readonly clusters?: PlanClusters;
+  /** Clusters that a job copies as they are, at most. */
+  readonly copiesMax?: number | undefined;
   /** Emit zeros too: the target may hold something else, or must be written whole. */
   readonly writeZeros: boolean;
   /** Long runs of zeros take work like data: a job has its share of them. */
@@ -244,7 +246,8 @@ export class Planner implements JobSource {
       }
       return this.takeJob();
     }
-    const copies = this.copies.take(this.jobBytes * COPIED_JOB, JOB_OPS_MAX, clusterSize);
+    const { copiesMax = JOB_OPS_MAX } = this.options;
+    const copies = this.copies.take(this.jobBytes * COPIED_JOB, copiesMax, clusterSize);
     this.growJob();
     this.passed += copies.hosts.length * clusterSize;
     return { copies, until: this.windowStart, span: this.takeSpan() };

@@ -319,6 +319,8 @@ class ImageConversion {
       jobBytes,
       firstJobBytes,
       clusters: { clusterSize, diskSize: create.size, copies: copied, moves },
+      // A rate counts what a cluster holds, whatever is copied of it.
+      copiesMax: options.bytesPerSecond ? Math.max(1, jobBytes / clusterSize) : undefined,
       writeZeros: options.sparseBytes === 0,
       salvage: options.salvage,
       holdFrom: Number.POSITIVE_INFINITY,

@@ -192,4 +192,30 @@ test('every cluster comes once, and before it is said to have', async () => {
   }
 });
 
+test('a job of few clusters, where a rate says so', async () => {
+  const next = rng();
+  const { file } = randomTiny(next, { version: 3, clusterBits: 12, size: 2 ** 21 });
+  const disk = await openDisk(memoryStorage(file));
+  const clusters = {
+    clusterSize: 4096,
+    diskSize: 2 ** 21,
+    copies: 'deflate',
+    moves: true,
+  } as const;
+  const planner = new Planner([disk], {
+    jobBytes: 2 ** 20,
+    clusters,
+    copiesMax: 3,
+    writeZeros: false,
+    holdFrom: Number.POSITIVE_INFINITY,
+  });
+  let copied = 0;
+  for (let job = await planner.next(); job; job = await planner.next()) {
+    if (!job.copies) continue;
+    assert.ok(job.copies.hosts.length <= 3);
+    copied += job.copies.hosts.length;
+  }
+  assert.ok(copied > 3, `SEED=${SEED}`);
+});
+
 test.run();

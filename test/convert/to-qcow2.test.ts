@@ -228,6 +228,24 @@ test('what is compressed is copied, to files and streams, whoever does it', asyn
   }
 });
 
+test('a rate holds for what is copied, by what it is when it is read', async () => {
+  const clusterSize = 65_536;
+  const source = memoryStorage();
+  const image = await Qcow2Image.create(source, { size: 80 * clusterSize });
+  for (let cluster = 0; cluster < 80; cluster++) {
+    await image.writeCompressed(cluster * clusterSize, new Uint8Array(clusterSize).fill(7));
+  }
+  await image.close();
+  const disk = await openDisk(source);
+  const started = Date.now();
+  const target = { format: 'qcow2', file: memoryStorage(), create: {}, compress: {} } as const;
+  const rate = 4 * 2 ** 20;
+  const { clusters } = await convert(disk, target, { bytesPerSecond: rate });
+  assert.is(clusters.copied, 80);
+  // The last job's bytes are not waited for.
+  assert.ok(Date.now() - started >= ((70 * clusterSize) / rate) * 1000);
+});
+
 test('an open image is filled, compressed or not', async () => {
   const next = rng();
   const bytes = diskBytes(next);
