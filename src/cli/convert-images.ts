@@ -4,7 +4,7 @@ import type { Disk } from '../image/disk.ts';
 import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
-import { type Course, convertInto, explainFailure } from './convert-target.ts';
+import { type Course, convertInto, explainFailure, isStream } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
 
@@ -55,7 +55,8 @@ export async function convertImages(
     // A source that cannot be opened is told first.
     if (request.refusal) throw request.refusal;
     if (usesBitmaps(request)) (await bitmapParts()).checkSourceBitmaps(host, request, disks);
-    checkCacheMode(request.cache, 'cache');
+    // Of a new target its options are judged first.
+    if (!request.create || isStream(request)) checkCacheMode(request.cache, 'cache');
     return await carryOut(host, request, disks, progress);
   } catch (cause) {
     progress.stop();

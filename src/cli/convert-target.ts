@@ -12,7 +12,7 @@ import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { fullBackingName } from './backing-name.ts';
-import { hostInMode } from './cache-mode.ts';
+import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { backingOf } from './chain.ts';
 import { type Host, UsageError } from './command.ts';
 import {
@@ -150,6 +150,7 @@ async function intoRaw(
   const { create, compress, values, flush } = request;
   const preallocation = rawPreallocation(host, request);
   return withNewFile(host, request, { disks, course }, async (file) => {
+    checkCacheMode(request.cache, 'cache');
     await checkNewBitmaps(request);
     if (compress) checkCompression('raw', values);
     if (!create && file.size() < concatenatedSize(disks)) {
@@ -281,6 +282,7 @@ async function intoLuks(
     size: 0,
   }));
   return withNewFile(host, request, { disks, course }, async (file) => {
+    checkCacheMode(request.cache, 'cache');
     await checkNewBitmaps(request);
     claimImageFile(file, 'luks', { use: 'write' });
     const image = await LuksImage.create(borrowed(file), choice);
@@ -358,6 +360,7 @@ async function intoQcow2(
     const encryption = await encryptionChoice(host, values, target);
     return qcow2Options(sized(request, disks), dataPath, encryption);
   });
+  checkCacheMode(request.cache, 'cache');
   if (compress && create.dataFile) {
     throw new UsageError('error while writing at byte 0: Operation not supported');
   }

@@ -52,4 +52,19 @@ test('every command warns of bitmaps that nobody vouches for', async () => {
   assert.is(found.join('\n\n'), '', found.join('\n\n'));
 });
 
+test('convert: of several errors the same one is told', async () => {
+  const lines = [
+    ...['-O qcow2 -o compat=bad plain.qcow2 new.img', '-O raw plain.qcow2 nowhere/x'],
+    ...['-O qcow2 -B nowhere -F raw plain.qcow2 new.img', '-n -O qcow2 plain.qcow2 new.img'],
+    ...['--bitmaps -O raw plain.qcow2 new.img', '-c -O raw plain.qcow2 new.img'],
+    ...['-O raw -o preallocation=bad plain.qcow2 new.img', '-l x plain.qcow2 new.img'],
+  ];
+  const cases = lines.map((line) => ({
+    args: ['convert', '-t', 'bogus', ...line.split(' ')],
+    writes: true,
+  }));
+  const found = await tryCases(world as World, cases);
+  assert.is(found.join('\n\n'), '', found.join('\n\n'));
+});
+
 test.run();
