@@ -107,9 +107,9 @@ async function change(host: Host, request: Request): Promise<number> {
   // Bitmaps are of an image's own; what lies behind it needs not be there.
   const disk = await openWritable(host, filename, { format, untrusted, backing: 'none' });
   try {
-    const from = source
-      ? await openImage(host, source.filename, { ...source, untrusted, backing: 'none' })
-      : disk;
+    // It is a name, also where the image's own is a list of options.
+    const plain = { untrusted, backing: 'none', role: 'path' } as const;
+    const from = source ? await openImage(host, source.filename, { ...source, ...plain }) : disk;
     try {
       for (const { action, value } of request.actions) {
         await act(disk, request, { action, source: from, value });
