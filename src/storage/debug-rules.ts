@@ -53,7 +53,8 @@ export class DebugRules {
   private active: InjectRule[] = [];
   private state = 1;
   private held: Held[] = [];
-  private waiting: { readonly tag: string; readonly done: () => void }[] = [];
+  /** Who waits for somebody to be held; without a tag, for anybody. */
+  private waiting: { readonly tag: string | undefined; readonly done: () => void }[] = [];
 
   constructor(inject: readonly InjectRule[], states: readonly StateRule[]) {
     for (const rule of inject) this.rules.unshift({ ...rule, action: 'inject' });
@@ -121,13 +122,20 @@ export class DebugRules {
     return new Promise((done) => this.waiting.push({ tag, done }));
   }
 
+  /** Resolves when somebody is held anywhere. */
+  whenAnyHeld(): Promise<void> {
+    if (this.held.length > 0) return Promise.resolve();
+    return new Promise((done) => this.waiting.push({ tag: undefined, done }));
+  }
+
   private hold(rule: Rule & { readonly action: 'hold' }, before: Promise<void> | undefined) {
     this.forget(rule);
     const { tag } = rule;
     this.onHold(tag, 'held');
     const own = new Promise<void>((go) => this.held.push({ tag, go }));
-    for (const one of this.waiting.filter((waiter) => waiter.tag === tag)) one.done();
-    this.waiting = this.waiting.filter((waiter) => waiter.tag !== tag);
+    const wanted = ({ tag: of = tag }: { readonly tag: string | undefined }) => of === tag;
+    for (const one of this.waiting.filter(wanted)) one.done();
+    this.waiting = this.waiting.filter((waiter) => !wanted(waiter));
     return before ? before.then(() => own) : own;
   }
 

@@ -135,6 +135,38 @@ test('requests that share an aligned unit wait for each other', async () => {
   });
 });
 
+test('what is asked while a copy on write is held goes on without it', async () => {
+  await inScratch(async (folder) => {
+    const verbs = [
+      'read 1M 4k',
+      'write 1M 4k',
+      'write 64k 64k',
+      'discard 2M 64k',
+      'write -z 1M 1k',
+    ];
+    await eachAtOnce(verbs, async (verb) => {
+      const held = ['break cow_write A', 'aio_write -P 7 0 1k', 'wait_break A'];
+      const script = [...held, verb, 'resume A', 'aio_flush', 'read -P 7 0 1k', 'read -P 1 1k 63k'];
+      const [mine, theirs] = await Promise.all(
+        [[process.execPath, IO_TOOL], [requireQemu().io]].map(
+          async ([name = '', ...before], index) => {
+            const cwd = join(folder, `${verb}-${index}`);
+            mkdirSync(cwd);
+            await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '4M'], { cwd });
+            const fill = ['write -P 1 0 64k', 'write -P 2 1M 64k'].flatMap((one) => ['-c', one]);
+            await run(requireQemu().io, ['-f', 'qcow2', ...fill, 'a.qcow2'], { cwd });
+            await qemuImg(['snapshot', '-c', 'one', 'a.qcow2'], { cwd });
+            const args = [...script.flatMap((one) => ['-c', one]), 'blkdebug::a.qcow2'];
+            const { code, stdout, stderr } = await run(name, [...before, ...args], { cwd });
+            return { code, out: plain(stdout.toString()), stderr };
+          },
+        ),
+      );
+      assert.equal(mine, theirs, verb);
+    });
+  });
+});
+
 test('rules before a format meet the requests of the guest', async () => {
   await inScratch(async (folder) => {
     const rule = 'inject-error.0.event=none,inject-error.0.sector=8,inject-error.0.iotype';

@@ -81,7 +81,7 @@ async function runCommand(session: Session, name: string, args: readonly string[
   if (command.needs !== 'nothing') session.current;
   refuseCount(command, name, args.length);
   if (command.needs === 'writable') session.writable;
-  if (command.waits) await session.settle();
+  if (command.waits) await session.settleUnheld();
   await command.run(session, args, name);
 }
 

@@ -70,6 +70,23 @@ export class Session {
     }
   }
 
+  /**
+   * The same before a command that would come too soon for them. Nobody waits for a request that is
+   * held at a breakpoint, nor for those behind it: it may be this command that lets it go.
+   */
+  async settleUnheld(): Promise<void> {
+    const held = this.opened?.rules?.whenAnyHeld().then(() => 'held');
+    try {
+      while (this.background.length > 0) {
+        const request = this.background[0] as Promise<void>;
+        if ((await Promise.race(held ? [request, held] : [request])) === 'held') return;
+        this.background.shift();
+      }
+    } finally {
+      this.report();
+    }
+  }
+
   /** Closes the disk, if one is open. */
   async close(): Promise<void> {
     await this.settle();

@@ -89,15 +89,20 @@ async function wholeSectors(
   return sectors;
 }
 
-/** Writes bytes of plain clusters to their place, encrypted where the image is. */
+/**
+ * Writes bytes of plain clusters to their place, encrypted where the image is.
+ * @param copied whether some of them were there before, elsewhere
+ */
 export async function writeData(
   parts: WriteParts,
   place: SectorPlace,
   bytes: Uint8Array,
+  copied = false,
 ): Promise<void> {
   const { store, encryption } = parts;
   const { host } = place;
   if (store.storage.announce) await store.storage.announce('write_aio');
+  if (copied && store.storage.announce) await store.storage.announce('cow_write');
   if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
   for (let done = 0; done < bytes.length; done += CHUNK_BYTES) {
     let part = bytes;
@@ -281,7 +286,8 @@ async function writeAllocated(parts: WriteParts, step: Step, bytes: Uint8Array):
   const { store } = parts;
   try {
     const place = { guest: step.from, host: step.host - (step.guest - step.from) };
-    await writeData(parts, place, await withEdges(parts, step, bytes));
+    const whole = await withEdges(parts, step, bytes);
+    await writeData(parts, place, whole, whole !== bytes);
   } catch (cause) {
     if (step.mode === 'new') await giveBack(parts, step);
     throw cause;
