@@ -1,5 +1,6 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { isUnmapped } from '../convert/collect.ts';
 import { beginsInLanes } from '../convert/lane.ts';
 import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize, worthWorkers } from '../convert/options.ts';
@@ -484,7 +485,8 @@ export function explainFailure(cause: unknown): unknown {
   if (!isQcow2Error(cause) || cause.code === 'ABORTED') return cause;
   const { code, guest, message } = cause;
   const where = guest === undefined ? 'the source' : `at byte ${guest}`;
-  if (guest !== undefined && isTold(cause)) {
+  const isNotSaid = isTold(cause) || (code === 'IO' && isUnmapped(cause));
+  if (guest !== undefined && isNotSaid) {
     const what = `error while reading block status at offset ${guest}: ${errnoOf(cause).text}`;
     return new Qcow2Error(code, what);
   }

@@ -7,7 +7,7 @@ import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { driverOf, type ImageNode, pathOf } from './image-node.ts';
+import { type DebugNode, driverOf, type ImageNode, pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
@@ -23,6 +23,8 @@ export interface OpenImageOptions {
   readonly forceShare?: boolean;
   /** The backing file that the image names is left alone. */
   readonly backing?: 'none' | undefined;
+  /** Rules of blkdebug above the format are for what is read of the disk. */
+  readonly debugged?: boolean;
 }
 
 /**
@@ -52,8 +54,19 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       ...(isInput ? { storage: await host.openInput() } : {}),
       ...(options.backing ? { opens: 'data file' } : {}),
     });
-    return disk;
+    const debug = options.debugged ? node.filters?.debug : undefined;
+    return debug ? debuggedSource(host, debug, disk) : disk;
   });
+}
+
+async function debuggedSource(host: Host, node: DebugNode, disk: Disk): Promise<Disk> {
+  try {
+    const { DebuggedSource } = await import('./debugged-source.ts');
+    return new DebuggedSource(host, node, disk);
+  } catch (cause) {
+    await disk.close();
+    throw cause;
+  }
 }
 
 /**

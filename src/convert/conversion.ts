@@ -157,6 +157,7 @@ export class Conversion {
       const tally = emptyTally();
       for (const { tally: part } of this.all()) addTally(tally, part);
       for (const range of jobs.lost ?? []) addLost(tally.lost, range);
+      tally.unmapped.push(...(jobs.unmapped ?? []));
       return tally;
     } finally {
       signal?.removeEventListener('abort', stop);

@@ -52,6 +52,7 @@ export async function convertDirty(
     diskBytes: source.size,
     bytesSkipped: source.size - bytesWritten,
     lost: [],
+    unmapped: [],
     clusters: { data: 0, compressed: copy.compressed, copied: 0 },
   };
 }

@@ -7,6 +7,7 @@ import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
+import { collectExtents } from './collect.ts';
 import { isStream, OP_STRIDE } from './job.ts';
 import { allSources } from './plan.ts';
 import type { JobWorker } from './pool.ts';
@@ -101,7 +102,7 @@ export async function beginsInLanes(disks: readonly Disk[]): Promise<boolean> {
   const list = new ExtentList();
   for (const disk of disks) {
     list.clear();
-    const collected = disk.collectExtents(0, Math.min(disk.size, LOOK_BYTES), list, 0);
+    const collected = collectExtents(disk, [0, Math.min(disk.size, LOOK_BYTES)], list, 0);
     if (!settled(collected)) await collected;
     for (let index = 0; index < list.count; index++) {
       if (list.kind(index) === ExtentKind.compressed) return false;

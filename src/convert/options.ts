@@ -61,6 +61,8 @@ export interface ConvertResult {
   readonly bytesSkipped: number;
   /** What could not be read and became zeros, since `salvage` was asked for; in order. */
   readonly lost: readonly LostRange[];
+  /** What could not be asked about: what it is made of is not known, and all of it was read. */
+  readonly unmapped: readonly LostRange[];
   /** Clusters of a qcow2 target, by what became of them; 0 for raw ones. */
   readonly clusters: {
     readonly data: number;
@@ -86,6 +88,7 @@ export function resultOf(tally: Tally, diskBytes: number, clusterSize: number): 
     diskBytes,
     bytesSkipped: Math.max(0, diskBytes - filled),
     lost: [...tally.lost].sort((a, b) => a.guest - b.guest),
+    unmapped: tally.unmapped,
     clusters: { data: dataClusters, compressed: compressedClusters, copied: copiedClusters },
   };
 }

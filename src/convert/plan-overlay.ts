@@ -5,6 +5,7 @@
  */
 import { settled } from '../base/awaitable.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
+import { collectExtents } from './collect.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
 import { allSources, type JobSource, type PlannedJob } from './plan.ts';
 
@@ -115,7 +116,7 @@ export class OverlayPlanner implements JobSource {
     const to = Math.min(disk.size, end - start);
     if (to <= from) return;
     const own = new ExtentList();
-    const collected = disk.collectExtents(from, to, own, base);
+    const collected = collectExtents(disk, [from, to], own, base);
     if (!settled(collected)) await collected;
     for (let i = 0; i < own.count; i++) {
       const guest = own.guest(i) + start;

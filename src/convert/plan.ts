@@ -6,6 +6,7 @@ import { settled } from '../base/awaitable.ts';
 import { isQcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList, extentWindow } from '../image/disk.ts';
+import { collectExtents } from './collect.ts';
 import { type CopiedClusters, CopyList } from './copies.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
 import { addLost, type LostRange, UnitState } from './runner.ts';
@@ -33,6 +34,8 @@ export interface JobSource {
   last(): Float64Array<ArrayBuffer>;
   /** Ranges of which nobody knows what they are made of, where that is no end. */
   readonly lost?: readonly LostRange[];
+  /** Ranges that were read as they are, since nobody knows what they are made of. */
+  readonly unmapped?: readonly LostRange[];
 }
 
 /** A target made of clusters: a job has whole ones. */
@@ -160,7 +163,7 @@ export class Planner implements JobSource {
     this.record = 0;
     if (this.options.salvage) await this.salvage(disk, this.at, end);
     else {
-      const collected = disk.collectExtents(this.at, end, list, this.sourceBase);
+      const collected = collectExtents(disk, [this.at, end], list, this.sourceBase);
       if (!settled(collected)) await collected;
     }
     if (list.count < LOOK_EXTENTS) this.window *= 8;
@@ -174,6 +177,7 @@ export class Planner implements JobSource {
   private windowStart = 0;
 
   readonly lost: LostRange[] = [];
+  readonly unmapped: LostRange[] = [];
   private lostClusters = 0;
 
   /** Collects what can be collected of a range, and takes the rest for zeros. */
@@ -194,6 +198,8 @@ export class Planner implements JobSource {
         await this.salvage(disk, half, to);
         return;
       }
+      const guest = this.diskStart + from;
+      addLost(this.unmapped, { guest, length: to - from, why: 'Input/output error' });
       if (disk.format === 'raw') {
         // Where its holes are is a hint and no more: what is there is told by reading it.
         list.push(ExtentKind.data, from, to - from, this.sourceBase, from);
@@ -201,7 +207,6 @@ export class Planner implements JobSource {
       }
       if (++this.lostClusters > LOST_CLUSTERS_MAX) throw cause;
       list.push(ExtentKind.zero, from, to - from, this.sourceBase);
-      const guest = this.diskStart + from;
       addLost(this.lost, { guest, length: to - from, why: 'Input/output error' });
     }
   }

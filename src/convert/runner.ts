@@ -77,7 +77,7 @@ export interface Runner {
   readonly tally: Tally;
 }
 
-/** A range of the disk that could not be read, and is zeros in the target. */
+/** A range of the disk that could not be read, or not be asked about. */
 export interface LostRange {
   readonly guest: number;
   readonly length: number;
@@ -110,6 +110,8 @@ export interface Tally {
   skippedClusters: number;
   /** What could not be read, where that is no end. */
   readonly lost: LostRange[];
+  /** What was read without knowing what it is made of. */
+  readonly unmapped: LostRange[];
 }
 
 /** A tally of nothing. */
@@ -122,13 +124,14 @@ export function emptyTally(): Tally {
     copiedClusters: 0,
     skippedClusters: 0,
     lost: [],
+    unmapped: [],
   };
 }
 
 /** Adds one tally to another. */
 export function addTally(sum: Tally, more: Tally): void {
   for (const key of Object.keys(sum) as (keyof Tally)[]) {
-    if (key !== 'lost') sum[key] += more[key];
+    if (key !== 'lost' && key !== 'unmapped') sum[key] += more[key];
   }
   for (const range of more.lost) addLost(sum.lost, range);
 }

@@ -19,6 +19,7 @@ import { passphraseBytes } from '../image/secret.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import { holdHead } from '../storage/held-head.ts';
 import type { SectorKeys, Storage } from '../storage/storage.ts';
+import { collectExtents } from './collect.ts';
 import { Conversion, type TurnOrder } from './conversion.ts';
 import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
@@ -342,7 +343,7 @@ async function touchedClusters(
     const window = extentWindow(disk);
     for (let at = 0; at < disk.size; at += window) {
       list.clear();
-      await disk.collectExtents(at, Math.min(disk.size, at + window), list);
+      await collectExtents(disk, [at, Math.min(disk.size, at + window)], list, 0);
       for (let index = 0; index < list.count; index++) {
         const kind = list.kind(index);
         const isData = kind === ExtentKind.data || kind === ExtentKind.compressed;

@@ -40,7 +40,7 @@ export class DebugStorage implements Storage {
     }
     if (inner.dataRanges) {
       this.dataRanges = (from, to, exact) => {
-        requests.meet('block-status', from, to - from);
+        this.meetStatus(from, to - from);
         return inner.dataRanges?.(from, to, exact);
       };
     }
@@ -56,6 +56,11 @@ export class DebugStorage implements Storage {
 
   get holdsNothing(): boolean {
     return this.inner.holdsNothing ?? false;
+  }
+
+  /** Somebody asks what a range is made of. @throws Qcow2Error where a rule says so */
+  meetStatus(at: number, length: number): void {
+    this.requests.meet('block-status', at, length);
   }
 
   announce(event: DebugEvent): Awaitable<void> {

@@ -39,15 +39,24 @@ async function prepare(next: Random, cwd: string): Promise<Buffer> {
   return disk;
 }
 
+/** An image with rules before its disk, not before its file. */
+function aboveImage(filename: string, sectors: Readonly<Record<string, readonly number[]>>) {
+  const rules = Object.entries(sectors).flatMap(([iotype, places]) =>
+    places.map((sector) => ({ event: 'none', iotype, errno: 5, sector })),
+  );
+  const image = { driver: 'qcow2', file: { driver: 'file', filename } };
+  return `json:${JSON.stringify({ driver: 'blkdebug', image, 'inject-error': rules })}`;
+}
+
 /** Where the image's only L2 table is. */
 function tableOf(image: Buffer): number {
   const l1 = Number(image.readBigUInt64BE(40));
   return Number(image.readBigUInt64BE(l1) & 0x00ff_ffff_ffff_fe00n);
 }
 
-/** The warnings of a program, but for what qemu-img says of metadata, in two lines a sector. */
+/** The warnings of a program, but for what it finds of metadata as it opens them. */
 function warnings(stderr: string, program: string): string {
-  const lines = stderr.split('\n').filter((line) => !/block status|Image is corrupt/.test(line));
+  const lines = stderr.split('\n').filter((line) => !/Image is corrupt/.test(line));
   return lines.join('\n').replaceAll(`${program}: `, 'PROGRAM: ');
 }
 
@@ -70,6 +79,9 @@ test('--salvage saves what qemu-img saves, and says what is lost', () =>
       ['-f', 'qcow2', 'blkdebug:later:zstd.qcow2'],
       ['entry.qcow2'],
       ['stream.qcow2'],
+      // What is told of several sources counts from where each begins.
+      ['entry.qcow2', 'plain.qcow2', 'entry.qcow2'],
+      [aboveImage('plain.qcow2', { read: [20, 384], 'block-status': [21, 1000] })],
     ];
     await eachAtOnce(sources.entries(), async ([index, source]) => {
       for (const [format, ...more] of [['raw'], ['raw', '-q'], ['qcow2'], ['qcow2', '-c']]) {
@@ -88,6 +100,58 @@ test('--salvage saves what qemu-img saves, and says what is lost', () =>
         await qemuImg(compare, { cwd });
       }
     });
+  }));
+
+test('rules before a disk are met by whoever reads it', () =>
+  inScratch(async (cwd) => {
+    await prepare(rng(), cwd);
+    const rules = { read: [20], 'block-status': [1000] };
+    for (const [kind, name] of [
+      ['reads', aboveImage('plain.qcow2', { read: rules.read })],
+      ['status', aboveImage('zlib.qcow2', { 'block-status': rules['block-status'] })],
+    ] as const) {
+      for (const line of [
+        ['convert', '-m', '1', name, 'target'],
+        ['compare', 'plain.qcow2', name],
+        ['compare', '-s', name, 'plain.qcow2'],
+        ['measure', '-O', 'qcow2', name],
+        ['measure', '-O', 'raw', name],
+        ['dd', `if=${name}`, 'of=target'],
+        ['bench', '-c', '5', '-d', '1', '-s', '4k', name],
+      ]) {
+        const ours = await tool(line, { cwd });
+        const theirs = await run(requireQemu().img, line, { cwd });
+        const about = `${kind}: ${line.join(' ')}`;
+        const time = /\b[\d.]+ seconds/;
+        const printed = [ours, theirs].map(({ stdout }) => String(stdout).replace(time, ''));
+        assert.is(printed[0], printed[1], about);
+        const wanted = theirs.stderr.replaceAll('qemu-img: ', 'qcow2-img: ');
+        assert.is(ours.stderr, wanted, about);
+        assert.is(ours.code, theirs.code, about);
+      }
+    }
+  }));
+
+test('tables that cannot be read: where in the disk that is', () =>
+  inScratch(async (cwd) => {
+    await prepare(rng(), cwd);
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'large.qcow2', '20G'], { cwd });
+    await run(requireQemu().io, ['-c', 'write 9G 1M', 'large.qcow2'], { cwd });
+    writeFileSync(join(cwd, 'l2'), '[inject-error]\nevent = "l2_load"\nerrno = "5"\n');
+    for (const sources of [
+      ['blkdebug:l2:large.qcow2'],
+      ['plain.qcow2', 'blkdebug:l2:zlib.qcow2'],
+      ['-f', 'raw', 'blkdebug:no-map:disk.raw'],
+    ]) {
+      for (const format of ['raw', 'qcow2']) {
+        const line = ['convert', '-O', format, ...sources, 'target'];
+        const ours = await tool(line, { cwd });
+        const theirs = await run(requireQemu().img, line, { cwd });
+        assert.is(ours.stderr, theirs.stderr.replaceAll('qemu-img', 'qcow2-img'), line.join(' '));
+        assert.is(ours.code, theirs.code, line.join(' '));
+        rmSync(join(cwd, 'target'), { force: true });
+      }
+    }
   }));
 
 test('a disk that fails in the middle: where, and no target', () =>

@@ -119,7 +119,7 @@ export const bench: Command = {
     const inMode = hostInMode(host, request.cache);
     const disk = await (write
       ? openWritableImage(inMode, filename, { ...request, warns: true })
-      : openImage(inMode, filename, request));
+      : openImage(inMode, filename, { ...request, debugged: true }));
     try {
       await send(host, disk, request);
       return 0;

@@ -93,7 +93,12 @@ export const compare: Command = {
 function open(host: Host, request: Request, side: 0 | 1): Promise<Disk> {
   const { forceShare, untrusted } = request;
   const format = request.formats[side];
-  return openImage(host, request.filenames[side], { format, forceShare, untrusted });
+  return openImage(host, request.filenames[side], {
+    format,
+    forceShare,
+    untrusted,
+    debugged: true,
+  });
 }
 
 /** Percent that are too little for a line of their own. */

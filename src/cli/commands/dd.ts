@@ -72,7 +72,7 @@ export const dd: Command = {
   async run(args, host) {
     const request = parseRequest(args);
     const { input, format, forceShare, untrusted } = request;
-    const source = await openImage(host, input, { format, forceShare, untrusted });
+    const source = await openImage(host, input, { format, forceShare, untrusted, debugged: true });
     try {
       await copy(host, source, request);
       return 0;

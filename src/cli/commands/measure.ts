@@ -112,7 +112,14 @@ function parseRequest(host: Host, args: readonly string[]): Request {
 
 function open(host: Host, filename: string, request: Request): Promise<Disk> {
   const { format, snapshot, forceShare, untrusted } = request;
-  return openSource(host, filename, { format, snapshot, forceShare, untrusted, use: 'read' });
+  return openSource(host, filename, {
+    format,
+    snapshot,
+    forceShare,
+    untrusted,
+    use: 'read',
+    debugged: true,
+  });
 }
 
 async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {

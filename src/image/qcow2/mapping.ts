@@ -100,9 +100,22 @@ export class Mapping {
     const place = { table, slice, inSlice, entry: this.l1Offset + index * 8 };
     const address = cache.peek(slice);
     if (address !== undefined) return this.decode(address, at, to, place, visitor);
-    const loaded = cache.load(slice, table);
+    const loaded = this.load(place, at);
     if (settled(loaded)) return this.decodeLoaded(at, to, place, visitor);
     return loaded.then(() => this.decodeLoaded(at, to, place, visitor));
+  }
+
+  /** Loads a slice; where that fails, the error has the place in the disk that it was for. */
+  private load({ slice, table }: SlicePlace, guest: number): Awaitable<void> {
+    const fail = (cause: unknown): never => {
+      throw atGuest(cause, guest);
+    };
+    try {
+      const loaded = this.parts.cache.load(slice, table);
+      if (!settled(loaded)) return loaded.then(() => {}, fail);
+    } catch (cause) {
+      fail(cause);
+    }
   }
 
   /** The slice was just loaded; another reader may have pushed it out again meanwhile. */
