@@ -232,6 +232,8 @@ export const GRAMMARS: readonly Grammar[] = [
         'data_file=y',
         'encrypt.state=active',
         'size=',
+        'size=0',
+        'size=0,refcount_bits=8',
         'refcount_bits=3',
         '',
         'compat=v2,refcount_bits=16',

@@ -1,7 +1,8 @@
 // `commit` must leave what qemu-img leaves: a base that shows what the chain did, an image that
 // holds nothing, both of them sound; and say the same. Copies of random chains are committed by
 // both tools.
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { commit } from '../../src/cli/commands/commit.ts';
 import { qemuSuite } from '../oracle.ts';
@@ -94,6 +95,56 @@ test('an image with snapshots keeps them', async () => {
       await qemuImg(['snapshot', '-a', 'one', 'image0.qcow2'], { cwd: one });
     }
     await assertAlike(folders, 'back at the snapshot');
+  });
+});
+
+test('an image is as empty as with qemu-img, also where clusters had leaked', async () => {
+  await inScratch(async (folder) => {
+    const cwd = folder;
+    await qemuImg(['create', '-q', '-f', 'raw', 'base.raw', '1M'], { cwd });
+    for (const [name, compat] of [
+      ['image0.qcow2', '1.1'],
+      ['image1.qcow2', '0.10'],
+    ] as const) {
+      const options = ['-o', `compat=${compat},cluster_size=4k`];
+      const create = ['create', '-q', '-f', 'qcow2', ...options, '-b', 'base.raw', '-F', 'raw'];
+      await qemuImg([...create, name, '1M'], { cwd });
+      await qemuIo(name, ['write -P 1 0 64k', 'write -P 2 512k 64k'], { cwd });
+    }
+    // The first has a cluster that nothing refers to; the second's disk ends before its table.
+    const path = (name: string) => join(folder, name);
+    const leaky = readFileSync(path('image0.qcow2'));
+    const counts = Number(leaky.readBigUInt64BE(Number(leaky.readBigUInt64BE(48))));
+    leaky.writeUInt16BE(1, counts + 2 * (leaky.length / 4096 + 8));
+    writeFileSync(path('image0.qcow2'), leaky);
+    const cut = readFileSync(path('image1.qcow2'));
+    cut.writeBigUInt64BE(131072n, 24);
+    writeFileSync(path('image1.qcow2'), cut);
+    const folders = twoFolders(folder);
+    for (const name of ['image0.qcow2', 'image1.qcow2']) {
+      const [mine, expected] = [
+        await ours(commit, folders[0], [name]),
+        await theirs('commit', folders[1], [name]),
+      ];
+      assert.equal(mine, expected, name);
+      const check = await qemuImg(['check', name], { cwd: folders[0] });
+      assert.match(check.toString(), 'No errors were found', name);
+    }
+    await assertAlike(folders, 'committed');
+  });
+});
+
+test('a base that cannot grow is told as a job that failed', async () => {
+  await inScratch(async (folder) => {
+    const cwd = folder;
+    const create = ['create', '-q', '-f', 'qcow2'];
+    await qemuImg([...create, '-o', 'compat=0.10', 'image1.qcow2', '1M'], { cwd });
+    await qemuImg(['snapshot', '-c', 'one', 'image1.qcow2'], { cwd });
+    await qemuImg([...create, '-b', 'image1.qcow2', '-F', 'qcow2', 'image0.qcow2', '2M'], { cwd });
+    const folders = twoFolders(folder);
+    const mine = await ours(commit, folders[0], ['image0.qcow2']);
+    assert.equal(mine, await theirs('commit', folders[1], ['image0.qcow2']));
+    assert.is(mine.err, CANNOT_GROW);
   });
 });
 

@@ -226,7 +226,10 @@ export async function compareTools(world: World, { args, writes }: Case): Promis
     if (shown(ours) !== shown(theirs)) return `${line}\n${shown(ours)}=== not\n${shown(theirs)}`;
     // A command that fails leaves files that were there as they were, where qemu-img may not.
     const made = MAKERS.includes(args[0] ?? '') && theirs.code !== 0;
-    const files = made ? '' : await compareFolders(here, there);
+    let files = made ? '' : await compareFolders(here, there);
+    // Of several options, those before the one that is refused are carried out by qemu-img.
+    const keeps = args[0] === 'amend' && theirs.code !== 0;
+    if (files !== '' && keeps) files = await compareFolders(here, world.folder);
     return files === '' ? '' : `${line}\n${shown(ours)}\n${files}`;
   } finally {
     rmSync(root, { recursive: true, force: true });

@@ -190,7 +190,8 @@ async function change(
 
 function newSize(values: ListValues): number | undefined {
   const size = values.get('size')?.number;
-  if (size === undefined) return undefined;
+  // QEMU takes 0 for a size that nobody has given.
+  if (size === undefined || size === 0n) return undefined;
   if (size >= 2n ** 63n) throw new UsageError('Image size cannot be negative');
   const most = BigInt(VIRTUAL_BYTES_MAX);
   if (size > most) throw new UsageError(`offset(${size}) exceeds maximum(${most})`);

@@ -1,4 +1,5 @@
 /** `commit`: writes what an image holds into its backing file. */
+import { isQcow2Error } from '../../base/errors.ts';
 import { commitDisk } from '../../convert/commit.ts';
 import type { Disk, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
@@ -129,13 +130,18 @@ async function commitInto(
       signal: host.interrupted,
       onProgress: progress.update,
       bytesPerSecond: request.bytesPerSecond,
-    });
+    }).catch(explainJob);
     if (!request.drop && disk instanceof Qcow2Image) await makeEmpty(disk, request);
   } catch (cause) {
     progress.stop();
     throw cause;
   }
   progress.end();
+}
+
+function explainJob(cause: unknown): never {
+  if (!isQcow2Error(cause) || cause.code === 'ABORTED') throw cause;
+  throw new UsageError(`Block job failed: ${errnoOf(cause).text}`);
 }
 
 async function makeEmpty(image: Qcow2Image, { filename }: Request): Promise<void> {

@@ -7,7 +7,7 @@ import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
-import { Autoclear, hasFeature } from '../../format/feature-bits.ts';
+import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Header } from '../../format/header.ts';
 import { holdHead } from '../../storage/held-head.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -224,7 +224,20 @@ export class Qcow2Image implements WritableDisk {
    * keep what they have.
    */
   async makeEmpty(): Promise<void> {
-    await this.needWriter().makeEmpty();
+    const writer = this.needWriter();
+    await writer.makeEmpty();
+    if (!this.isSimple) return;
+    const { leaksFixed } = await this.check({ repair: 'leaks' });
+    // What leaked may have been all that was left at the end of the file.
+    if (leaksFixed > 0) await writer.makeEmpty();
+  }
+
+  /** Tables and the disk's clusters are all there is. Such an image is made anew by QEMU. */
+  private get isSimple(): boolean {
+    const { header, bitmaps, snapshots } = this;
+    const isPlain = header.version > 2 && !hasFeature(header.incompatible, Incompatible.dataFile);
+    const has = snapshots.list().length + bitmaps.list().length > 0;
+    return isPlain && !has && this.parts.encryption === undefined;
   }
 
   /**

@@ -80,17 +80,18 @@ async function shrink(parts: WriteParts, from: number, to: number): Promise<void
   const stop = alignUp(to, clusterSize);
   await clearTail(parts, to, Math.min(stop, from));
   await setSize(parts, to);
-  await letGoBehind(parts, to, from);
+  await letGoBehind(parts, to);
 }
 
 /**
  * Lets go of whole clusters behind an end, of the tables that they had, and of what of the file
- * nothing lies in any more. The caller holds the range.
+ * nothing lies in any more. The caller holds the range. That is not only what the disk had there:
+ * behind its old end, too, tables may name clusters, which would leak without them.
  */
-export async function letGoBehind(parts: WriteParts, to: number, from: number): Promise<void> {
+export async function letGoBehind(parts: WriteParts, to: number): Promise<void> {
   const { store } = parts;
-  const { clusterSize } = store.geometry;
-  await dropBehind(parts, to, from);
+  const { clusterSize, l2Span } = store.geometry;
+  await dropBehind(parts, to, store.l1Entries * l2Span);
   await store.lock.run(async () => {
     await shrinkL1(parts, to);
     await dropRefcountBlocks(parts);

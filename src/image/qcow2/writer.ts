@@ -248,7 +248,7 @@ export class ImageWriter {
     await this.alone(async (parts) => {
       await changing(parts, async () => {
         if (storage.announce) await storage.announce('empty_image_prepare');
-        await letGoBehind(parts, 0, this.size);
+        await letGoBehind(parts, 0);
         await this.flush();
       });
     });
