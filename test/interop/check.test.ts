@@ -49,7 +49,10 @@ async function makeImage(next: Random, folder: string): Promise<ImageSetting> {
 /** What may differ: where QEMU gives up, crashes, or does damage. */
 function isPardoned(mine: Outcome, expected: Outcome): boolean {
   const gaveUp = /Marking image as corrupt|Preventing invalid write/.test(expected.err);
-  return expected.code === null || (gaveUp && mine.code !== null);
+  const isGrown = (outcome: Outcome) => !/Could not resize file/.test(outcome.err);
+  // It makes files so long that no refcount table is large enough for them.
+  const overgrown = isGrown(expected) && !isGrown(mine);
+  return expected.code === null || (gaveUp && mine.code !== null) || (overgrown && mine.code === 0);
 }
 
 /** What QEMU says of bitmaps that it would have written anew, as it closes a broken image. */

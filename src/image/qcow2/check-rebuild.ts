@@ -8,16 +8,30 @@
 import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil, divFloor } from '../../base/bits.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
+import type { Geometry } from '../../format/geometry.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { ReferenceCounts } from './check-counts.ts';
 import { type CheckedImage, stopped } from './check-image.ts';
 
+/** Bytes of counts that a rebuild may take: it needs those of the whole image at once. */
+export const REBUILD_BYTES = 3 * 2 ** 30;
+
 /** Clusters that a rebuilt image may have more than before, at most: what counts need room for. */
-export function rebuildRoom({ geometry, clusters }: CheckedImage): number {
-  const { refcountBlockEntries, clusterSize } = geometry;
+export function rebuildRoom({ refcountBlockEntries, clusterSize }: Geometry, clusters: number) {
   const blocks = divCeil(clusters, refcountBlockEntries);
   return 4 * (blocks + divCeil(blocks * 8, clusterSize)) + 4096;
+}
+
+/**
+ * Whether a file of so many clusters can have new refcount structures: by what a refcount table may
+ * name, and by memory.
+ * @param width bytes of a count
+ */
+export function canRebuild(geometry: Geometry, clusters: number, width: number): boolean {
+  const all = clusters + rebuildRoom(geometry, clusters);
+  const counted = (REFCOUNT_TABLE_BYTES_MAX / 8) * geometry.refcountBlockEntries;
+  return all <= counted && all * width <= REBUILD_BYTES;
 }
 
 /** Writes the new structures and hooks them up. The counts' one window holds the whole image. */

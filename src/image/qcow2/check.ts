@@ -23,7 +23,7 @@ import {
 } from './check-findings.ts';
 import { CheckedImage, reasonOf, stopped } from './check-image.ts';
 import { readCheckMetadata } from './check-open.ts';
-import { rebuildRefcounts, rebuildRoom } from './check-rebuild.ts';
+import { canRebuild, REBUILD_BYTES, rebuildRefcounts, rebuildRoom } from './check-rebuild.ts';
 import { StoredRefcounts, UNREADABLE } from './check-refcounts.ts';
 import { ReferenceWalk } from './check-references.ts';
 import { fixSnapshotTable, readSnapshotTable } from './check-snapshots.ts';
@@ -47,8 +47,6 @@ export interface CheckOptions {
 
 /** More clusters than a check counts (QEMU's limit). */
 const CLUSTERS_MAX = 2 ** 31 - 1;
-/** Bytes of counts that a rebuild may take: it needs those of the whole image at once. */
-const REBUILD_BYTES = 2 ** 31;
 
 /**
  * Checks an image that nobody else is writing.
@@ -305,7 +303,10 @@ class RefcountCheck {
     return grown;
   }
 
-  /** Makes the file longer so that a refcount block lies in it. */
+  /**
+   * Makes the file longer so that a refcount block lies in it; not so long that nothing could be
+   * repaired in it any more, its refcounts first: nobody has written what is not there.
+   */
   private async growTo(bytes: number): Promise<boolean> {
     const { image, rebuild } = this;
     const { findings, geometry, storage } = image;
@@ -315,7 +316,10 @@ class RefcountCheck {
       return false;
     }
     try {
-      if (bytes / geometry.clusterSize > CLUSTERS_MAX) throw stopped('File too large');
+      const clusters = bytes / geometry.clusterSize;
+      if (clusters > CLUSTERS_MAX || !canRebuild(geometry, clusters, this.counts.width)) {
+        throw stopped('File too large');
+      }
       await storage.truncate(bytes);
     } catch (cause) {
       const why = reasonOf(cause);
@@ -424,7 +428,7 @@ class RefcountCheck {
     const { findings } = image;
     findings.say('Rebuilding refcount structure');
     await stored.drop();
-    const room = image.clusters + rebuildRoom(image);
+    const room = image.clusters + rebuildRoom(image.geometry, image.clusters);
     if (this.counts.capacity < room) {
       this.counts = this.countsFor(room, REBUILD_BYTES);
       if (this.counts.capacity < room) throw stopped('Cannot allocate memory');
