@@ -1,7 +1,5 @@
 /** One conversion of the command line: sources opened, target written, all closed again. */
-import { alignUp } from '../base/bits.ts';
 import type { ConvertResult } from '../convert/options.ts';
-import type { LostRange } from '../convert/runner.ts';
 import type { Disk } from '../image/disk.ts';
 import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
@@ -9,8 +7,6 @@ import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request
 import { type Course, convertInto, explainFailure, isStream } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
-
-const SECTOR_BYTES = 512;
 
 /** What of a message tells that the snapshot is to blame, and not the image. */
 const SNAPSHOT_FAILURE =
@@ -25,7 +21,8 @@ export async function openSource(
   try {
     return await openImage(host, source, options);
   } catch (cause) {
-    const why = cause instanceof UsageError && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
+    const isAsked = options.snapshot !== undefined && cause instanceof UsageError;
+    const why = isAsked && SNAPSHOT_FAILURE.exec(cause.message)?.[0];
     if (!why) throw cause;
     // What else is wrong with the image and those behind it is told first.
     if (source !== '-') {
@@ -70,58 +67,6 @@ export async function convertImages(
   }
 }
 
-/**
- * Says of a disk that was salvaged what could not be asked about, and what is missing, sector by
- * sector. As qemu-img it goes through the disks twice, first to see how much there is to copy.
- * @param unit target bytes that are copied as a whole, and are asked about where they begin
- */
-function warnOfLost(
-  { program, note }: Host,
-  disks: readonly Disk[],
-  { result, unit }: { readonly result: ConvertResult; readonly unit: number },
-): void {
-  const warn = (what: string, at: number, why: string) =>
-    note(`${program}: warning: error while reading ${what} ${placeIn(disks, at)}: ${why}\n`);
-  const unmapped = () => sectors(result.unmapped, 'block status at offset', unit);
-  for (const { what, at, why } of unmapped()) warn(what, at, why);
-  const [asked, read] = [unmapped(), sectors(result.lost, 'offset')];
-  let [first, second] = [asked.next(), read.next()];
-  while (!first.done || !second.done) {
-    const isAsked = !first.done && (second.done || first.value.at <= second.value.at);
-    const { what, at, why } = (isAsked ? first : second).value as LostSector;
-    warn(what, at, why);
-    if (isAsked) first = asked.next();
-    else second = read.next();
-  }
-}
-
-/** What is told of one sector. */
-interface LostSector {
-  readonly what: string;
-  readonly at: number;
-  readonly why: string;
-}
-
-function* sectors(
-  ranges: readonly LostRange[],
-  what: string,
-  unit = SECTOR_BYTES,
-): Generator<LostSector, undefined> {
-  for (const { guest, length, why } of ranges) {
-    for (let at = alignUp(guest, unit); at < guest + length; at += unit) yield { what, at, why };
-  }
-}
-
-/** A place in the disk that several make, one after another, as that one counts it. */
-function placeIn(disks: readonly Disk[], at: number): number {
-  let start = 0;
-  for (const { size } of disks) {
-    if (at < start + size) break;
-    start += size;
-  }
-  return at - start;
-}
-
 async function carryOut(
   host: Host,
   request: ConvertRequest,
@@ -130,9 +75,9 @@ async function carryOut(
 ): Promise<ConvertResult> {
   const { threads, targetIsZero, bytesPerSecond, salvage, copyRange } = request;
   const follows = progress.follow && request.bitmap === undefined;
-  let unit = SECTOR_BYTES;
+  let unit: number | undefined;
   const onTarget: Course['onTarget'] = async (target) => {
-    unit = target.compressedBytes ?? SECTOR_BYTES;
+    unit = target.compressedBytes;
     if (!follows) return;
     const { followMarks } = await import('./progress-marks.ts');
     const { copyMarks } = await import('../convert/progress-marks.ts');
@@ -157,7 +102,10 @@ async function carryOut(
   try {
     const result = await convertInto(host, request, disks, course);
     progress.end();
-    if (!request.quiet) warnOfLost(host, disks, { result, unit });
+    if (!request.quiet && result.lost.length + result.unmapped.length > 0) {
+      const { warnOfLost } = await import('./salvage-warnings.ts');
+      warnOfLost(host, disks, { result, unit });
+    }
     return result;
   } catch (cause) {
     throw explainFailure(cause);

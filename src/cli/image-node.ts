@@ -75,11 +75,14 @@ export interface ImageNode {
   /** The file itself is the disk: no format stands between. */
   readonly bare: boolean;
   readonly backing: Backing;
-  /** Stands in for the data file that the image names. */
-  readonly dataFile: FileNode | undefined;
+  /** Stands in for the data file that the image names: judged when it is to be opened. */
+  readonly dataFile: DataFile;
   readonly settings: Settings;
   readonly filters?: Filters | undefined;
 }
+
+/** Nothing is said of a data file, or what it is. */
+export type DataFile = (() => FileNode) | undefined;
 
 /**
  * Nothing is said of a backing file, or that there is none, or what it is: judged when asked by an
@@ -385,10 +388,10 @@ export function unopened(cause: unknown): unknown {
   return new Qcow2Error('UNSUPPORTED', cause.message, undefined, cause);
 }
 
-function dataFileOf(host: Host, settings: Settings): FileNode | undefined {
+function dataFileOf(host: Host, settings: Settings): DataFile {
   const own = settingsUnder(settings, 'data-file');
   if (own.size === 0 && !settings.has('data-file')) return undefined;
-  return below(host, settings, { child: 'data-file' });
+  return () => below(host, settings, { child: 'data-file' });
 }
 
 function namedTwice(): Qcow2Error {

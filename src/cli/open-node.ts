@@ -1,5 +1,6 @@
 /** Opening what a name on the command line stands for: `image-node.ts` says what that may be. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { hasFeature, Incompatible } from '../format/feature-bits.ts';
 import type { Disk } from '../image/disk.ts';
 import { type Format, probeFormat } from '../image/formats.ts';
 import type { Gate } from '../image/gate.ts';
@@ -18,6 +19,7 @@ import {
   checkFormatSettings,
   checkQcow2Settings,
   checkSharing,
+  type DataFile,
   type FileNode,
   type ImageNode,
   isOwnNode,
@@ -28,7 +30,7 @@ import {
 import { takeNodeName } from './node-names.ts';
 import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
-import { openTuning } from './qcow2-settings.ts';
+import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';
 import { switchOf, textOf } from './settings.ts';
 
 /** How a node is opened as a disk. */
@@ -113,7 +115,11 @@ export async function openImageNode(
     discard: discarding === undefined ? (options.discard ?? 'unmap') : unmaps(discarding),
     secret: secretSource(host, (depth) => secretIdAt(settings, depth)),
     ...openTuning(settings),
-    onMetadata: (metadata) => checkQcow2Settings(settings, metadata, { opens: options.opens }),
+    onMetadata: async (metadata) => {
+      const { opens } = options;
+      await tryNeedless(host, node, { metadata, claim: shared, opens });
+      checkQcow2Settings(settings, metadata, { opens });
+    },
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
     ...backingChoice(host, node.backing, behind as ClaimOptions),
     onRepair: options.onRepair,
@@ -171,7 +177,12 @@ export function backingChoice(
           checkFormatSettings(node, found);
           if (isOwnNode(node)) takeNodeName(host, settings, storage);
         }),
-      onMetadata: (metadata) => checkBehind(() => checkQcow2Settings(settings, metadata)),
+      onMetadata: async (metadata) => {
+        await tryNeedless(host, node, { metadata, claim, opens: 'all' }).catch((cause) => {
+          throw unopened(cause);
+        });
+        checkBehind(() => checkQcow2Settings(settings, metadata));
+      },
     };
   };
   return { backing: choice };
@@ -207,11 +218,34 @@ async function openOther(
 /** The data file that settings put in the place of the one that an image names, or of none. */
 export function dataFileChoice(
   host: Host,
-  node: FileNode | undefined,
+  node: DataFile,
   claim: ClaimOptions,
 ): Pick<OpenDiskOptions, 'dataFile'> {
   if (!node) return {};
-  return { dataFile: (writable) => openPart(host, node, { claim, writable }) };
+  return { dataFile: (writable) => openPart(host, node(), { claim, writable }) };
+}
+
+/**
+ * As QEMU has it a data file is opened first, and then there may be no need for it.
+ * @throws Qcow2Error as opening it does
+ */
+export async function tryNeedless(
+  host: Host,
+  { dataFile, settings }: Pick<ImageNode, 'dataFile' | 'settings'>,
+  {
+    metadata,
+    claim,
+    opens,
+  }: {
+    readonly metadata: TunedImage;
+    readonly claim: ClaimOptions;
+    readonly opens: OpenedParts | undefined;
+  },
+): Promise<void> {
+  const isNeeded = hasFeature(metadata.header.incompatible, Incompatible.dataFile);
+  if (!dataFile || isNeeded || opens === 'nothing') return;
+  checkTuning(settings, metadata);
+  await (await openPart(host, dataFile(), { claim, writable: false })).close();
 }
 
 async function openPart(

@@ -18,15 +18,18 @@ export function parseRefcountTableEntry(view: DataView, at: number): number {
 /**
  * Looks at an entry that is about to be used.
  * @param file file offset of the table, for the error
- * @throws Qcow2Error CORRUPT where the offset is not cluster aligned, or beyond all files
+ * @throws Qcow2Error CORRUPT where the offset is not cluster aligned; IO where no file reaches
  */
 export function checkRefcountBlockOffset(
   host: number,
   { index, clusterSize, file }: { index: number; clusterSize: number; file: number },
 ): void {
-  if (host % clusterSize === 0 && host < HOST_END) return;
-  const message = `Refblock offset ${cHex(host)} unaligned (reftable index: ${cHex(index)})`;
-  throw new Qcow2Error('CORRUPT', message, file + index * 8);
+  const at = file + index * 8;
+  if (host % clusterSize !== 0) {
+    const message = `Refblock offset ${cHex(host)} unaligned (reftable index: ${cHex(index)})`;
+    throw new Qcow2Error('CORRUPT', message, at);
+  }
+  if (host >= HOST_END) throw new Qcow2Error('IO', 'Refcount block beyond the end of any file', at);
 }
 
 /** The opposite of `parseRefcountTableEntry`. */

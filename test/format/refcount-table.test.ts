@@ -30,12 +30,16 @@ test('the low nine bits are ignored', () => {
 
 test('an offset that is not cluster aligned, or out of range, is refused', () => {
   const view = viewOf(16);
-  for (const host of [512n, 2n ** 32n + 1024n, 2n ** 62n, 2n ** 63n]) {
+  const place = { index: 1, clusterSize: 65536, file: 65536 };
+  const check = () => checkRefcountBlockOffset(parseRefcountTableEntry(view, 8), place);
+  for (const host of [512n, 2n ** 32n + 1024n, 2n ** 62n + 2n ** 15n]) {
     view.setBigUint64(8, host);
     const message = `Refblock offset 0x${host.toString(16)} unaligned (reftable index: 0x1)`;
-    const place = { index: 1, clusterSize: 65536, file: 65536 };
-    const parse = () => checkRefcountBlockOffset(parseRefcountTableEntry(view, 8), place);
-    refused(parse, 'CORRUPT', 65544, message);
+    refused(check, 'CORRUPT', 65544, message);
+  }
+  for (const host of [2n ** 62n, 2n ** 63n]) {
+    view.setBigUint64(8, host);
+    refused(check, 'IO', 65544, 'Refcount block beyond the end of any file');
   }
 });
 

@@ -5,6 +5,7 @@
 import {
   closeSync,
   copyFileSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -28,6 +29,8 @@ const FAR: Damage = [L2 + 640 * 8, (1n << 63n) | 0x52a00n];
 const TABLE: Damage = [L1, (1n << 63n) | 0x52a00n];
 const FAR_TABLE: Damage = [L1 + 8, (1n << 63n) | 0x52a00n];
 const BLOCK: Damage = [REFCOUNT_TABLE, 0x52a00n];
+/** Nothing that a file could have, but aligned. */
+const FAR_BLOCK: Damage = [REFCOUNT_TABLE, 0xbfff_ffff_ffff_0000n];
 const UNCOUNTED: Damage = [0x20000, 0n];
 const METADATA: Damage = [L2, (1n << 63n) | BigInt(L1)];
 
@@ -44,6 +47,7 @@ const CASES: readonly (readonly [Damage, readonly string[]])[] = [
   [TABLE, ['-c', 'discard 0 64k', '-c', 'read 0 4k']],
   [TABLE, ['-r', '-c', 'read 0 4k', '-c', 'read 0 4k']],
   [BLOCK, ['-c', 'read 0 64k', '-c', 'write 0 64k', '-c', 'write 2M 64k', '-c', 'read 0 4k']],
+  [FAR_BLOCK, ['-c', 'write 2M 64k', '-c', 'write 3M 64k', '-c', 'read 0 4k']],
   [UNCOUNTED, ['-c', 'write -c 2M 64k', '-c', 'read 2M 4k']],
   [UNCOUNTED, ['-c', 'write 2M 64k', '-c', 'read 0 4k']],
   [METADATA, ['-c', 'write 0 64k', '-c', 'read 0 4k']],
@@ -56,6 +60,7 @@ const COMMANDS: readonly (readonly [Damage, readonly string[]])[] = [
   [TABLE, ['snapshot', '-c', 'x']],
   [BLOCK, ['snapshot', '-c', 'x']],
   [BLOCK, ['info', '-f', 'qcow2']],
+  [FAR_BLOCK, ['snapshot', '-c', 'x']],
 ];
 
 const test = qemuSuite('corruption that is met');
@@ -126,6 +131,30 @@ test('commands of qemu-io where there are subclusters', () =>
 
 test('commands of qemu-img', () =>
   eachAtOnce(COMMANDS, ([damage, args]) => compare(damage, args, [TOOL, requireQemu().img])));
+
+test('as many snapshots as an image can have', () =>
+  inScratch(async (cwd) => {
+    const made = join(cwd, 'made');
+    await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'preallocation=falloc', made, '16M']);
+    const file = openSync(made, 'r+');
+    const bytes = Buffer.alloc(12);
+    bytes.writeUInt32BE(65_536);
+    // Zeros of the disk: each a snapshot without a name.
+    bytes.writeBigUInt64BE(0x100_0000n, 4);
+    writeSync(file, bytes, 0, 12, 60);
+    ftruncateSync(file, 0x200_0000);
+    closeSync(file);
+    for (const args of [['-c', 'x'], ['-l'], ['-d', 'x']]) {
+      const [ours, theirs] = await Promise.all(
+        [TOOL, requireQemu().img].map(async (program, index) => {
+          const image = join(cwd, String(index));
+          copyFileSync(made, image);
+          return ending(program, ['snapshot', ...args, image], cwd);
+        }),
+      );
+      assert.equal(ours, theirs, args.join(' '));
+    }
+  }));
 
 /** Commands that read an image, some of it sound. */
 const READING = [

@@ -26,6 +26,8 @@ const SETTINGS = [
   ...['file.aio=foo,file.locking=x', 'file.aio=io_uring', 'file.aio=native,cache.direct=on'],
   ...['file.aio-max-batch=x', 'file.aio-max-batch=-1', 'file.pr-manager=x', 'file.drop-cache=foo'],
   ...['file.x-check-cache-dropped=on', 'file.drop-cache=on', 'data-file.filename=raw.img'],
+  ...['data-file.filename=nowhere', 'data-file.driver=bogus', 'data-file=x', 'data-file.foo=1'],
+  ...['data-file.filename=nowhere,lazy-refcounts=foo', 'data-file.filename=nowhere,bogus=1'],
   ...['encrypt.format=luks', 'encrypt.format=aes,encrypt.foo=1', 'encrypt.foo=1', 'encrypt.foo'],
   ...['encrypt.key-secret=x', 'node-name=1', 'node-name=a', 'node-name='],
   ...['file.driver=file', 'file.driver=host_device', 'file.driver=host_cdrom', 'file.driver=bogus'],
@@ -43,6 +45,7 @@ const BEHIND = [
   ...['driver=bogus', 'driver=file', 'foo=1', 'node-name=1', 'file=foo', 'file.driver=bogus'],
   ...['driver=raw,backing.size=3,backing.file.filename=base.raw', 'backing.foo=1', 'cache-size=x'],
   ...['driver=raw,backing.size=5G,backing.file.filename=base.raw', 'driver=raw,backing.size=x'],
+  ...['data-file.filename=nowhere', 'data-file.filename=raw.img', 'data-file.foo=1'],
   ...['driver=null-co,backing.size=64k', 'driver=file,backing.filename=base.raw'],
 ].map((what) => `driver=qcow2,file.filename=top.qcow2,backing.${what}`);
 /** The same of images that name no such thing, or none at all, or are not there. */

@@ -25,7 +25,7 @@ import { checkFormatSettings, checkQcow2Settings, isOwnNode } from '../image-nod
 import { formatJson } from '../json.ts';
 import { takeNodeName } from '../node-names.ts';
 import { openFileNode } from '../open-file-node.ts';
-import { backingChoice, dataFileChoice } from '../open-node.ts';
+import { backingChoice, dataFileChoice, tryNeedless } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';
@@ -150,6 +150,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
         return { storage, metadata: undefined, files: [await LuksImage.open(storage, { secret })] };
       }
       const metadata = await readCheckMetadata(storage);
+      await tryNeedless(host, node, { metadata, claim, opens: 'all' });
       checkQcow2Settings(node.settings, metadata);
       // A check needs no key, but QEMU's asks for one.
       (await openEncryption(storage, metadata, { secret }))?.close();

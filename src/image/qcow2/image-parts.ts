@@ -67,7 +67,7 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
    * Is shown the image's metadata before its key, its files or its tables are touched; what it
    * throws ends the opening.
    */
-  readonly onMetadata?: ((metadata: Metadata) => void) | undefined;
+  readonly onMetadata?: ((metadata: Metadata) => Awaitable<void>) | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
@@ -106,7 +106,7 @@ export async function openParts(
   owned: { close(): Awaitable<void> }[],
 ): Promise<ImageParts> {
   let metadata = await readMetadata(storage);
-  options.onMetadata?.(metadata);
+  await options.onMetadata?.(metadata);
   const isEncrypted = metadata.header.cryptMethod !== CryptMethod.none;
   const crypto = isEncrypted ? await import('./encryption.ts') : undefined;
   const encryption = await crypto?.openEncryption(storage, metadata, options);

@@ -46,7 +46,8 @@ export async function createSnapshot(
 ): Promise<Snapshot> {
   refuseDataFile(parts);
   if (parts.store.snapshots.length >= SNAPSHOTS_MAX) {
-    throw new Qcow2Error('OUT_OF_RANGE', 'the image has as many snapshots as it can have');
+    const message = 'the image has as many snapshots as it can have';
+    throw new Qcow2Error('OUT_OF_RANGE', message, undefined, { code: 'EFBIG' });
   }
   if (new TextEncoder().encode(options.name).length > 0xffff) {
     throw new Qcow2Error('OUT_OF_RANGE', 'a snapshot name is at most 65535 bytes');
