@@ -164,6 +164,28 @@ export class L2Tables {
     store.l2.markDirty(place.slice);
   }
 
+  /**
+   * Makes standard entries of one slice, none of which says anything yet, name clusters that follow
+   * each other.
+   * @returns false where one says something, or they are extended ones: then nothing has changed
+   */
+  linkFresh(first: CellPlace, count: number, host: number): boolean {
+    const { store } = this;
+    const { clusterBits, clusterSize, extendedL2 } = store.geometry;
+    if (extendedL2) return false;
+    const { view, at } = store.l2.bytesAt(first.slice);
+    const start = at + first.at;
+    for (let byte = start; byte < start + count * 8; byte += 4) {
+      if (view.getUint32(byte) !== 0) return false;
+    }
+    for (let index = 0; index < count; index++) {
+      const entry = { kind: 'data', host: host + index * clusterSize, copied: true } as const;
+      serializeL2Entry(view, start + index * 8, entry, clusterBits);
+    }
+    store.l2.markDirty(first.slice);
+    return true;
+  }
+
   private async load(table: number, guest: number): Promise<CellPlace> {
     const { geometry, l2 } = this.store;
     const { clusterSize, l2Span, l2EntryBytes } = geometry;

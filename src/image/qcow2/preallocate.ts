@@ -16,6 +16,7 @@ import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { extendStorage, type Reserve } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
+import { clustersInUse } from './clusters-in-use.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { numberBytes } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
@@ -150,6 +151,10 @@ interface Run {
 async function linkClusters(parts: WriteParts, run: Run): Promise<void> {
   const { store, tables } = parts;
   const { clusterSize, extendedL2 } = store.geometry;
+  if (tables.linkFresh(run.first, run.count, run.host)) {
+    parts.reader.forget();
+    return;
+  }
   const replaced: Cell[] = [];
   for (let index = 0; index < run.count; index++) {
     const place = tables.advance(run.first, index);
@@ -158,7 +163,7 @@ async function linkClusters(parts: WriteParts, run: Run): Promise<void> {
     const { data, zero } = extendedL2 && !run.show ? shown : { data: ALL, zero: 0 };
     const host = run.host + index * clusterSize;
     tables.write(place, { kind: 'plain', host, copied: true, data, zero });
-    replaced.push(old);
+    if (old !== EMPTY) replaced.push(old);
   }
   parts.reader.forget();
   for (const old of replaced) await freeCell(parts, old);
@@ -208,16 +213,6 @@ async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve)
       return count;
     });
   }
-}
-
-/** Clusters of the file up to the last one that is in use. */
-export async function clustersInUse({ store, refcounts }: WriteParts): Promise<number> {
-  const { clusterSize } = store.geometry;
-  const end = divCeil(await store.storage.size(), clusterSize);
-  for (let cluster = end; cluster > 0; cluster--) {
-    if ((await refcounts.get(cluster - 1)) > 0) return cluster;
-  }
-  return end;
 }
 
 /**

@@ -10,10 +10,10 @@ import { l1EntriesFor } from '../../format/geometry.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Preallocation } from '../disk.ts';
+import { clustersInUse } from './clusters-in-use.ts';
 import { discardClusters } from './discard.ts';
 import type { Mapping } from './mapping.ts';
 import { type MetadataStore, numberBytes } from './metadata-store.ts';
-import { clustersInUse, preallocate } from './preallocate.ts';
 import { writeRange } from './write.ts';
 import { type WriteParts, withRange } from './write-parts.ts';
 import { zeroRange } from './zero.ts';
@@ -51,8 +51,7 @@ export async function resizeDisk(
       const mapped = store.l1Entries * store.geometry.l2Span;
       if (mapped > from) await dropBehind(parts, from, Math.min(to, mapped));
       await growL1(parts, mapping, to);
-      const covers =
-        preallocation !== 'off' && (await preallocate(parts, { from, to }, preallocation));
+      const covers = preallocation !== 'off' && (await reserve(parts, { from, to }, preallocation));
       if (!covers) await zeroGrown(parts, from, to);
       if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
       await setSize(parts, to);
@@ -277,4 +276,12 @@ export async function growL1To(
     // Nothing on disk refers to the old table any more: its clusters serve again at once.
     await store.order.flush();
   });
+}
+
+/** Few disks have their clusters before they are written. */
+async function reserve(
+  ...wanted: Parameters<typeof import('./preallocate.ts').preallocate>
+): Promise<boolean> {
+  const { preallocate } = await import('./preallocate.ts');
+  return preallocate(...wanted);
 }

@@ -78,7 +78,7 @@ export class WriteBackCache {
       this.free.push(slot);
       throw cause;
     }
-    this.slices.set(file, { slot, dirty: false });
+    this.add(file, { slot, dirty: false });
   }
 
   /** Makes a slice of zeros that is new in the file: dirty, and not read. */
@@ -86,7 +86,7 @@ export class WriteBackCache {
     this.drop(file);
     const slot = await this.takeSlot();
     this.slotBytes(slot).fill(0);
-    this.slices.set(file, { slot, dirty: true });
+    this.add(file, { slot, dirty: true });
   }
 
   markDirty(file: number): void {
@@ -145,12 +145,20 @@ export class WriteBackCache {
 
   private touch(file: number): Slice | undefined {
     const slice = this.slices.get(file);
-    if (slice) {
+    // Who goes through a slice asks for it entry by entry.
+    if (slice && file !== this.youngest) {
       this.slices.delete(file);
-      this.slices.set(file, slice);
+      this.add(file, slice);
     }
     return slice;
   }
+
+  private add(file: number, slice: Slice): void {
+    this.slices.set(file, slice);
+    this.youngest = file;
+  }
+  /** The slice that was used last, where it is still here. */
+  private youngest = -1;
 
   private slotBytes(slot: number): Uint8Array {
     return this.region.bytes.subarray(slot * this.sliceBytes, (slot + 1) * this.sliceBytes);
