@@ -15,6 +15,7 @@ import {
   type Stats,
   writeSync,
 } from 'node:fs';
+import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { isLibcLoaded, type Libc, libc } from './native-libc.ts';
 import { type Claim, CREATING, claimFile, releaseClaim } from './native-lock.ts';
@@ -67,6 +68,8 @@ export class NodeFileStorage implements Storage {
     readonly name: string,
     readonly writable: boolean,
     private readonly owned: boolean,
+    /** Past the host's cache, in whole sectors: so it is told what is there, too. */
+    private readonly direct = false,
   ) {
     const stat = fstatSync(fd);
     this.kind = stat.isFile() ? 'regular' : stat.isBlockDevice() ? 'block' : 'other';
@@ -203,7 +206,8 @@ export class NodeFileStorage implements Storage {
     if (!exact && holes < (isLibcLoaded() ? HOLES_BYTES_MIN : LOAD_BYTES)) return undefined;
     const native = libc();
     if (!native) return undefined;
-    return walkData(native, this.fd, { from, to: Math.min(to, size), exact });
+    const ranges = walkData(native, this.fd, { from, to: Math.min(to, size), exact });
+    return this.direct ? inSectors(ranges, size) : ranges;
   }
 
   /**
@@ -290,6 +294,14 @@ export class NodeFileStorage implements Storage {
   private needWritable(): void {
     if (!this.writable) throw new Qcow2Error('READ_ONLY', `${this.name} is read-only`);
   }
+}
+
+/** Ranges of a file; one that ends with it ends with its sector. */
+function* inSectors(
+  ranges: Iterable<readonly [number, number]>,
+  size: number,
+): Generator<readonly [number, number], void, undefined> {
+  for (const [start, end] of ranges) yield [start, end === size ? alignUp(end, 512) : end];
 }
 
 /** The ranges that a file has data for; short holes count as data where it need not be exact. */
@@ -388,7 +400,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
       fd = openSync(path, access | constants.O_NONBLOCK);
     } else if (create && claim) releaseClaim(made, CREATING);
     if (claim) claimFile({ fd, name: path }, claim);
-    return new NodeFileStorage(fd, path, writable || create, true);
+    return new NodeFileStorage(fd, path, writable || create, true, options.direct);
   } catch (cause) {
     closeSync(fd);
     throw cause;

@@ -69,6 +69,9 @@ test('tells data in holes of the file from other data', async () => {
           await same(folder, ['--output=json', name]);
           await same(folder, [name]);
         }
+        const direct = 'cache.direct=on,file.filename=r.raw';
+        await same(folder, ['--image-opts', `driver=raw,${direct}`]);
+        await same(folder, ['--output=json', '--image-opts', `driver=raw,${direct}`]);
       } catch (cause) {
         const { message, details } = cause as Error & { details?: string };
         const about = `SEED=${SEED} round ${round}\n${describe(setting)}`;
