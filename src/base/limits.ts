@@ -58,9 +58,6 @@ export const L2_CACHE_BYTES_DEFAULT = 32 * 1024 * 1024;
 /** Bytes that a reader takes of an L2 table at once (QEMU's default l2-cache-entry-size). */
 export const L2_SLICE_BYTES_MAX = 64 * 1024;
 
-/** The LUKS header area: 8 key slots of 4000 stripes × 64 bytes fit in 2 MiB; allow 16. */
-export const LUKS_AREA_BYTES_MAX = 16 * 1024 * 1024;
-
 /**
  * PBKDF2 iterations that a LUKS header may ask for, unless the caller allows more: QEMU and
  * cryptsetup calibrate to some 2 to 20 million; this many take half a minute.

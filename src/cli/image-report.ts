@@ -3,14 +3,11 @@ import { alignUp } from '../base/bits.ts';
 import { type BitmapDirectoryEntry, BitmapFlag } from '../format/bitmap-directory.ts';
 import { Autoclear, Compatible, hasFeature } from '../format/feature-bits.ts';
 import { CryptMethod } from '../format/header.ts';
-import type { LuksHeader } from '../format/luks-header.ts';
 import type { Snapshot } from '../format/snapshot-table.ts';
 import { probeFormat } from '../image/formats.ts';
-import { readLuksContainer } from '../image/luks/container-header.ts';
 import { type Metadata, readMetadata } from '../image/qcow2/open.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { JsonObject } from './json.ts';
-import { luksReport } from './luks-report.ts';
 import { bigOf, icountOf } from './snapshot-list.ts';
 
 /** The backing file that an image names. */
@@ -60,9 +57,16 @@ export interface ReportContext {
  */
 export async function reportImage(storage: Storage, context: ReportContext): Promise<ImageReport> {
   const format = context.format ?? (await probeFormat(storage));
-  if (format === 'qcow2') return reportQcow2(await readMetadata(storage), context);
+  if (format === 'qcow2') {
+    const metadata = await readMetadata(storage);
+    context.check?.(metadata);
+    const isLuks = metadata.header.cryptMethod === CryptMethod.luks;
+    const luks = isLuks ? await import('./luks-report.ts') : undefined;
+    return reportQcow2(metadata, await luks?.areaReport(storage, metadata), context);
+  }
   const { filename, allocatedBytes } = context;
-  const luks = format === 'luks' ? await readLuksContainer(storage) : undefined;
+  const container = format === 'luks' ? await import('./luks-report.ts') : undefined;
+  const luks = await container?.containerReport(storage);
   const size = (await storage.size()) - (luks?.payloadOffset ?? 0);
   return {
     filename,
@@ -74,21 +78,18 @@ export async function reportImage(storage: Storage, context: ReportContext): Pro
     dirty: false,
     backing: undefined,
     snapshots: [],
-    specific: luks && { type: 'luks', data: containerMembers(luks) },
+    specific: luks && { type: 'luks', data: luks.data },
     bitmapsInconsistent: undefined,
   };
 }
 
-/** What a container says of itself: all but that it is one. */
-function containerMembers(header: LuksHeader): JsonObject {
-  const { format: _, ...members } = luksReport(header);
-  return members as JsonObject;
-}
-
-function reportQcow2(metadata: Metadata, context: ReportContext): ImageReport {
+function reportQcow2(
+  metadata: Metadata,
+  luks: JsonObject | undefined,
+  context: ReportContext,
+): ImageReport {
   const { header, extensions, geometry, backingName, snapshots, dirty } = metadata;
   const { filename, allocatedBytes, resolve } = context;
-  context.check?.(metadata);
   return {
     filename,
     format: 'qcow2',
@@ -102,12 +103,12 @@ function reportQcow2(metadata: Metadata, context: ReportContext): ImageReport {
       : undefined,
     // With an external data file there can be none, whatever the header says.
     snapshots: metadata.dataFile ? [] : snapshots,
-    specific: { type: 'qcow2', data: specificMembers(metadata) },
+    specific: { type: 'qcow2', data: specificMembers(metadata, luks) },
     bitmapsInconsistent: extensions.bitmapsInconsistent ? `version${header.version}` : undefined,
   };
 }
 
-function specificMembers(metadata: Metadata): JsonObject {
+function specificMembers(metadata: Metadata, luks: JsonObject | undefined): JsonObject {
   const { header, extensions, geometry, bitmaps, dataFile, corrupt } = metadata;
   const v3 = header.version === 3;
   return {
@@ -117,7 +118,7 @@ function specificMembers(metadata: Metadata): JsonObject {
     bitmaps: bitmaps.length > 0 ? bitmaps.map(bitmapMembers) : undefined,
     'refcount-bits': 2 ** header.refcountOrder,
     'data-file': dataFile ? extensions.dataFileName : undefined,
-    encrypt: encryptMembers(metadata),
+    encrypt: header.cryptMethod === CryptMethod.aes ? { format: 'aes' } : luks,
     'data-file-raw': dataFile ? hasFeature(header.autoclear, Autoclear.rawDataFile) : undefined,
     corrupt: v3 ? corrupt : undefined,
     'extended-l2': v3 ? geometry.extendedL2 : undefined,
@@ -134,11 +135,6 @@ function bitmapMembers({ flags, granularityBits, name }: BitmapDirectoryEntry): 
     name,
     granularity: 2 ** granularityBits,
   };
-}
-
-function encryptMembers({ header, luks }: Metadata): JsonObject | undefined {
-  if (header.cryptMethod === CryptMethod.aes) return { format: 'aes' };
-  return luks && luksReport(luks);
 }
 
 /** Members of one snapshot in JSON. */

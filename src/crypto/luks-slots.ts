@@ -7,7 +7,7 @@ import type { Awaitable } from '../base/awaitable.ts';
 import { settled } from '../base/awaitable.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { LUKS_SLOTS, type LuksHeader, serializeLuksHeader } from '../format/luks-header.ts';
-import { type LuksVolume, makeSlot, opensSlot, slotNoise, withoutSlot } from './luks.ts';
+import { type LuksVolume, makeSlot, opensSlot, placeOf, slotNoise, withoutSlot } from './luks.ts';
 import { ITER_TIME_DEFAULT } from './luks-format.ts';
 
 /** What becomes of key slots. */
@@ -69,7 +69,10 @@ async function activate(
     iterTime: iterTime ?? ITER_TIME_DEFAULT,
   });
   // The header says so when the key is there.
-  await durably(volume, storage.write(at + made.at, made.material));
+  await durably(
+    volume,
+    storage.write(placeOf(volume, made.at, made.material.length), made.material),
+  );
   await durably(volume, storage.write(at, serializeLuksHeader(made.header)));
   return made.header;
 }
@@ -126,7 +129,8 @@ async function eraseSlots(volume: LuksVolume, slots: readonly number[]): Promise
   await durably(volume, storage.write(at, serializeLuksHeader(header)));
   for (const slot of slots) {
     const { keyOffset } = header.slots[slot] as LuksHeader['slots'][number];
-    await durably(volume, storage.write(at + keyOffset, slotNoise(header)));
+    const noise = slotNoise(header);
+    await durably(volume, storage.write(placeOf(volume, keyOffset, noise.length), noise));
   }
   return header;
 }

@@ -34,6 +34,18 @@ export interface LuksVolume {
   /** Byte offset of the header in the storage. */
   readonly at: number;
   readonly header: LuksHeader;
+  /** Bytes from the header on that are for it and its key slots. Default: as many as there are. */
+  readonly areaBytes?: number | undefined;
+}
+
+/**
+ * Where a key slot's material is in the storage.
+ * @param offset counted from the header
+ * @throws Qcow2Error CORRUPT where its bytes are not all in the header's area
+ */
+export function placeOf({ at, areaBytes }: LuksVolume, offset: number, bytes: number): number {
+  if (areaBytes === undefined || offset + bytes <= areaBytes) return at + offset;
+  throw new Qcow2Error('CORRUPT', 'Request for data outside of extension header', at);
 }
 
 /** How much work a header may ask for. */
@@ -120,7 +132,7 @@ interface SlotWork {
 /** @returns the master key, undefined where the passphrase is not this slot's */
 async function openSlot(
   work: SlotWork,
-  { storage, at }: LuksVolume,
+  volume: LuksVolume,
   index: number,
   passphrase: Uint8Array,
 ): Promise<Uint8Array | undefined> {
@@ -131,7 +143,7 @@ async function openSlot(
   // Whole sectors; what lies behind the stripes is decrypted and dropped.
   const material = new Uint8Array(alignUp(length, SECTOR_BYTES));
   try {
-    const read = storage.read(at + slot.keyOffset, material);
+    const read = volume.storage.read(placeOf(volume, slot.keyOffset, length), material);
     if (!settled(read)) await read;
     const decrypted = cipher.decrypt(material, 0);
     if (!settled(decrypted)) await decrypted;

@@ -10,7 +10,7 @@
  * Specification: QEMU docs/interop/qcow2, "Bitmaps extension" and "Bitmap directory".
  */
 import { BigEndianReader, putU64 } from '../base/be.ts';
-import { alignUp, divCeil } from '../base/bits.ts';
+import { alignUp, divCeil, HIGH } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import {
   BITMAP_BYTES_MAX,
@@ -75,10 +75,12 @@ export function parseBitmapExtension(
     fail('UNSUPPORTED', message, 0);
   }
   if (count === 0) fail('CORRUPT', 'found bitmaps extension with zero bitmaps', 0);
-  const directoryOffset = reader.number(16, 'bitmap directory offset');
-  if (directoryOffset % clusterSize !== 0) {
+  const { high, low } = reader.u64(16, 'bitmaps_ext');
+  if (low % clusterSize !== 0) {
     fail('CORRUPT', 'bitmaps_ext: invalid bitmap directory offset', 16);
   }
+  // Not exact above 2^62: nothing is read there.
+  const directoryOffset = high * HIGH + low;
   const size = reader.u64(8, 'bitmaps_ext');
   if (size.high !== 0 || size.low > BITMAP_DIRECTORY_BYTES_MAX) {
     const bytes = (BigInt(size.high) << 32n) + BigInt(size.low);

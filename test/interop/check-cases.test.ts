@@ -233,6 +233,56 @@ test('encrypted images, with their key and without', async () => {
   });
 });
 
+test('an encryption header that is elsewhere, or of another length', async () => {
+  await inScratch(async (folder) => {
+    const secret = ['--object', 'secret,id=s,data=123456'];
+    const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
+    const create = ['create', '-q', ...secret, '-f', 'qcow2', '-o', options, 'image', '1M'];
+    await oftenEnough(() => qemuImg(create, { cwd: folder }));
+    const sound = readFileSync(`${folder}/image`);
+    const pointer = sound.indexOf(Buffer.from('0537be77', 'hex')) + 8;
+    const name = 'driver=qcow2,file.filename=image,encrypt.key-secret=s';
+    for (const [field, value] of [
+      [0, 0x10000n],
+      [0, 1n << 40n],
+      [8, 0n],
+      [8, 1000n],
+      [8, 0x4000_0000_0021_2000n],
+      [8, 0x8000_0000_0021_2000n],
+      [8, 1n << 24n],
+    ] as const) {
+      writeFileSync(`${folder}/image`, sound);
+      change(folder, (bytes) => bytes.writeBigUInt64BE(value, pointer + field));
+      await sameInAllModes(folder, [[], ['-r', 'all']]);
+      for (const line of ['check', 'check -r all', 'info']) {
+        const [command = '', ...more] = line.split(' ');
+        const [left, right] = copies(folder);
+        const args = [command, ...more, ...secret, '--image-opts', name];
+        const mine = await tool(args, { cwd: left });
+        const theirs = await run(requireQemu().img, args, { cwd: right });
+        assert.is(mine.stdout.toString(), theirs.stdout.toString(), `${value} ${line}`);
+        const text = mine.stderr.replaceAll(/^qcow2-img(\.js)?: /gm, 'qemu-img: ');
+        assert.is(text, theirs.stderr, `${value} ${line}`);
+        assert.is(mine.code, theirs.code, `${value} ${line}`);
+      }
+    }
+  });
+});
+
+test('a second look at what a repair has written to', async () => {
+  await inScratch(async (folder) => {
+    // An L1 table that lies where nothing is counted: its clusters are given back.
+    await makeImage(folder, 'cluster_size=512', ['write -P 3 100k 100k']);
+    truncateSync(`${folder}/image`, 512 * Math.floor(readFileSync(`${folder}/image`).length / 512));
+    change(folder, (bytes) => {
+      bytes.fill(0xa5, bytes.length - 1024);
+      bytes.writeBigUInt64BE(BigInt(bytes.length - 1024), 40);
+      bytes.writeUInt32BE(2048, 36);
+    });
+    await sameInAllModes(folder, MODES.slice(0, 2));
+  });
+});
+
 test('bitmaps: their clusters count, and what is wrong with their tables', async () => {
   await inScratch(async (folder) => {
     await makeImage(folder);
@@ -246,6 +296,9 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
     const directory = Number(sound.readBigUInt64BE(extension + 24));
     const table = Number(sound.readBigUInt64BE(directory));
     for (const [at, value] of [
+      [extension + 20, 0x3000],
+      [extension + 24, 0x8000_0000],
+      [extension + 24, 0x4000_0000],
       [directory + 12, 0x0100_0002],
       [directory + 20, 8],
       [table, 0x0100_0000],

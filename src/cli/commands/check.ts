@@ -7,7 +7,7 @@ import { isFormat } from '../../image/formats.ts';
 import { type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
-import { reasonOf } from '../../image/qcow2/check-image.ts';
+import { CheckedImage } from '../../image/qcow2/check-image.ts';
 import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
 import { openEncryption } from '../../image/qcow2/encryption.ts';
 import type { Metadata } from '../../image/qcow2/open.ts';
@@ -235,18 +235,12 @@ async function checkAndReport(
   const { json, quiet, repair } = request;
   let result: CheckResult;
   try {
-    result = await checkOnce(host, request, storage, { metadata, repair });
+    const image = await CheckedImage.open(storage, metadata);
+    result = await checkOnce(host, request, image, repair);
     const { leaksFixed, corruptionsFixed } = result;
     if (leaksFixed + corruptionsFixed > 0) {
       if (!json && !quiet) host.out(repairedText(result));
-      const again = await readCheckMetadata(storage).catch((cause) => {
-        // A repair can write to what other tables claim, too: QEMU says no more of it than why.
-        throw new Qcow2Error('CORRUPT', reasonOf(cause));
-      });
-      const clean = await checkOnce(host, request, storage, {
-        metadata: again,
-        repair: undefined,
-      });
+      const clean = await checkOnce(host, request, image, undefined);
       result = { ...clean, leaksFixed, corruptionsFixed };
     }
   } catch (cause) {
@@ -270,8 +264,8 @@ const NOTE_CHARACTERS = 16384;
 async function checkOnce(
   host: Host,
   request: Request,
-  storage: Storage,
-  { metadata, repair }: { readonly metadata: Metadata; readonly repair: Repair | undefined },
+  image: CheckedImage,
+  repair: Repair | undefined,
 ): Promise<CheckResult> {
   const enabled = request.progress && !request.quiet;
   const progress = startProgress(host, { enabled, total: () => 1, stream: true });
@@ -281,7 +275,7 @@ async function checkOnce(
     notes = '';
   };
   try {
-    const result = await checkImage(storage, metadata, {
+    const result = await checkImage(image, {
       repair,
       signal: host.interrupted,
       onProgress: progress.update,

@@ -11,7 +11,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import type { Header } from '../../format/header.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
-import { type Findings, hex64, type Repair } from './check-findings.ts';
+import { Findings, hex64, type Repair } from './check-findings.ts';
 import { numberBytes, u64Bytes } from './metadata-store.ts';
 import type { Metadata } from './open.ts';
 
@@ -64,24 +64,25 @@ export class CheckedImage {
   /** Clusters that the file takes, and those that references may reach behind its end. */
   clusters = 0;
   fileBytes = 0;
+  /** What is found, and what of it is put right: of the check that is under way. */
+  findings = new Findings(undefined);
+  repair: Repair | undefined;
   private signaled = false;
 
   private constructor(
     readonly storage: Storage,
     readonly metadata: Metadata,
-    readonly findings: Findings,
-    readonly repair: Repair | undefined,
   ) {
     this.header = metadata.header;
   }
 
-  /** Reads what a check starts from. */
-  static async open(
-    storage: Storage,
-    metadata: Metadata,
-    options: { readonly findings: Findings; readonly repair: Repair | undefined },
-  ): Promise<CheckedImage> {
-    const image = new CheckedImage(storage, metadata, options.findings, options.repair);
+  /**
+   * Reads what a check starts from: the tables that an open image has in memory. They stay what
+   * they are for a second check, whatever a repair made of the file.
+   * @param metadata as `readCheckMetadata` gives it
+   */
+  static async open(storage: Storage, metadata: Metadata): Promise<CheckedImage> {
+    const image = new CheckedImage(storage, metadata);
     image.fileBytes = await storage.size();
     const { l1Offset, l1Entries } = image.header;
     image.l1 = new Uint8Array(l1Entries * 8);

@@ -11,9 +11,10 @@ import { viewOf } from '../../base/be.ts';
 import { divFloor } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { tick } from '../../base/tick.ts';
+import { readBitmapDirectory } from './bitmaps.ts';
 import type { ReferenceCounts, Tallies } from './check-counts.ts';
 import { type Findings, hex64 } from './check-findings.ts';
-import { type CheckedImage, l1Host, l1Of, stopped } from './check-image.ts';
+import { type CheckedImage, isBeyondReach, l1Host, l1Of, stopped } from './check-image.ts';
 import { checkOddEntry } from './check-l2-entry.ts';
 import { bitmapClusters } from './check-open.ts';
 
@@ -127,7 +128,10 @@ export class ReferenceWalk {
     const tableBytes = header.refcountTableClusters * geometry.clusterSize;
     this.add(header.refcountTableOffset, tableBytes);
     const { cryptoHeader } = metadata.extensions;
-    if (cryptoHeader) this.add(cryptoHeader.offset, cryptoHeader.length);
+    // From 2^63 on a length is negative to QEMU.
+    if (cryptoHeader && !isBeyondReach(cryptoHeader.length)) {
+      this.add(cryptoHeader.offset, cryptoHeader.length);
+    }
     await this.countBitmaps();
   }
 
@@ -201,6 +205,8 @@ export class ReferenceWalk {
       findings.failed('ERROR: I/O error in check_refcounts_l1');
       throw cause;
     }
+    // Flags are those of the table in memory, which a repair may have left alone in the file.
+    if (active && !sameWords(table, image.l1)) this.oddTables++;
     const walk: L1Walk = { table, active };
     for (let index = 0; index < entries; ) {
       const count = this.tablesSideBySide(walk, index);
@@ -365,20 +371,35 @@ export class ReferenceWalk {
     const { bitmaps: extension } = image.metadata.extensions;
     if (!extension) return;
     this.add(extension.directoryOffset, extension.directoryBytes);
-    for (const { tableOffset, tableEntries } of image.metadata.bitmaps) {
+    const { clusterSize } = image.geometry;
+    // A repair can have written to what other tables claim, too.
+    const limits = { clusterSize, diskSize: image.header.size };
+    const bitmaps = await readBitmapDirectory(image.storage, extension, limits).catch(unusable);
+    for (const { tableOffset, tableEntries } of bitmaps) {
       this.add(tableOffset, tableEntries * 8);
       const table = new Uint8Array(tableEntries * 8);
       await image.read(tableOffset, table);
-      let hosts: number[];
+      let hosts: number[] = [];
       try {
-        hosts = bitmapClusters(table, image.geometry.clusterSize, tableOffset);
+        hosts = bitmapClusters(table, clusterSize, tableOffset);
       } catch (cause) {
-        if (!isQcow2Error(cause, 'CORRUPT')) throw cause;
-        throw stopped('Invalid argument', cause);
+        unusable(cause);
       }
-      for (const host of hosts) this.add(host, image.geometry.clusterSize);
+      for (const host of hosts) this.add(host, clusterSize);
     }
   }
+}
+
+/** Whether two tables are alike, of as many entries. */
+function sameWords(a: Uint8Array, b: Uint8Array): boolean {
+  const words = new Int32Array(b.buffer);
+  return new Int32Array(a.buffer).every((word, i) => word === words[i]);
+}
+
+/** Bitmaps that make no sense end a check. */
+function unusable(cause: unknown): never {
+  if (!isQcow2Error(cause, 'CORRUPT', 'UNSUPPORTED')) throw cause;
+  throw stopped('Invalid argument', cause);
 }
 
 /** A snapshot's id or name, as far as a C string goes. */

@@ -50,20 +50,21 @@ const CLUSTERS_MAX = 2 ** 31 - 1;
 
 /**
  * Checks an image that nobody else is writing.
- * @param metadata as `readMetadata` gives it, `lenient`
  * @throws Qcow2Error where the check cannot be carried out to its end; the message says why
  */
 export async function checkImage(
-  storage: Storage,
-  metadata: Metadata,
+  image: CheckedImage,
   options: CheckOptions = {},
 ): Promise<CheckResult> {
-  const findings = new Findings(options.onError);
+  const { storage } = image;
   const { repair } = options;
   if (repair && !storage.writable) {
     throw new Qcow2Error('READ_ONLY', 'the image file is not open for writing');
   }
-  const image = await CheckedImage.open(storage, metadata, { findings, repair });
+  const findings = new Findings(options.onError);
+  image.findings = findings;
+  image.repair = repair;
+  image.fileBytes = await storage.size();
   if (repair) await image.clearUnknownAutoclear();
   await readSnapshotTable(image);
   const ofSnapshots = findings.numbers;
@@ -88,7 +89,8 @@ export async function checkStorage(
   storage: Storage,
   options: CheckOptions = {},
 ): Promise<CheckResult> {
-  return checkImage(storage, await readCheckMetadata(storage), options);
+  const metadata = await readCheckMetadata(storage);
+  return checkImage(await CheckedImage.open(storage, metadata), options);
 }
 
 /**

@@ -10,9 +10,9 @@ import { changeKeySlots, type KeySlotChange } from '../../crypto/luks-slots.ts';
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import { SectorCipher } from '../../crypto/sector-cipher.ts';
 import { CryptMethod } from '../../format/header.ts';
-import type { LuksHeader } from '../../format/luks-header.ts';
 import type { SectorKeys, Storage } from '../../storage/storage.ts';
 import { askSecret, type Secret } from '../secret.ts';
+import { type LuksArea, readLuksArea } from './luks-area.ts';
 import type { Metadata } from './open.ts';
 
 /** Where sectors of a plain cluster are: in the guest, and in their file. */
@@ -84,16 +84,16 @@ export interface EncryptionOptions {
  */
 export async function openEncryption(
   storage: Storage,
-  { header, extensions, luks }: Metadata,
+  metadata: Metadata,
   { secret, depth = 0, iterationsMax }: EncryptionOptions,
 ): Promise<Encryption | undefined> {
+  const { header } = metadata;
   if (header.cryptMethod === CryptMethod.none) return undefined;
   const format = header.cryptMethod === CryptMethod.aes ? 'aes' : 'luks';
   const passphrase = await askSecret(secret, { name: storage.name, depth, format }, 32);
   try {
     if (format === 'aes') return new Encryption(format, legacyKeys(passphrase));
-    const at = extensions.cryptoHeader?.offset as number;
-    const volume = { storage, at, header: luks as LuksHeader };
+    const volume = { storage, ...((await readLuksArea(storage, metadata)) as LuksArea) };
     const limits: UnlockOptions = iterationsMax === undefined ? {} : { iterationsMax };
     const { masterKey } = await unlockLuks(volume, passphrase, limits);
     return new Encryption(format, await payloadKeys(volume.header, masterKey), volume);

@@ -7,7 +7,6 @@ import { BigEndianReader } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { formatBytes } from '../../base/sizes.ts';
 import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
-import type { CryptoHeaderPointer } from '../../format/crypto-header-pointer.ts';
 import {
   FeatureType,
   hasFeature,
@@ -26,7 +25,6 @@ import {
   parseHeader,
 } from '../../format/header.ts';
 import { type HeaderExtensions, parseHeaderExtensions } from '../../format/header-extensions.ts';
-import { LUKS_HEADER_BYTES, type LuksHeader, parseLuksHeader } from '../../format/luks-header.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -41,7 +39,6 @@ export interface Metadata {
   readonly backingName: string | undefined;
   readonly snapshots: readonly Snapshot[];
   readonly bitmaps: readonly BitmapDirectoryEntry[];
-  readonly luks: LuksHeader | undefined;
   readonly dirty: boolean;
   readonly corrupt: boolean;
   readonly dataFile: boolean;
@@ -96,26 +93,10 @@ export async function readMetadata(
           diskSize: header.size,
         })
       : [],
-    luks: extensions.cryptoHeader
-      ? await readLuksHeader(storage, extensions.cryptoHeader)
-      : undefined,
     dirty: hasFeature(header.incompatible, Incompatible.dirty),
     corrupt: hasFeature(header.incompatible, Incompatible.corrupt),
     dataFile: hasFeature(header.incompatible, Incompatible.dataFile),
   };
-}
-
-async function readLuksHeader(
-  storage: Storage,
-  { offset, length }: CryptoHeaderPointer,
-): Promise<LuksHeader> {
-  if (length < LUKS_HEADER_BYTES) {
-    throw new Qcow2Error('CORRUPT', 'Request for data outside of extension header', offset);
-  }
-  // Past the end of the file there are zeros, which are no LUKS header.
-  const bytes = new Uint8Array(LUKS_HEADER_BYTES);
-  await readFully(storage, offset, bytes);
-  return parseLuksHeader(bytes, offset);
 }
 
 function padded(bytes: Uint8Array): Uint8Array {
