@@ -3,6 +3,7 @@ import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
 import type { NodePool } from '../convert/pool-node.ts';
+import { isLibcLoaded, libc } from '../storage/native-libc.ts';
 import { ioError } from '../storage/node-error.ts';
 import { openNodeFile } from '../storage/node-file.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
@@ -109,7 +110,25 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
   };
 }
 
+/** A signal is on its way that ends the process. */
+let isDying = false;
+
+/**
+ * Ends the process at once where that can be had, and nothing is said or done afterwards: Node takes
+ * apart threads and memories that the kernel frees anyway, which takes up to 12 ms.
+ */
+export function leave(code: number): void {
+  process.exitCode = code;
+  if (isDying) return;
+  const { NODE_OPTIONS, NODE_V8_COVERAGE } = process.env;
+  // Whoever looks on from inside sees Node's own end.
+  const isWatched = process.execArgv.length > 0 || process.listenerCount('exit') > 0;
+  if (isWatched || NODE_OPTIONS || NODE_V8_COVERAGE || !isLibcLoaded()) return;
+  libc()?.exit(code);
+}
+
 /** Ends the process by the signal that interrupted it, so that the shell sees what happened. */
 export function dieBySignal(reason: unknown): void {
+  isDying = true;
   if (typeof reason === 'string') process.kill(process.pid, reason as NodeJS.Signals);
 }

@@ -3,7 +3,7 @@ import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeGlobalOptions } from './global-options.ts';
-import { dieBySignal, nodeHost } from './host-node.ts';
+import { dieBySignal, leave, nodeHost } from './host-node.ts';
 
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
@@ -92,6 +92,4 @@ async function guarded(host: Host): Promise<number> {
 
 // Until it is known: a tool that ends without an answer has failed.
 process.exitCode = 1;
-(runAgain() ?? main()).then((code) => {
-  process.exitCode = code;
-});
+(runAgain() ?? main()).then(leave);

@@ -1,7 +1,7 @@
 /** `qcow2-io`: what qemu-io is to QEMU. Reads and writes disks by command, for people and tests. */
 import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
-import { nodeHost } from './host-node.ts';
+import { leave, nodeHost } from './host-node.ts';
 import { runTool } from './io/command-line.ts';
 import { CommandFailure } from './io/io-command.ts';
 import { ioHost } from './io/io-host.ts';
@@ -20,6 +20,4 @@ async function main(): Promise<number> {
 
 // Until it is known: a tool that ends without an answer has failed.
 process.exitCode = 1;
-(runAgain() ?? main()).then((code) => {
-  process.exitCode = code;
-});
+(runAgain() ?? main()).then(leave);

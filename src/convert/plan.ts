@@ -82,6 +82,19 @@ const WINDOW_FIRST = 64 * 2 ** 20;
 const LOOK_EXTENTS = 512;
 /** Windows of a look at most: what lies behind much of nothing may still be many extents. */
 const STRETCH_MAX = 16;
+/**
+ * Windows whose copies come before what has to be made of a window's clusters: copying starts at
+ * once, and while something is being made there is enough to copy.
+ */
+const COPIES_LEAD = 4;
+
+/** What jobs are made of: extents of a disk that starts somewhere in the target. */
+interface Window {
+  readonly list: ExtentList;
+  readonly diskStart: number;
+  /** Where it ends in the target. */
+  readonly end: number;
+}
 
 /** The files of several disks, one list. */
 export function allSources(disks: readonly Disk[]): DataSource[] {
@@ -90,23 +103,28 @@ export function allSources(disks: readonly Disk[]): DataSource[] {
 
 /** Makes the jobs of several disks, concatenated, in target order. */
 export class Planner implements JobSource {
-  private list = new ExtentList();
-  /** What of the window is copied as it is, and the list that is in hand without it. */
+  /** The window in hand, as far as it is not copied; and those that were looked at behind it. */
+  private window: Window = { list: new ExtentList(), diskStart: 0, end: 0 };
+  private record = 0;
+  private readonly waiting: Window[] = [];
+  /** How many of them come before their first one's turn. */
+  private lead = 0;
+  /** Lists of windows that are done. */
+  private readonly spare: ExtentList[] = [];
+  /** What of the last window that was looked at is copied as it is. */
   private readonly copies = new CopyList();
-  private rest = new ExtentList();
   private readonly sources: readonly DataSource[];
   private readonly builder = new JobBuilder();
   private readonly held = new JobBuilder();
   /** With clusters, what the job in hand has room for. */
   private jobBytes: number;
-  private window = WINDOW_FIRST;
+  private windowBytes = WINDOW_FIRST;
   /** Windows that the next look spans: more than one where nothing was in the last. */
   private stretch = 1;
   private disk = 0;
   /** Where this disk starts in the target, and how far its extents were looked at. */
   private diskStart = 0;
   private at = 0;
-  private record = 0;
   private sourceBase = 0;
 
   constructor(
@@ -122,7 +140,7 @@ export class Planner implements JobSource {
     const { builder, options } = this;
     for (;;) {
       if (options.clusters && !this.copies.isEmpty) return this.takeCopies(options.clusters);
-      while (this.record < this.list.count) {
+      while (this.record < this.window.list.count) {
         if (options.clusters) {
           if (this.isFull(options.clusters)) return this.takeJob();
           this.addClusters(options.clusters);
@@ -133,12 +151,30 @@ export class Planner implements JobSource {
           return this.takeJob();
         }
       }
-      if (!(await this.lookAhead())) break;
+      if (!(await this.nextWindow())) break;
     }
     if (builder.count === 0) return undefined;
     this.until = this.diskStart;
     return this.takeJob();
   }
+
+  /** Goes on to the next window, or to copies that come first; false when there is neither. */
+  private async nextWindow(): Promise<boolean> {
+    this.until = this.window.end;
+    while (this.waiting.length <= this.lead && (await this.lookAhead())) {
+      if (!this.copies.isEmpty) return true;
+    }
+    const next = this.waiting.shift();
+    if (!next) return false;
+    // A job does not wait for clusters of windows to come.
+    if (this.lead > 0) this.isDue = this.builder.count > 0;
+    this.spare.push(this.window.list);
+    this.window = next;
+    this.record = 0;
+    return true;
+  }
+  /** Whether the job in hand ends with the cluster that it has come to. */
+  private isDue = false;
 
   /** The operations that were kept back: to run when all others are done. */
   last(): Float64Array<ArrayBuffer> {
@@ -147,7 +183,6 @@ export class Planner implements JobSource {
 
   /** Collects the next window's extents; false when there are no more. */
   private async lookAhead(): Promise<boolean> {
-    const { list } = this;
     let disk = this.disks[this.disk];
     while (disk && this.at >= disk.size) {
       this.diskStart += disk.size;
@@ -157,32 +192,37 @@ export class Planner implements JobSource {
     }
     if (!disk) return false;
     const most = extentWindow(disk) * this.stretch;
-    const end = Math.min(disk.size, this.at + Math.min(this.window, most));
-    this.windowStart = this.diskStart + this.at;
-    list.clear();
-    this.record = 0;
-    if (this.options.salvage) await this.salvage(disk, this.at, end);
+    const end = Math.min(disk.size, this.at + Math.min(this.windowBytes, most));
+    const list = this.emptyList();
+    if (this.options.salvage) await this.salvage(disk, list, this.at, end);
     else {
       const collected = collectExtents(disk, [this.at, end], list, this.sourceBase);
       if (!settled(collected)) await collected;
     }
-    if (list.count < LOOK_EXTENTS) this.window *= 8;
+    if (list.count < LOOK_EXTENTS) this.windowBytes *= 8;
     this.stretch = list.count > 1 ? 1 : Math.min(STRETCH_MAX, this.stretch * 2);
     this.at = end;
+    const { diskStart } = this;
     const { clusters } = this.options;
-    if (clusters?.copies || clusters?.moves) await this.setAside(clusters);
+    const setsAside = clusters?.copies || clusters?.moves;
+    const rest = setsAside ? await this.setAside(clusters, list) : list;
+    this.lead = this.copies.isEmpty ? 0 : COPIES_LEAD;
+    this.waiting.push({ list: rest, diskStart, end: diskStart + end });
     return true;
   }
-  /** Where the window starts in the target. */
-  private windowStart = 0;
+
+  private emptyList(): ExtentList {
+    const list = this.spare.pop() ?? new ExtentList();
+    list.clear();
+    return list;
+  }
 
   readonly lost: LostRange[] = [];
   readonly unmapped: LostRange[] = [];
   private lostClusters = 0;
 
   /** Collects what can be collected of a range, and takes the rest for zeros. */
-  private async salvage(disk: Disk, from: number, to: number): Promise<void> {
-    const { list } = this;
+  private async salvage(disk: Disk, list: ExtentList, from: number, to: number): Promise<void> {
     const mark = list.mark();
     try {
       const collected = disk.collectExtents(from, to, list, this.sourceBase);
@@ -194,8 +234,8 @@ export class Planner implements JobSource {
       const unit = Math.max(512, ...disk.sources.map(({ clusterSize }) => clusterSize));
       if (to - from > unit) {
         const half = from + Math.ceil((to - from) / unit / 2) * unit;
-        await this.salvage(disk, from, half);
-        await this.salvage(disk, half, to);
+        await this.salvage(disk, list, from, half);
+        await this.salvage(disk, list, half, to);
         return;
       }
       const guest = this.diskStart + from;
@@ -222,10 +262,12 @@ export class Planner implements JobSource {
     this.growJob();
     this.jobRoom = 0;
     this.lastCluster = -1;
-    // What is copied of the window comes later.
-    const until = this.copies.isEmpty ? this.until : Math.min(this.until, this.windowStart);
-    return { ops: this.builder.take(), until, span: this.takeSpan() };
+    this.isDue = false;
+    this.complete = this.until;
+    return { ops: this.builder.take(), until: this.until, span: this.takeSpan() };
   }
+  /** How far the last of the jobs with operations reached. */
+  private complete = 0;
 
   private growJob(): void {
     this.jobBytes = Math.min(this.options.jobBytes, this.jobBytes * 2);
@@ -240,22 +282,16 @@ export class Planner implements JobSource {
   private passed = 0;
 
   /**
-   * Whatever of the window is copied goes first: then its jobs have no others among them, and none
+   * Whatever of a window is copied goes first: then its jobs have no others among them, and none
    * of them waits for what a cluster turns out to be.
    */
   private takeCopies({ clusterSize }: PlanClusters): PlannedJob {
-    if (this.builder.count > 0) {
-      // A cluster that began in the last window is one job's.
-      while (this.record < this.list.count && !this.startsCluster(clusterSize)) {
-        this.addClusters({ clusterSize });
-      }
-      return this.takeJob();
-    }
     const { copiesMax = JOB_OPS_MAX } = this.options;
     const copies = this.copies.take(this.jobBytes * COPIED_JOB, copiesMax, clusterSize);
     this.growJob();
     this.passed += copies.hosts.length * clusterSize;
-    return { copies, until: this.windowStart, span: this.takeSpan() };
+    const until = this.builder.count > 0 ? this.complete : this.until;
+    return { copies, until, span: this.takeSpan() };
   }
 
   /** Whether what is next lies in another cluster than what the job ends with. */
@@ -265,14 +301,16 @@ export class Planner implements JobSource {
 
   /** Where what is next goes in the target. */
   private target(): number {
-    return this.diskStart + this.list.guest(this.record) + this.partDone;
+    const { list, diskStart } = this.window;
+    return diskStart + list.guest(this.record) + this.partDone;
   }
 
   /** Whether what is next starts a cluster that the job has no room for. */
   private isFull({ clusterSize }: PlanClusters): boolean {
-    const { builder, list, record } = this;
+    const { builder, record } = this;
+    const { list } = this.window;
     if (builder.count === 0 || !this.startsCluster(clusterSize)) return false;
-    if (builder.count >= JOB_OPS_MAX) return true;
+    if (this.isDue || builder.count >= JOB_OPS_MAX) return true;
     let needed = clusterSize;
     // One that is decoded should not be cut in two.
     if (list.kind(record) === ExtentKind.compressed) {
@@ -281,8 +319,9 @@ export class Planner implements JobSource {
     return this.jobRoom + needed > this.jobBytes;
   }
 
-  private addClusters({ clusterSize }: Pick<PlanClusters, 'clusterSize'>): void {
-    const { list, record: index, options } = this;
+  private addClusters({ clusterSize }: PlanClusters): void {
+    const { record: index, options } = this;
+    const { list } = this.window;
     const kind = list.kind(index);
     const rest = list.length(index) - this.partDone;
     const target = this.target();
@@ -311,11 +350,11 @@ export class Planner implements JobSource {
 
   // ---- what is copied as it is ---------------------------------------------------------------
 
-  /** Takes what is copied out of the window's list. */
-  private async setAside(clusters: PlanClusters): Promise<void> {
-    const { list, rest, copies, diskStart } = this;
+  /** Takes what is copied out of a list. @returns the rest, in another one */
+  private async setAside(clusters: PlanClusters, list: ExtentList): Promise<ExtentList> {
+    const { copies, diskStart } = this;
+    const rest = this.emptyList();
     copies.clear();
-    rest.clear();
     const isAdded = new Uint8Array(list.count);
     for (const [source, { codec, clusterSize, storage }] of this.sources.entries()) {
       if (codec !== clusters.copies || clusterSize !== clusters.clusterSize) continue;
@@ -326,28 +365,17 @@ export class Planner implements JobSource {
     for (let index = 0; index < list.count; index++) {
       if (isAdded[index] === 1) continue;
       const isPlain = list.kind(index) === ExtentKind.data;
-      if (isPlain && this.copyPlain(clusters, index)) continue;
-      this.keep(index, 0, list.length(index));
+      if (isPlain && this.copyPlain(clusters, { list, rest }, index)) continue;
+      keep({ list, rest }, index, 0, list.length(index));
     }
-    this.rest = list;
-    this.list = rest;
-  }
-
-  /** Leaves the bytes [from, to) of a record in the list. */
-  private keep(index: number, from: number, to: number): void {
-    if (from === to) return;
-    const { list, rest } = this;
-    const [kind, guest, host] = [list.kind(index), list.guest(index), list.host(index)];
-    const at = host < 0 || kind === ExtentKind.compressed ? host : host + from;
-    const skip = list.skip(index);
-    // Plain bytes of most files have no other place than `host`.
-    const file = kind === ExtentKind.data && skip === 0 ? 0 : skip + from;
-    rest.push(kind, guest + from, to - from, list.source(index), at, list.stored(index), file);
+    this.spare.push(list);
+    return rest;
   }
 
   /** Sets the whole clusters of plain bytes aside, where nobody looks for zeros in them. */
-  private copyPlain({ clusterSize, moves }: PlanClusters, index: number): boolean {
-    const { list } = this;
+  private copyPlain(clusters: PlanClusters, lists: SplitLists, index: number): boolean {
+    const { clusterSize, moves } = clusters;
+    const { list } = lists;
     const source = list.source(index);
     if (moves !== true || this.sources[source]?.encrypted) return false;
     const target = this.diskStart + list.guest(index);
@@ -355,11 +383,11 @@ export class Planner implements JobSource {
     const before = (clusterSize - (target % clusterSize)) % clusterSize;
     const whole = length - before - ((length - before) % clusterSize);
     if (whole <= 0) return false;
-    this.keep(index, 0, before);
+    keep(lists, index, 0, before);
     for (let at = before; at < before + whole; at += clusterSize) {
       this.copies.add((target + at) / clusterSize, UnitState.data, source, list.host(index) + at);
     }
-    this.keep(index, before + whole, length);
+    keep(lists, index, before + whole, length);
     return true;
   }
 
@@ -367,7 +395,8 @@ export class Planner implements JobSource {
 
   /** Adds what is next of the list; a long plain range is added in parts of a job's size. */
   private addRecord(): void {
-    const { list, record: index, options } = this;
+    const { record: index, options } = this;
+    const { list } = this.window;
     const kind = list.kind(index);
     const rest = list.length(index) - this.partDone;
     const target = this.target();
@@ -383,7 +412,8 @@ export class Planner implements JobSource {
   private partDone = 0;
 
   private addPart(kind: ExtentKind, index: number, target: number, length: number): void {
-    const { list, options } = this;
+    const { options } = this;
+    const { list } = this.window;
     const builder = target >= options.holdFrom ? this.held : this.builder;
     const source = list.source(index);
     if (kind === ExtentKind.data) {
@@ -400,4 +430,21 @@ export class Planner implements JobSource {
       builder.add(OpKind.zero, 0, 0, 0, target, length, 0, 0);
     }
   }
+}
+
+/** A window's extents, and what is left of them when those are out that are copied. */
+interface SplitLists {
+  readonly list: ExtentList;
+  readonly rest: ExtentList;
+}
+
+/** Leaves the bytes [from, to) of a record in the list. */
+function keep({ list, rest }: SplitLists, index: number, from: number, to: number): void {
+  if (from === to) return;
+  const [kind, guest, host] = [list.kind(index), list.guest(index), list.host(index)];
+  const at = host < 0 || kind === ExtentKind.compressed ? host : host + from;
+  const skip = list.skip(index);
+  // Plain bytes of most files have no other place than `host`.
+  const file = kind === ExtentKind.data && skip === 0 ? 0 : skip + from;
+  rest.push(kind, guest + from, to - from, list.source(index), at, list.stored(index), file);
 }
