@@ -17,6 +17,11 @@ export interface Host {
   readonly startWorkers: StartWorkers | undefined;
   /** Tells that so many workers will be wanted soon. */
   readonly warmWorkers?: ((count: number) => Promise<void>) | undefined;
+  /**
+   * Tells that what the process does is to copy parts of files: the host may do that in the
+   * background, one at a time.
+   */
+  readonly copyInBackground?: (() => void) | undefined;
   /** Writes to standard output, as it is. */
   out(text: string): void;
   /** Writes `program: message` to standard error. */

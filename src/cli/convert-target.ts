@@ -1,7 +1,7 @@
 /** The targets of `convert`: new files, those that are there already, standard output. */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { isUnmapped } from '../convert/collect.ts';
-import { beginsInLanes } from '../convert/lane.ts';
+import { beginsInLanes, beginsWithCopies } from '../convert/lane.ts';
 import type { ConvertOptions, ConvertResult } from '../convert/options.ts';
 import { concatenatedSize, worthWorkers } from '../convert/options.ts';
 import { allSources } from '../convert/plan.ts';
@@ -9,6 +9,7 @@ import type { CopyStepOptions } from '../convert/progress-marks.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
 import { isTold } from '../image/qcow2/corruption.ts';
+import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { borrowed } from '../storage/borrowed.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
@@ -214,7 +215,16 @@ function prepareRaw(
 async function withNewFile(
   host: Host,
   request: ConvertRequest,
-  { disks, course }: { readonly disks: readonly Disk[]; readonly course: Course },
+  {
+    disks,
+    course,
+    copies = false,
+  }: {
+    readonly disks: readonly Disk[];
+    readonly course: Course;
+    /** The host copies what comes first, and needs no workers for it. */
+    readonly copies?: boolean;
+  },
   fill: (file: NodeFileStorage) => Promise<ConvertResult>,
 ): Promise<ConvertResult> {
   const { target, create } = request;
@@ -225,7 +235,8 @@ async function withNewFile(
   // Emptying a large file takes as long as a thread does to start.
   const isMuch = workers > 0 && (await worthWorkers(allSources(disks), { compress }));
   const movesOnly = !compress && request.outputFormat === 'qcow2' && !isEncrypted(request);
-  if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
+  if (isMuch && copies) host.copyInBackground?.();
+  else if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
     await host.warmWorkers?.(workers);
   }
   const file = openTarget(host, request, path);
@@ -347,6 +358,17 @@ function newTarget(
   };
 }
 
+/** Whether compressed clusters of the source come first, and the target takes them as they are. */
+async function copiesFirst(
+  { compress, salvage, overBacking }: ConvertRequest,
+  disks: readonly Disk[],
+  create: Qcow2CreateOptions,
+): Promise<boolean> {
+  if (!compress || compress.level !== undefined || salvage || overBacking) return false;
+  const { compression: codec = 'deflate', clusterSize = CLUSTER_BYTES } = create;
+  return beginsWithCopies(disks, { codec, clusterSize });
+}
+
 async function intoQcow2(
   host: Host,
   request: ConvertRequest,
@@ -370,7 +392,8 @@ async function intoQcow2(
   let data: NodeFileStorage | undefined;
   let done = false;
   try {
-    const result = await withNewFile(host, request, { disks, course }, async (file) => {
+    const copies = await copiesFirst(request, disks, create);
+    const result = await withNewFile(host, request, { disks, course, copies }, async (file) => {
       await checkNewBitmaps(request, create.version);
       claimImageFile(file, 'qcow2', { use: 'write' });
       await explainCreation(request, async () => refuseForgetful(file));

@@ -20,6 +20,12 @@ const STDERR = 2;
  */
 const LATE_COMPILING = '--interrupt-budget=600000';
 
+function compileLate(): void {
+  // Later versions of V8 have no such flag, and say so.
+  if (!process.versions.v8.startsWith('11.')) return;
+  process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
+}
+
 /** Writes text straight to a descriptor: setting up Node's streams costs milliseconds. */
 function writeText(fd: number, text: string): void {
   new PipeStorage(fd, fd === STDOUT ? 'standard output' : 'standard error').write(
@@ -42,10 +48,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
   let pool: NodePool | undefined;
   const threads = async () => {
     if (!pool) {
-      // Later versions of V8 have no such flag, and say so.
-      if (process.versions.v8.startsWith('11.')) {
-        process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
-      }
+      compileLate();
       pool = new (await import('../convert/pool-node.ts')).NodePool();
     }
     return pool;
@@ -61,6 +64,11 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     threads: threadsWithin(),
     startWorkers: async (setup, count) => (await threads()).start(setup, count),
     warmWorkers: async (count) => (await threads()).warm(count),
+    copyInBackground: () => {
+      // Node reads it when a thread of its pool is first asked for.
+      process.env.UV_THREADPOOL_SIZE ??= '1';
+      compileLate();
+    },
     out: (text) => writeText(STDOUT, text),
     error: (message) => writeText(STDERR, `${program}: ${message}\n`),
     note: (text) => writeText(STDERR, text),

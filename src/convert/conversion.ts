@@ -35,6 +35,13 @@ const JOBS_AHEAD = 3;
  * that what is to be made of the next ones' clusters is known while they are being copied.
  */
 const COPIES_AHEAD = 12;
+/**
+ * Jobs of this thread during which nobody copied, until workers are started where they were not
+ * for the copies' sake: some 30 ms.
+ */
+const JOBS_ALONE = 8;
+/** Bytes of a range, on average, below which calls cost more than copies do. */
+const RANGE_BYTES = 16 * 1024;
 /** Workers that copy: one writes while the other one reads. More would stand at the file's lock. */
 const COPIERS = 2;
 
@@ -61,6 +68,11 @@ export interface ConversionParts {
   readonly startWorkers: () => Promise<readonly JobWorker[]>;
   /** They do all jobs until one comes that is more than moving bytes: then workers are started. */
   readonly lanes?: readonly Lane[];
+  /**
+   * Copies while this thread goes on, where the host can do that: then workers are started when
+   * there is more to make than this thread has time for.
+   */
+  readonly copyLane?: Lane | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
   /** Target bytes a second, at most. */
@@ -149,7 +161,8 @@ export class Conversion {
     signal?.addEventListener('abort', stop, { once: true });
     try {
       if (signal?.aborted) stop();
-      this.workers = this.inLanes ? this.lanes : await this.parts.startWorkers();
+      if (this.inLanes) this.workers = this.lanes;
+      else if (!this.parts.copyLane) await this.startWorkers();
       await this.drive();
       const last = jobs.last();
       if (last.length > 0) await runner.run(last);
@@ -161,13 +174,22 @@ export class Conversion {
       return tally;
     } finally {
       signal?.removeEventListener('abort', stop);
-      await Promise.all([...this.lanes, ...this.workers].map((worker) => worker.close()));
+      const { copyLane } = this.parts;
+      const all = new Set([...this.lanes, ...this.workers, ...(copyLane ? [copyLane] : [])]);
+      await Promise.all([...all].map((worker) => worker.close()));
     }
   }
 
+  private async startWorkers(): Promise<void> {
+    this.isStarted = true;
+    this.workers = await this.parts.startWorkers();
+  }
+  private isStarted = false;
+
   /** Whoever has done jobs. */
   private all(): Iterable<Pick<Runner, 'tally'>> {
-    return new Set([this.parts.runner, ...this.lanes, ...this.workers]);
+    const { runner, copyLane } = this.parts;
+    return new Set([runner, ...this.lanes, ...this.workers, ...(copyLane ? [copyLane] : [])]);
   }
 
   /** Whether this thread has jobs of its own. */
@@ -243,10 +265,19 @@ export class Conversion {
     this.handedOut += bytesOf(job);
     if (this.inLanes && (job.copies || keepsThread(job.ops))) {
       this.inLanes = false;
-      this.workers = await this.parts.startWorkers();
+      await this.startWorkers();
+    } else if (this.parts.copyLane && !this.isStarted && this.isTooMuch(job)) {
+      await this.startWorkers();
     }
     return job;
   }
+
+  /** Whether this thread alone takes too long for what is not copied. */
+  private isTooMuch(job: PlannedJob): boolean {
+    if (job.copies || this.copying > 0) return false;
+    return this.jobs === 0 || ++this.alone > JOBS_ALONE;
+  }
+  private alone = 0;
 
   private pending(worker: object): number {
     return this.inHand.get(worker) ?? 0;
@@ -299,7 +330,10 @@ export class Conversion {
 
   /** Gives what has its places to workers, a few batches ahead each. */
   private handOutCopies(): void {
-    const { order } = this.parts;
+    const { order, copyLane } = this.parts;
+    while (copyLane && this.placed.length > 0 && isCoarse(this.placed[0]!.batch)) {
+      this.copy(copyLane, this.placed.shift()!);
+    }
     // Jobs that a worker has in hand may wait for this one to be written.
     const isDue = order.kind === 'placed' && order.inLine;
     for (const worker of this.ready().slice(0, COPIERS)) {
@@ -382,6 +416,11 @@ function bytesOf(job: PlannedJob): number {
   let bytes = 0;
   for (let op = 0; op < job.ops.length; op += OP_STRIDE) bytes += job.ops[op + 5]!;
   return bytes;
+}
+
+/** Whether a call for each range is nothing beside copying it. */
+function isCoarse({ ranges }: CopyBatch): boolean {
+  return ranges.reduce((sum, { length }) => sum + length, 0) >= ranges.length * RANGE_BYTES;
 }
 
 function abortError(signal: AbortSignal | undefined): Qcow2Error {

@@ -5,11 +5,12 @@
  */
 import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
-import { type DataSource, type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
+import type { ClusterCodec } from '../codec/codec.ts';
+import { type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
 import { collectExtents } from './collect.ts';
 import { isStream, OP_STRIDE } from './job.ts';
-import { allSources } from './plan.ts';
+import { allSources, isAsIs } from './plan.ts';
 import type { JobWorker } from './pool.ts';
 import type { CopyBatch, Runner, Tally, Turn } from './runner.ts';
 
@@ -97,16 +98,29 @@ export function lanesOver(
  * threads are started before it is known for sure is no more than a loss of time.
  */
 export async function beginsInLanes(disks: readonly Disk[]): Promise<boolean> {
-  const sources: readonly DataSource[] = allSources(disks);
+  const sources = allSources(disks);
   if (sources.some(({ storage }) => storage.background === undefined)) return false;
+  return !(await beginsCompressed(disks));
+}
+
+/** Whether one that compresses will begin with clusters that are copied as they are. */
+export async function beginsWithCopies(
+  disks: readonly Disk[],
+  target: { readonly codec: ClusterCodec; readonly clusterSize: number },
+): Promise<boolean> {
+  return allSources(disks).some((source) => isAsIs(source, target)) && beginsCompressed(disks);
+}
+
+/** Whether something that disks begin with is compressed. */
+async function beginsCompressed(disks: readonly Disk[]): Promise<boolean> {
   const list = new ExtentList();
   for (const disk of disks) {
     list.clear();
     const collected = collectExtents(disk, [0, Math.min(disk.size, LOOK_BYTES)], list, 0);
     if (!settled(collected)) await collected;
     for (let index = 0; index < list.count; index++) {
-      if (list.kind(index) === ExtentKind.compressed) return false;
+      if (list.kind(index) === ExtentKind.compressed) return true;
     }
   }
-  return true;
+  return false;
 }

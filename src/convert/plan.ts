@@ -101,6 +101,14 @@ export function allSources(disks: readonly Disk[]): DataSource[] {
   return disks.flatMap((disk) => disk.sources);
 }
 
+/** Whether a target takes a source's compressed clusters as they are. */
+export function isAsIs(
+  source: DataSource,
+  target: { readonly codec: ClusterCodec | undefined; readonly clusterSize: number },
+): boolean {
+  return source.codec === target.codec && source.clusterSize === target.clusterSize;
+}
+
 /** Makes the jobs of several disks, concatenated, in target order. */
 export class Planner implements JobSource {
   /** The window in hand, as far as it is not copied; and those that were looked at behind it. */
@@ -356,11 +364,11 @@ export class Planner implements JobSource {
     const rest = this.emptyList();
     copies.clear();
     const isAdded = new Uint8Array(list.count);
-    for (const [source, { codec, clusterSize, storage }] of this.sources.entries()) {
-      if (codec !== clusters.copies || clusterSize !== clusters.clusterSize) continue;
-      const { diskSize } = clusters;
-      const window = { list, diskStart, clusterSize, diskSize };
-      copies.addStreams(window, source, await storage.size(), isAdded);
+    const { copies: codec, clusterSize, diskSize } = clusters;
+    const window = { list, diskStart, clusterSize, diskSize };
+    for (const [source, data] of this.sources.entries()) {
+      if (!isAsIs(data, { codec, clusterSize })) continue;
+      copies.addStreams(window, source, await data.storage.size(), isAdded);
     }
     for (let index = 0; index < list.count; index++) {
       if (isAdded[index] === 1) continue;

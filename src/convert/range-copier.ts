@@ -47,19 +47,35 @@ export class RangeCopier {
    * @throws Qcow2Error IO or NO_SPACE; CORRUPT where a source ends within a stream
    */
   async copy(ranges: readonly CopiedRange[], target: CopyTarget): Promise<void> {
-    let index = 0;
-    if (target.copyFrom) {
+    /** What somebody else is copying meanwhile; none may be when this fails, and files are closed. */
+    const underWay: Promise<void>[] = [];
+    let failure: { readonly cause: unknown } | undefined;
+    const fail = (cause: unknown) => {
+      failure ??= { cause };
+    };
+    try {
+      let index = 0;
       for (; index < ranges.length; index++) {
-        const { source, from, host, length } = ranges[index]!;
-        const copied = target.copyFrom(this.sources[source] as Storage, from, host, length);
-        const bytes = settled(copied) ? copied : await copied;
-        this.tally.bytesRead += bytes;
-        if (bytes === length) continue;
-        if (bytes > 0) await this.throughMemory([rest(ranges[index]!, bytes)], target);
-        else break;
+        const range = ranges[index]!;
+        const { source, from, host, length } = range;
+        const copied = target.copyFrom?.(this.sources[source] as Storage, from, host, length) ?? 0;
+        if (copied === 0) break;
+        const finish = (bytes: number) => this.finish(range, bytes, target);
+        if (settled(copied)) await finish(copied);
+        else underWay.push(copied.then(finish).catch(fail));
       }
+      if (index < ranges.length) await this.throughMemory(ranges.slice(index), target);
+    } catch (cause) {
+      fail(cause);
     }
-    if (index < ranges.length) await this.throughMemory(ranges.slice(index), target);
+    await Promise.all(underWay);
+    if (failure) throw failure.cause;
+  }
+
+  /** What the host has not copied of a range goes through memory. */
+  private async finish(range: CopiedRange, bytes: number, target: CopyTarget): Promise<void> {
+    this.tally.bytesRead += bytes;
+    if (bytes < range.length) await this.throughMemory([rest(range, bytes)], target);
   }
 
   /** The buffer is one list's at a time. */

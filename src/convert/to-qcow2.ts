@@ -32,7 +32,7 @@ import {
   resultOf,
   workersFor,
 } from './options.ts';
-import { allSources, type JobSource, Planner } from './plan.ts';
+import { allSources, isAsIs, type JobSource, type PlanClusters, Planner } from './plan.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
 import type { ImageRunnerOptions } from './runner.ts';
 import { convertToDisk } from './to-disk.ts';
@@ -188,7 +188,7 @@ export async function convertToQcow2Stream(
 }
 
 /** What a conversion writes to. */
-type TargetFile = Pick<Storage, 'write' | 'background' | 'share'>;
+type TargetFile = Pick<Storage, 'write' | 'background' | 'copiesInBackground' | 'share'>;
 interface TargetFiles {
   readonly file: TargetFile;
   readonly data: TargetFile;
@@ -263,6 +263,7 @@ class ImageConversion {
     const conversion = new Conversion({
       ...options,
       lanes,
+      copyLane: stream ? undefined : this.copyLane(sources, files, runner),
       jobs: this.jobs({ jobBytes, firstJobBytes }, clusterSize),
       runner: new ImageRunner(storages, files, runner),
       order,
@@ -294,6 +295,36 @@ class ImageConversion {
     return Array.from({ length: LANES }, () => new Lane(new ImageRunner(later, target, runner)));
   }
 
+  /** What is copied as it is. */
+  private get copied(): Pick<PlanClusters, 'copies' | 'moves'> {
+    const { target, create, options } = this;
+    // What is damaged cannot be told untouched, and what differs has to be looked at.
+    if (target.backing || options.salvage) return { copies: undefined };
+    // The host copies; nobody looks at the bytes.
+    const moves = options.copyRange === true && !target.compress && !create.encryption;
+    // A level that was asked for is worth the work.
+    const asIs = target.compress && target.compress.level === undefined;
+    return { copies: asIs ? (create.compression ?? 'deflate') : undefined, moves };
+  }
+
+  /** Where the host copies while this thread goes on. */
+  private copyLane(
+    sources: readonly DataSource[],
+    { file, data }: TargetFiles,
+    runner: ImageRunnerOptions,
+  ): Lane | undefined {
+    const { workers = 0 } = this.options;
+    const { copies: codec, moves } = this.copied;
+    const { clusterSize } = runner;
+    const copies = moves || sources.some((source) => isAsIs(source, { codec, clusterSize }));
+    if (workers === 0 || !copies) return undefined;
+    if (!file.copiesInBackground || !data.copiesInBackground) return undefined;
+    const [image, clusters] = allInBackground([file, data]) ?? [];
+    if (!image || !clusters) return undefined;
+    const storages = sources.map(({ storage }) => storage);
+    return new Lane(new ImageRunner(storages, { file: image, data: clusters }, runner));
+  }
+
   private jobs(
     { jobBytes, firstJobBytes }: { readonly jobBytes: number; readonly firstJobBytes: number },
     clusterSize: number,
@@ -309,17 +340,10 @@ class ImageConversion {
         sameFile: (a, b) => same(a.storage, b.storage),
       });
     }
-    const copies = target.compress && (create.compression ?? 'deflate');
-    // The host copies; nobody looks at the bytes.
-    const mayMove = !target.compress && !create.encryption && !options.salvage;
-    const moves = options.copyRange === true && mayMove;
-    // A level that was asked for is worth the work; and what is damaged cannot be told untouched.
-    const asIs = target.compress?.level === undefined && !options.salvage;
-    const copied = asIs ? copies : undefined;
     return new Planner(disks, {
       jobBytes,
       firstJobBytes,
-      clusters: { clusterSize, diskSize: create.size, copies: copied, moves },
+      clusters: { clusterSize, diskSize: create.size, ...this.copied },
       // A rate counts what a cluster holds, whatever is copied of it.
       copiesMax: options.bytesPerSecond ? Math.max(1, jobBytes / clusterSize) : undefined,
       writeZeros: options.sparseBytes === 0,

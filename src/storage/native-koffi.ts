@@ -7,7 +7,14 @@
  */
 
 /** A native function. Pointers are given as arrays of numbers, or as what another call returned. */
-export type NativeCall = (...args: unknown[]) => number | bigint;
+export interface NativeCall {
+  (...args: unknown[]): number | bigint;
+  /**
+   * Has a thread of Node's pool do it. The last argument is told what came of it; what pointers
+   * point to is to stay where it is until then.
+   */
+  async(...args: unknown[]): void;
+}
 
 /** What of koffi's interface is used here. */
 export interface Koffi {

@@ -25,6 +25,9 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const FALLOC_FL_ZERO_RANGE = 16;
 
+/** Calls that threads of Node's pool are given at a time: koffi has room for 64. */
+const LATER_MAX = 32;
+
 /**
  * `struct flock`, 64 bits wide:
  *
@@ -58,6 +61,17 @@ export interface Libc {
   truncate(fd: number, size: number): void;
   /** Copies within the kernel. @returns bytes copied: 0 where the source ends */
   copyRange(from: number, fromAt: number, to: number, toAt: number, length: number): number;
+  /**
+   * The same in a thread of Node's pool; calls go in order where that has one thread.
+   * @returns bytes copied, which may be fewer; −1 where it failed: the call above says why
+   */
+  copyRangeLater(
+    from: number,
+    fromAt: number,
+    to: number,
+    toAt: number,
+    length: number,
+  ): Promise<number>;
   /** Locks one byte, shared with other readers of it; the lock goes with the open file. */
   lockByte(fd: number, at: number): void;
   unlockByte(fd: number, at: number): void;
@@ -103,6 +117,13 @@ function bind(koffi: Koffi): Libc {
   // Two 64-bit offsets, by halves: copies come by the ten thousand.
   const places = new Uint32Array(4);
   const [copyFrom, copyTo] = [places.subarray(0, 2), places.subarray(2)];
+
+  /** Calls for threads of the pool, oldest first, and how many these have in hand. */
+  const later: (() => void)[] = [];
+  let inHand = 0;
+  const startLater = () => {
+    for (; inHand < LATER_MAX && later.length > 0; inHand++) later.shift()?.();
+  };
 
   /** Calls again what a signal interrupted; gives what is not −1. */
   const attempt = (syscall: string, call: () => number | bigint): number => {
@@ -153,6 +174,22 @@ function bind(koffi: Koffi): Libc {
         places[2] = toAt % HIGH;
         places[3] = Math.floor(toAt / HIGH);
         return copy(from, copyFrom, to, copyTo, length, 0);
+      });
+    },
+    copyRangeLater(from, fromAt, to, toAt, length) {
+      return new Promise((resolve) => {
+        // Not on V8's heap, where what is small moves about.
+        const at = new BigInt64Array(new ArrayBuffer(16));
+        at[0] = BigInt(fromAt);
+        at[1] = BigInt(toAt);
+        const done = (cause: Error | null, bytes: number | bigint) => {
+          inHand--;
+          startLater();
+          // Named here, they are kept until now.
+          resolve(cause || at.length === 0 ? -1 : Number(bytes));
+        };
+        later.push(() => copy.async(from, at, to, at.subarray(1), length, 0, done));
+        startLater();
       });
     },
     lockByte: (fd, at) => withLock(fd, F_OFD_SETLK, F_RDLCK, at),

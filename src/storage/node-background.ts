@@ -10,6 +10,25 @@ import type { Storage } from './storage.ts';
 
 /** Pieces from this length on are handed over. */
 const LATER_BYTES = 128 * 1024;
+/** And ranges that are copied, which are nowhere in memory. */
+const COPIED_LATER_BYTES = 16 * 1024;
+
+/** A file that has such calls. */
+interface LaterFile extends Storage {
+  readonly fd: number;
+  copyFromLater(source: LaterFile, from: number, at: number, length: number): Promise<number>;
+}
+
+const isLaterFile = (storage: Storage): storage is LaterFile => 'copyFromLater' in storage;
+
+/**
+ * Whether Node's pool has a single thread, as `UV_THREADPOOL_SIZE` says before it is first used.
+ * Copies go one after another then, without anybody in between; of several threads all but one
+ * would stand at the file's lock, and keep a processor from those that have something to do.
+ */
+export function hasOnePoolThread(): boolean {
+  return process.env.UV_THREADPOOL_SIZE === '1';
+}
 
 type Call = (
   fd: number,
@@ -34,7 +53,7 @@ function later(call: Call, fd: number, bytes: Uint8Array, done: number, at: numb
  * The same file by calls that answer later. It is to stay open until all of them have: whoever
  * closes it sooner has them work on whatever file is given its number next.
  */
-export function inBackground(file: Storage & { readonly fd: number }): Storage {
+export function inBackground(file: LaterFile): Storage {
   const { fd, name } = file;
   /**
    * Writes go one at a time: the kernel lets no second one into a file, and one that stands at its
@@ -68,6 +87,11 @@ export function inBackground(file: Storage & { readonly fd: number }): Storage {
   }
 
   return standIn<Storage>(file, {
+    copyFrom(source, from, at, length) {
+      const isLater = length >= COPIED_LATER_BYTES && file.copiesInBackground === true;
+      if (isLater && isLaterFile(source)) return file.copyFromLater(source, from, at, length);
+      return file.copyFrom?.(source, from, at, length) ?? 0;
+    },
     read: (at, into) => (into.length < LATER_BYTES ? file.read(at, into) : readAll(at, into)),
     write(at, from) {
       if (from.length < LATER_BYTES || !file.writable) return file.write(at, from);

@@ -19,7 +19,7 @@ import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { isLibcLoaded, type Libc, libc } from './native-libc.ts';
 import { type Claim, CREATING, claimFile, releaseClaim } from './native-lock.ts';
-import { inBackground } from './node-background.ts';
+import { hasOnePoolThread, inBackground } from './node-background.ts';
 import { beyondNode, ioError, needReachable } from './node-error.ts';
 import { rangeCursor, type Storage, type StorageCursor, type StorageHandle } from './storage.ts';
 
@@ -273,6 +273,24 @@ export class NodeFileStorage implements Storage {
 
   background(): Storage {
     return inBackground(this);
+  }
+
+  get copiesInBackground(): boolean {
+    return hasOnePoolThread() && libc() !== undefined;
+  }
+
+  /** Has a thread of Node's pool copy; what that does not, is copied here as far as it can be. */
+  async copyFromLater(
+    source: NodeFileStorage,
+    from: number,
+    at: number,
+    length: number,
+  ): Promise<number> {
+    const native = this.mayCopy ? libc() : undefined;
+    if (!native) return 0;
+    const got = Math.max(0, await native.copyRangeLater(source.fd, from, this.fd, at, length));
+    if (got === length) return got;
+    return got + this.copyFrom(source, from + got, at + got, length - got);
   }
 
   share(): StorageHandle {
