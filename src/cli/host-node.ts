@@ -122,8 +122,8 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
 let isDying = false;
 
 /**
- * Ends the process at once where that can be had, and nothing is said or done afterwards: Node takes
- * apart threads and memories that the kernel frees anyway, which takes up to 12 ms.
+ * Ends the process at once where that can be had, when nothing more is said or done: Node takes
+ * apart threads and memories that the kernel frees anyway, and needs up to 12 ms for it.
  */
 export function leave(code: number): void {
   process.exitCode = code;

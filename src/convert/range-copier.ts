@@ -47,7 +47,7 @@ export class RangeCopier {
    * @throws Qcow2Error IO or NO_SPACE; CORRUPT where a source ends within a stream
    */
   async copy(ranges: readonly CopiedRange[], target: CopyTarget): Promise<void> {
-    /** What somebody else is copying meanwhile; none may be when this fails, and files are closed. */
+    /** What is copied meanwhile. It ends before this does: files are closed then. */
     const underWay: Promise<void>[] = [];
     let failure: { readonly cause: unknown } | undefined;
     const fail = (cause: unknown) => {

@@ -192,6 +192,38 @@ test('every cluster comes once, and before it is said to have', async () => {
   }
 });
 
+test('copies of four windows come before what is to be made of one', async () => {
+  for (let round = 0; round < 10; round++) {
+    const next = rng(SEED + round);
+    const about = `SEED=${SEED} round ${round}`;
+    // A disk is a window, if it is not a large one.
+    const size = 512 * 400;
+    const disks: Disk[] = [];
+    while (disks.length < 12) {
+      const { file } = randomTiny(next, { version: 3, clusterBits: 9, size });
+      disks.push(await openDisk(memoryStorage(file)));
+    }
+    const planner = new Planner(disks, {
+      jobBytes: 2 ** 13,
+      clusters: { clusterSize: 512, diskSize: size * 12, copies: 'deflate' },
+      writeZeros: false,
+      holdFrom: Number.POSITIVE_INFINITY,
+    });
+    let copied = -1;
+    const leads: number[] = [];
+    for (let job = await planner.next(); job; job = await planner.next()) {
+      if (job.copies) copied = Math.floor((job.copies.units[0]! * 512) / size);
+      else if (copied < 11) leads.push(copied - Math.floor(job.ops[4]! / size));
+    }
+    assert.ok(leads.length > 12, about);
+    // A job that is not full ends when the next window's turn has come.
+    assert.ok(
+      leads.every((lead) => lead === 4 || lead === 5),
+      `${about}: ${leads}`,
+    );
+  }
+});
+
 test('a job of few clusters, where a rate says so', async () => {
   const next = rng();
   const { file } = randomTiny(next, { version: 3, clusterBits: 12, size: 2 ** 21 });

@@ -109,6 +109,30 @@ for (const place of PLACES) {
     }
   });
 
+  test('copies later, more ranges than there is room for at a time', async () => {
+    const ranges = 300;
+    const bytes = Buffer.alloc(ranges * 1000).map((_, at) => (at * 7 + (at >> 9)) & 255);
+    writeSync(fd, bytes, 0, bytes.length, 0);
+    const to = openSync(join(folder, `${count}-later`), 'w+');
+    try {
+      const copies = Array.from({ length: ranges }, (_, index) => {
+        const at = index * 1000;
+        return native.copyRangeLater(fd, at, to, 2 ** 33 + (ranges - 1 - index) * 1000, 1000);
+      });
+      assert.ok((await Promise.all(copies)).every((copied) => copied === 1000));
+      for (let index = 0; index < ranges; index++) {
+        const got = Buffer.alloc(1000);
+        readSync(to, got, 0, 1000, 2 ** 33 + (ranges - 1 - index) * 1000);
+        assert.is(Buffer.compare(got, bytes.subarray(index * 1000, index * 1000 + 1000)), 0);
+      }
+      assert.is(await native.copyRangeLater(fd, bytes.length, to, 0, 1000), 0);
+      assert.is(await native.copyRangeLater(fd, bytes.length - 10, to, 0, 1000), 10);
+      assert.is(await native.copyRangeLater(fd, 0, 9999, 0, 1000), -1);
+    } finally {
+      closeSync(to);
+    }
+  });
+
   test('a lock is seen by other opens of the file, and goes with its own', () => {
     const path = join(folder, `${count}-locked`);
     const [one, other] = [openSync(path, 'w+'), openSync(path, 'r+')];
