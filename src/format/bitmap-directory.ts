@@ -40,7 +40,7 @@ export interface BitmapDirectoryEntry {
   readonly granularityBits: number;
   readonly extraData: Uint8Array;
   readonly name: string;
-  /** The name as it is in the file, where the text above would not give the same bytes. */
+  /** The name as it is in the file, where the text, which ends at a NUL, gives other bytes. */
   readonly rawName?: Uint8Array;
 }
 
@@ -152,7 +152,8 @@ function parseEntry(
   if (pos + length > reader.length) fail('Broken bitmap directory', 18);
   if (extraBytes !== 0) fail('Bitmap extra data is not supported', 20);
   const rawName = reader.slice(pos + ENTRY_BYTES, nameBytes, what).slice();
-  const name = new TextDecoder().decode(rawName);
+  const end = rawName.indexOf(0);
+  const name = new TextDecoder().decode(end < 0 ? rawName : rawName.subarray(0, end));
   const entry: BitmapDirectoryEntry = {
     tableOffset: reader.number(pos, what),
     tableEntries: reader.u32(pos + 8, what),

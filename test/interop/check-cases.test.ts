@@ -300,6 +300,8 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
       [extension + 24, 0x8000_0000],
       [extension + 24, 0x4000_0000],
       [directory + 12, 0x0100_0002],
+      // A granularity that is none, and a name with bytes that are no text.
+      [directory + 16, 24],
       [directory + 20, 8],
       [table, 0x0100_0000],
       [table + 4, 3],

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED, someOf } from '../random.ts';
-import { eachAtOnce, inScratch, qemuImg, run } from '../tool.ts';
+import { eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
 
 const IO_TOOL = resolve('dist/qcow2-io.js');
 const test = qemuSuite('limits on requests');
@@ -109,6 +109,25 @@ function plain(text: string): string {
   return text.replaceAll(/\d+ ops; .*/g, 'ops');
 }
 
+/** Both tools carry out commands, each in a folder of its own, with images of its own. */
+async function bothCarryOut(
+  folder: string,
+  commands: readonly string[],
+  image: readonly string[],
+  makeImages: (cwd: string) => Promise<unknown>,
+) {
+  const programs = [[process.execPath, IO_TOOL], [requireQemu().io]];
+  const ended = programs.map(async ([name = '', ...before], index) => {
+    const cwd = join(folder, `${index}`);
+    mkdirSync(cwd, { recursive: true });
+    await makeImages(cwd);
+    const args = [...commands.flatMap((one) => ['-c', one]), ...image];
+    const { code, stdout, stderr } = await run(name, [...before, ...args], { cwd });
+    return { code, out: plain(stdout.toString()), stderr };
+  });
+  return Promise.all(ended);
+}
+
 test('requests that share an aligned unit wait for each other', async () => {
   await inScratch(async (folder) => {
     const script = [
@@ -118,18 +137,9 @@ test('requests that share an aligned unit wait for each other', async () => {
       ...['aio_flush', 'read -P 10 0x6000 0x200', 'read -P 11 0x6800 0x1000'],
       ...['read -P 12 0x7e00 0x200', 'read -P 0 0x7800 0x600'],
     ];
-    const [mine, theirs] = await Promise.all(
-      [[process.execPath, IO_TOOL], [requireQemu().io]].map(
-        async ([name = '', ...before], index) => {
-          const cwd = join(folder, `${index}`);
-          mkdirSync(cwd);
-          await qemuImg(['create', '-q', '-f', 'raw', 'a.raw', '64k'], { cwd });
-          const node = 'driver=raw,file.driver=blkdebug,file.align=4k,file.image.filename=a.raw';
-          const args = [...script.flatMap((one) => ['-c', one]), '--image-opts', node];
-          const { code, stdout, stderr } = await run(name, [...before, ...args], { cwd });
-          return { code, out: plain(stdout.toString()), stderr };
-        },
-      ),
+    const node = 'driver=raw,file.driver=blkdebug,file.align=4k,file.image.filename=a.raw';
+    const [mine, theirs] = await bothCarryOut(folder, script, ['--image-opts', node], (cwd) =>
+      qemuImg(['create', '-q', '-f', 'raw', 'a.raw', '64k'], { cwd }),
     );
     assert.equal(mine, theirs);
   });
@@ -147,20 +157,16 @@ test('what is asked while a copy on write is held goes on without it', async () 
     await eachAtOnce(verbs, async (verb) => {
       const held = ['break cow_write A', 'aio_write -P 7 0 1k', 'wait_break A'];
       const script = [...held, verb, 'resume A', 'aio_flush', 'read -P 7 0 1k', 'read -P 1 1k 63k'];
-      const [mine, theirs] = await Promise.all(
-        [[process.execPath, IO_TOOL], [requireQemu().io]].map(
-          async ([name = '', ...before], index) => {
-            const cwd = join(folder, `${verb}-${index}`);
-            mkdirSync(cwd);
-            await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '4M'], { cwd });
-            const fill = ['write -P 1 0 64k', 'write -P 2 1M 64k'].flatMap((one) => ['-c', one]);
-            await run(requireQemu().io, ['-f', 'qcow2', ...fill, 'a.qcow2'], { cwd });
-            await qemuImg(['snapshot', '-c', 'one', 'a.qcow2'], { cwd });
-            const args = [...script.flatMap((one) => ['-c', one]), 'blkdebug::a.qcow2'];
-            const { code, stdout, stderr } = await run(name, [...before, ...args], { cwd });
-            return { code, out: plain(stdout.toString()), stderr };
-          },
-        ),
+      const where = join(folder, verb);
+      const [mine, theirs] = await bothCarryOut(
+        where,
+        script,
+        ['blkdebug::a.qcow2'],
+        async (cwd) => {
+          await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '4M'], { cwd });
+          await qemuIo('a.qcow2', ['write -P 1 0 64k', 'write -P 2 1M 64k'], { cwd });
+          await qemuImg(['snapshot', '-c', 'one', 'a.qcow2'], { cwd });
+        },
       );
       assert.equal(mine, theirs, verb);
     });
@@ -174,17 +180,10 @@ test('rules before a format meet the requests of the guest', async () => {
       const node = `driver=blkdebug,image.driver=qcow2,image.file.filename=a.qcow2,${rule}=${kind}`;
       const verbs = ['read 0 4k', 'read 4k 4k', 'write 0 4k', 'write 0 5k', 'flush'];
       const commands = [...verbs, 'write -z 2k 4k', 'discard 0 64k', 'break pwritev A'];
-      const [mine, theirs] = await Promise.all(
-        [[process.execPath, IO_TOOL], [requireQemu().io]].map(
-          async ([name = '', ...before], index) => {
-            const cwd = join(folder, `${kind}-${index}`);
-            mkdirSync(cwd);
-            await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '1M'], { cwd });
-            const args = [...commands.flatMap((one) => ['-c', one]), '--image-opts', node];
-            const { code, stdout, stderr } = await run(name, [...before, ...args], { cwd });
-            return { code, out: plain(stdout.toString()), stderr };
-          },
-        ),
+      const where = join(folder, kind);
+      const image = ['--image-opts', node];
+      const [mine, theirs] = await bothCarryOut(where, commands, image, (cwd) =>
+        qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '1M'], { cwd }),
       );
       assert.equal(mine, theirs, kind);
     }
