@@ -20,4 +20,11 @@ async function main(): Promise<number> {
 
 // Until it is known: a tool that ends without an answer has failed.
 process.exitCode = 1;
-(runAgain() ?? main()).then(leave);
+const waits = () => {
+  process.stderr.write('qcow2-io: nothing is left that this command could wait for\n');
+};
+process.once('beforeExit', waits);
+(runAgain() ?? main()).then((code) => {
+  process.off('beforeExit', waits);
+  leave(code);
+});

@@ -6,7 +6,7 @@ import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCells } from './write.ts';
-import { needInside, type WriteParts, withRange } from './write-parts.ts';
+import { isDebugged, needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Discards what of a guest range covers whole clusters; the disk's last one may be partial. */
 export async function discardGuest(
@@ -22,7 +22,7 @@ export async function discardGuest(
   // Without a zero flag the backing file's bytes would come back.
   if (store.header.version === 2 && parts.backing) return;
   const clusters = { guest: start, length: stop - start };
-  await withRange(parts, clusters, async () => {
+  const work = async () => {
     needInside(parts, range);
     const marked = parts.bitmaps.mark(range.guest, range.length);
     if (!settled(marked)) await marked;
@@ -30,7 +30,8 @@ export async function discardGuest(
       await store.data.zero(start, Math.min(stop, range.diskSize) - start);
     }
     await discardClusters(parts, { from: start, to: stop, keepNothing: false });
-  });
+  };
+  await withRange(parts, clusters, work, { shared: isDebugged(parts) });
 }
 
 /**

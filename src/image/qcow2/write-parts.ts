@@ -40,17 +40,26 @@ export async function withRange<T>(
   parts: WriteParts,
   range: { readonly guest: number; readonly length: number },
   work: () => Awaitable<T>,
+  { shared = false }: { readonly shared?: boolean } = {},
 ): Promise<T> {
   const { store, ranges } = parts;
   const { clusterSize } = store.geometry;
   const start = range.guest - (range.guest % clusterSize);
-  const hold = ranges.acquire(start, range.guest + range.length, false);
+  const hold = ranges.acquire(start, range.guest + range.length, shared);
   try {
     if (hold.ready) await hold.ready;
     return await changing(parts, work);
   } finally {
     ranges.release(hold);
   }
+}
+
+/**
+ * Whether somebody debugs requests, and may hold one of them: then others go by it that QEMU lets
+ * go by, where they would wait for it otherwise.
+ */
+export function isDebugged({ store }: Pick<WriteParts, 'store'>): boolean {
+  return store.storage.announce !== undefined;
 }
 
 /** The same for a caller that holds the range. */

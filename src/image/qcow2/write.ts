@@ -11,7 +11,7 @@ import { corruption } from './corruption.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
-import { needInside, type WriteParts, withRange } from './write-parts.ts';
+import { isDebugged, needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** A stretch of guest bytes and how it is written. All numbers are bytes. */
 interface Step {
@@ -34,18 +34,46 @@ const CHUNK_BYTES = 1024 * 1024;
 const NOWHERE = -1;
 
 /** Writes guest bytes; the range lies inside the disk. */
-export function writeGuest(parts: WriteParts, guest: number, bytes: Uint8Array): Promise<void> {
+export async function writeGuest(
+  parts: WriteParts,
+  guest: number,
+  bytes: Uint8Array,
+): Promise<void> {
   // Encrypted sectors are written whole, so that is how they are held.
   const { start, end } = sectorsAround(guest, guest + bytes.length);
   const range = parts.encryption
     ? { guest: start, length: end - start }
     : { guest, length: bytes.length };
-  return withRange(parts, range, async () => {
+  const shared = isDebugged(parts) && (await isInPlace(parts, range));
+  const work = async () => {
     needInside(parts, { guest, length: bytes.length });
     const marked = parts.bitmaps.mark(guest, bytes.length);
     if (!settled(marked)) await marked;
     await writeRange(parts, guest, bytes);
-  });
+  };
+  return withRange(parts, range, work, { shared });
+}
+
+/** Whether all of a range has clusters that are the image's own. */
+async function isInPlace(
+  parts: WriteParts,
+  { guest, length }: { readonly guest: number; readonly length: number },
+): Promise<boolean> {
+  const { store, tables } = parts;
+  const { clusterSize } = store.geometry;
+  const end = Math.min(guest + length, store.header.size);
+  for (let at = guest; at < end; ) {
+    const cluster = alignDown(at, clusterSize);
+    const to = Math.min(end, cluster + clusterSize);
+    const mask = touchedMask(parts, at - cluster, to - cluster);
+    const mode = await store.lock.run(async () => {
+      const place = await tables.find(at);
+      return place ? modeOf(parts, tables.read(place, { unaligned: true }), mask) : 'new';
+    });
+    if (mode !== 'in-place') return false;
+    at = to;
+  }
+  return true;
 }
 
 function sectorsAround(from: number, to: number): { readonly start: number; readonly end: number } {

@@ -7,7 +7,7 @@ import { alignDown, alignUp } from '../../base/bits.ts';
 import { discardClusters } from './discard.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCells, touchedMask, writeRange } from './write.ts';
-import { needInside, type WriteParts, withRange } from './write-parts.ts';
+import { isDebugged, needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Zeros written where an entry cannot say it, at most this many bytes at a time. */
 const CHUNK_BYTES = 1024 * 1024;
@@ -18,12 +18,13 @@ export function zeroGuest(
   range: { readonly guest: number; readonly length: number; readonly diskSize: number },
   options: { readonly unmap: boolean },
 ): Promise<void> {
-  return withRange(parts, range, async () => {
+  const work = async () => {
     needInside(parts, range);
     const marked = parts.bitmaps.mark(range.guest, range.length);
     if (!settled(marked)) await marked;
     await zeroRange(parts, range, options);
-  });
+  };
+  return withRange(parts, range, work, { shared: isDebugged(parts) });
 }
 
 /** The same for a caller that holds the range. */
