@@ -69,10 +69,10 @@ export interface ConversionParts {
   /** They do all jobs until one comes that is more than moving bytes: then workers are started. */
   readonly lanes?: readonly Lane[];
   /**
-   * Copies while this thread goes on, where the host can do that: then workers are started when
-   * there is more to make than this thread has time for.
+   * Copies while this thread goes on, where the host can do that, as long as it can: then workers
+   * are started when there is more to make than this thread has time for.
    */
-  readonly copyLane?: Lane | undefined;
+  readonly copyLane?: { readonly lane: Lane; readonly works: () => boolean } | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((done: number, total: number, rate: number) => void) | undefined;
   /** Target bytes a second, at most. */
@@ -175,7 +175,7 @@ export class Conversion {
     } finally {
       signal?.removeEventListener('abort', stop);
       const { copyLane } = this.parts;
-      const all = new Set([...this.lanes, ...this.workers, ...(copyLane ? [copyLane] : [])]);
+      const all = new Set([...this.lanes, ...this.workers, ...(copyLane ? [copyLane.lane] : [])]);
       await Promise.all([...all].map((worker) => worker.close()));
     }
   }
@@ -189,7 +189,8 @@ export class Conversion {
   /** Whoever has done jobs. */
   private all(): Iterable<Pick<Runner, 'tally'>> {
     const { runner, copyLane } = this.parts;
-    return new Set([runner, ...this.lanes, ...this.workers, ...(copyLane ? [copyLane] : [])]);
+    const copies = copyLane ? [copyLane.lane] : [];
+    return new Set([runner, ...this.lanes, ...this.workers, ...copies]);
   }
 
   /** Whether this thread has jobs of its own. */
@@ -274,6 +275,7 @@ export class Conversion {
 
   /** Whether this thread alone takes too long for what is not copied. */
   private isTooMuch(job: PlannedJob): boolean {
+    if (!this.parts.copyLane?.works()) return true;
     if (job.copies || this.copying > 0) return false;
     return this.jobs === 0 || ++this.alone > JOBS_ALONE;
   }
@@ -331,8 +333,8 @@ export class Conversion {
   /** Gives what has its places to workers, a few batches ahead each. */
   private handOutCopies(): void {
     const { order, copyLane } = this.parts;
-    while (copyLane && this.placed.length > 0 && isCoarse(this.placed[0]!.batch)) {
-      this.copy(copyLane, this.placed.shift()!);
+    while (copyLane?.works() && this.placed.length > 0 && isCoarse(this.placed[0]!.batch)) {
+      this.copy(copyLane.lane, this.placed.shift()!);
     }
     // Jobs that a worker has in hand may wait for this one to be written.
     const isDue = order.kind === 'placed' && order.inLine;

@@ -20,7 +20,7 @@ import { borrowed } from '../storage/borrowed.ts';
 import { holdHead } from '../storage/held-head.ts';
 import type { SectorKeys, Storage } from '../storage/storage.ts';
 import { collectExtents } from './collect.ts';
-import { Conversion, type TurnOrder } from './conversion.ts';
+import { Conversion, type ConversionParts, type TurnOrder } from './conversion.ts';
 import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
 import { allInBackground, LANES, Lane } from './lane.ts';
@@ -312,17 +312,20 @@ class ImageConversion {
     sources: readonly DataSource[],
     { file, data }: TargetFiles,
     runner: ImageRunnerOptions,
-  ): Lane | undefined {
+  ): ConversionParts['copyLane'] {
     const { workers = 0 } = this.options;
     const { copies: codec, moves } = this.copied;
     const { clusterSize } = runner;
-    const copies = moves || sources.some((source) => isAsIs(source, { codec, clusterSize }));
-    if (workers === 0 || !copies) return undefined;
-    if (!file.copiesInBackground || !data.copiesInBackground) return undefined;
+    const copied = sources.filter((source) => moves || isAsIs(source, { codec, clusterSize }));
+    if (workers === 0 || copied.length === 0) return undefined;
+    const files = [file, data, ...copied.map(({ storage }) => storage)];
+    const works = () => files.every(({ copiesInBackground }) => copiesInBackground === true);
+    if (!works()) return undefined;
     const [image, clusters] = allInBackground([file, data]) ?? [];
     if (!image || !clusters) return undefined;
     const storages = sources.map(({ storage }) => storage);
-    return new Lane(new ImageRunner(storages, { file: image, data: clusters }, runner));
+    const target = { file: image, data: clusters };
+    return { lane: new Lane(new ImageRunner(storages, target, runner)), works };
   }
 
   private jobs(

@@ -276,7 +276,7 @@ export class NodeFileStorage implements Storage {
   }
 
   get copiesInBackground(): boolean {
-    return hasOnePoolThread() && libc() !== undefined;
+    return this.mayCopy && hasOnePoolThread() && libc() !== undefined;
   }
 
   /** Has a thread of Node's pool copy; what that does not, is copied here as far as it can be. */

@@ -129,7 +129,7 @@ export interface Storage {
    * answer with promises, and this storage is to stay open until all of them have.
    */
   background?(): Storage;
-  /** Whether those calls copy ranges, too (`copyFrom`), one after another. */
+  /** Whether those calls copy ranges, too (`copyFrom`), as far as is known. */
   readonly copiesInBackground?: boolean;
   /** How a worker may open the same bytes; absent where only this thread can. */
   share?(): StorageHandle;

@@ -44,11 +44,24 @@ async function makeSource(clusters: number, noise: (cluster: number) => boolean)
   return path;
 }
 
-/** Copies an image; whether workers were asked for, and the bytes that came of it. */
-async function copy(source: string, options: ConvertOptions) {
+/**
+ * @param copiesMax copies that the host makes in the background before it cannot any more
+ * @returns whether workers were asked for, and the bytes of the image's copy
+ */
+async function copy(source: string, options: ConvertOptions, copiesMax?: number) {
   const target = join(folder, 'target.qcow2');
   const [from, file] = [openNodeFile(source), openNodeFile(target, { create: true })];
   let asked = 0;
+  let copies = 0;
+  if (copiesMax !== undefined) {
+    // The host finds out that it cannot.
+    const { copyFromLater } = file;
+    file.copyFromLater = (...copy) => {
+      if (++copies < copiesMax) return copyFromLater.apply(file, copy);
+      Object.defineProperty(file, 'copiesInBackground', { value: false });
+      return Promise.resolve(0);
+    };
+  }
   const startWorkers = () => {
     asked++;
     return [];
@@ -78,6 +91,17 @@ for (const [about, noise, asks] of [
     assert.is(asked, asks, `SEED=${SEED}`);
     assert.is(Buffer.compare(bytes, expected.bytes), 0);
     assert.is(Buffer.compare(without.bytes, expected.bytes), 0);
+  });
+}
+
+for (const copies of [1, 2, 5]) {
+  test(`a host that cannot copy from copy ${copies} on: the same image`, async () => {
+    const source = await makeSource(300, (cluster) => cluster % 5 === 2);
+    const expected = await copy(source, {});
+    process.env.UV_THREADPOOL_SIZE = '1';
+    const { asked, bytes } = await copy(source, { workers: 3 }, copies);
+    assert.is(asked, 1);
+    assert.is(Buffer.compare(bytes, expected.bytes), 0);
   });
 }
 
