@@ -255,13 +255,40 @@ async function withNewFile(
 
 const isEncrypted = ({ values }: ConvertRequest) => values.has('encrypt.format');
 
-function openTarget(host: Host, request: ConvertRequest, path: string): NodeFileStorage {
+/**
+ * Runs what is to be settled before the files of a target are made. Where that fails, what is wrong
+ * with these files is told instead: QEMU makes them first.
+ */
+async function beforeTargets<T>(
+  host: Host,
+  request: ConvertRequest,
+  { paths, settle }: { readonly paths: readonly string[]; readonly settle: () => Promise<T> },
+): Promise<T> {
+  try {
+    return await settle();
+  } catch (cause) {
+    for (const path of paths) {
+      const isNew = !host.exists(path);
+      openTarget(host, request, path, { keeps: !isNew }).close();
+      if (isNew) host.remove(path);
+    }
+    throw cause;
+  }
+}
+
+function openTarget(
+  host: Host,
+  request: ConvertRequest,
+  path: string,
+  { keeps = false }: { readonly keeps?: boolean } = {},
+): NodeFileStorage {
   const { target, create, cache, targetDriver: driver } = request;
   const outputFormat = nameOf(request);
   const isMade = create && driver !== 'host_device';
   try {
     const target = create ? host : hostInMode(host, cache);
-    return target.openFile(path, { writable: true, create: isMade, claim: RAW_WRITE, driver });
+    const how = { writable: true, create: isMade && !keeps, claim: RAW_WRITE, driver };
+    return target.openFile(path, how);
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
     if (create && !isMade) {
@@ -288,11 +315,14 @@ async function intoLuks(
 ): Promise<ConvertResult> {
   const { LuksImage } = await import('../image/luks/luks-image.ts');
   const { target, values, flush } = request;
-  const choice = await explainCreation(request, async () => ({
-    ...luksFormat(values, ''),
-    passphrase: await givenPassphrase(host, values, { name: 'key-secret', path: target }),
-    size: 0,
-  }));
+  const format = await explainCreation(request, async () => luksFormat(values, ''));
+  const name = 'key-secret';
+  const passphrase = await beforeTargets(host, request, {
+    paths: [resolveName(target, '')],
+    settle: () =>
+      explainCreation(request, () => givenPassphrase(host, values, { name, path: target })),
+  });
+  const choice = { ...format, passphrase, size: 0 };
   return withNewFile(host, request, { disks, course }, async (file) => {
     checkCacheMode(request.cache, 'cache');
     await checkNewBitmaps(request);
@@ -379,15 +409,22 @@ async function intoQcow2(
   const { target, compress, flush, values } = request;
   const dataName = values.get('data_file')?.text;
   const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
-  const create = await explainCreation(request, async () => {
-    const encryption = await encryptionChoice(host, values, target);
-    return qcow2Options(sized(request, disks), dataPath, encryption);
+  const { create, backing } = await beforeTargets(host, request, {
+    paths: [resolveName(target, ''), ...(dataPath === undefined ? [] : [dataPath])],
+    settle: async () => {
+      const create = await explainCreation(request, async () => {
+        const encryption = await encryptionChoice(host, values, target);
+        return qcow2Options(sized(request, disks), dataPath, encryption);
+      });
+      checkCacheMode(request.cache, 'cache');
+      const backing = await openBacking(host, request);
+      if (compress && create.dataFile) {
+        await backing?.close();
+        throw new UsageError('error while writing at byte 0: Operation not supported');
+      }
+      return { create, backing };
+    },
   });
-  checkCacheMode(request.cache, 'cache');
-  if (compress && create.dataFile) {
-    throw new UsageError('error while writing at byte 0: Operation not supported');
-  }
-  const backing = await openBacking(host, request);
   const isNewData = dataPath !== undefined && !host.exists(dataPath);
   let data: NodeFileStorage | undefined;
   let done = false;

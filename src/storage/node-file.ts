@@ -221,7 +221,10 @@ export class NodeFileStorage implements Storage {
   truncate(size: number): void {
     this.needWritable();
     if (this.isFixed) {
-      if (size > this.size()) throw new Qcow2Error('NO_SPACE', 'Cannot grow device files');
+      if (size > this.size()) {
+        const cause = { code: 'EINVAL' };
+        throw new Qcow2Error('NO_SPACE', 'Cannot grow device files', undefined, cause);
+      }
       return;
     }
     try {

@@ -58,11 +58,24 @@ test('convert: of several errors the same one is told', async () => {
     ...['-O qcow2 -B nowhere -F raw plain.qcow2 new.img', '-n -O qcow2 plain.qcow2 new.img'],
     ...['--bitmaps -O raw plain.qcow2 new.img', '-c -O raw plain.qcow2 new.img'],
     ...['-O raw -o preallocation=bad plain.qcow2 new.img', '-l x plain.qcow2 new.img'],
+    ...['-O qcow2 plain.qcow2 nowhere/x', '-O qcow2 -o data_file=nowhere/x plain.qcow2 new.img'],
+    ...['-O luks -o key-secret=s plain.qcow2 nowhere/x', '-O qcow2 plain.qcow2 sub'],
   ];
-  const cases = lines.map((line) => ({
-    args: ['convert', '-t', 'bogus', ...line.split(' ')],
-    writes: true,
-  }));
+  // What is wrong with the files comes before what is wrong with what is to be in them.
+  const creations = [
+    ...['-O qcow2 -o cluster_size=3', '-O qcow2 -o compat=bad', '-O qcow2 -o data_file_raw=on'],
+    ...['-O qcow2 -o compat=0.10,data_file=d.raw', '-O qcow2 -o encrypt.format=luks', '-O luks'],
+    ...['-O qcow2 -c -o data_file=d.raw', '-O qcow2 -o backing_file=x,backing_fmt=bogus'],
+    ...['-O qcow2 -B nowhere -F raw', '-O luks -o cipher-alg=bad,key-secret=s'],
+  ];
+  const targets = ['nowhere/x', 'sub', 'new.img'];
+  lines.push(...creations.flatMap((one) => targets.map((to) => `${one} plain.qcow2 ${to}`)));
+  const cases = lines.flatMap((line) =>
+    [['-t', 'bogus'], []].map((cache) => ({
+      args: ['convert', ...cache, ...line.split(' ')],
+      writes: true,
+    })),
+  );
   const found = await tryCases(world as World, cases);
   assert.is(found.join('\n\n'), '', found.join('\n\n'));
 });
