@@ -3,6 +3,7 @@
  * could not go past it, neither can we.
  */
 import { type Host, UsageError } from './command.ts';
+import { type Settings, switchOf } from './settings.ts';
 
 const MODES = ['none', 'off', 'directsync', 'writeback', 'unsafe', 'writethrough'];
 
@@ -26,4 +27,9 @@ export function hostInMode(host: Host, mode: string | undefined): Host {
   const openFile: Host['openFile'] = (path, options) =>
     host.openFile(path, { ...options, direct: options?.direct ?? true });
   return Object.assign(Object.create(host), { openFile });
+}
+
+/** The host as one that opens the files of a node with these settings. */
+export function hostWithSettings(host: Host, settings: Settings): Host {
+  return hostInMode(host, switchOf(settings, 'cache.direct') ? 'none' : undefined);
 }

@@ -8,7 +8,7 @@ import { type BackingChoice, type OpenDiskOptions, openDisk } from '../image/ope
 import type { CorruptionListener } from '../image/qcow2/corruption.ts';
 import type { Storage } from '../storage/storage.ts';
 import { warnOfBitmaps } from './bitmaps-warning.ts';
-import { hostInMode } from './cache-mode.ts';
+import { hostWithSettings } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { errnoOf } from './errno.ts';
 import type { ClaimOptions } from './image-claims.ts';
@@ -70,7 +70,7 @@ export async function openImageNode(
 ): Promise<OpenedImage> {
   const { writable, untrusted, claim, check, snapshot, cacheBytes } = options;
   const { settings } = node;
-  const host = hostInMode(outer, switchOf(settings, 'cache.direct') ? 'none' : undefined);
+  const host = hostWithSettings(outer, settings);
   if (writable && switchOf(settings, 'read-only')) {
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
   }

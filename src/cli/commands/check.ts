@@ -15,7 +15,7 @@ import type { Secret } from '../../image/secret.ts';
 import { errnoText } from '../../storage/node-error.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
-import { hostInMode } from '../cache-mode.ts';
+import { hostInMode, hostWithSettings } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -130,12 +130,16 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
     const named = nameImage(host, request.filename, request.format, { use });
     const { node, path: filename, secret } = named;
     const claim = { use: writable ? 'write' : 'read', forceShare } as const;
-    const { storage, format } = await openFileNode(host, node.file, {
-      format: node.format,
-      writable,
-      untrusted,
-      claim,
-    });
+    const { storage, format } = await openFileNode(
+      hostWithSettings(host, node.settings),
+      node.file,
+      {
+        format: node.format,
+        writable,
+        untrusted,
+        claim,
+      },
+    );
     const files: OpenedImage['files'] = [storage];
     try {
       checkFormatSettings(node, format);

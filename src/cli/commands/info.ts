@@ -4,6 +4,7 @@ import { isFormat } from '../../image/formats.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { fullBackingName } from '../backing-name.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
+import { hostWithSettings } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
@@ -140,11 +141,12 @@ function reportLink(host: Host, link: Link, request: Request): Promise<ImageRepo
 
 /** Looks at an image without what lies behind it, so that settings of that make no sense. */
 async function reportNode(
-  host: Host,
+  outer: Host,
   node: ImageNode,
   claim: ClaimOptions,
   { untrusted }: Pick<Request, 'untrusted'>,
 ): Promise<ImageReport> {
+  const host = hostWithSettings(outer, node.settings);
   const forceShare = switchOf(node.settings, 'force-share') ?? claim.forceShare;
   const { storage, format } = await openFileNode(host, node.file, {
     writable: false,
