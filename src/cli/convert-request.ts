@@ -1,9 +1,11 @@
 /** What `convert` is asked for: its options, checked in the order and words of qemu-img. */
+
 import { type Format, isFormat } from '../image/formats.ts';
 import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
 import { checkCacheMode } from './cache-mode.ts';
 import { UsageError } from './command.ts';
 import { creationHelp, creationOptions } from './creation-options.ts';
+import { noCreation } from './driver-names.ts';
 import { parseCommandLine } from './getopt.ts';
 import {
   asksForHelp,
@@ -164,7 +166,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
   const target = operands.length > 1 ? (operands.at(-1) as string) : undefined;
   const list = lists.join(',');
   if (lists.length > 0 && asksForHelp(list)) {
-    if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+    if (!isFormat(outputFormat)) throw new UsageError(noCreation(outputFormat));
     return { help: creationHelp(outputFormat, target !== undefined) };
   }
   if (target === undefined) throw new UsageError('Must specify image file name');
@@ -176,7 +178,7 @@ export function parseConvert(args: readonly string[]): ConvertRequest | HelpRequ
       throw new UsageError('No support for concatenating multiple snapshot');
     }
     if (create && !isFormat(outputFormat)) {
-      throw new UsageError(`Unknown file format '${outputFormat}'`);
+      throw new UsageError(noCreation(outputFormat));
     }
     const values = create
       ? parseValues(parsed, outputFormat as Format, { list, output })

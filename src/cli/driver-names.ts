@@ -12,6 +12,20 @@ const DRIVER_NAMES: ReadonlySet<string> = new Set(
   ].flatMap((line) => line.split(' ')),
 );
 
+/** Of these those that make no images: filters, and formats that are only read. */
+const READ_ONLY_NAMES: ReadonlySet<string> = new Set(
+  [
+    'blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg',
+    'null-aio null-co preallocate quorum replication snapshot-access throttle vvfat',
+  ].flatMap((line) => line.split(' ')),
+);
+
+/** What is said of a format in which no image is made here. */
+export function noCreation(format: string): string {
+  if (!READ_ONLY_NAMES.has(format)) return `Unknown file format '${format}'`;
+  return `Format driver '${format}' does not support image creation`;
+}
+
 /** Whether QEMU has a driver of this name. */
 export function isDriverName(name: string): boolean {
   return DRIVER_NAMES.has(name);

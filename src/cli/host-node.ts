@@ -121,9 +121,15 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
 /** A signal is on its way that ends the process. */
 let isDying = false;
 
+/** A run of so many milliseconds has V8 compile something, and that is done after so many more. */
+const COMPILES_AFTER_MS = 100;
+const COMPILING_MS = 20;
+
 /**
- * Ends the process at once where that can be had, when nothing more is said or done: Node takes
- * apart threads and memories that the kernel frees anyway, and needs up to 12 ms for it.
+ * Ends the process at once where that can be had, when nothing more is said or done. Node takes
+ * apart threads and memories that the kernel frees anyway, and needs up to 12 ms for it. And it
+ * waits for what V8 is compiling in other threads, which may wait for this one to collect garbage,
+ * and both for ever (nodejs/node#54918): elsewhere that is given the time to be done.
  */
 export function leave(code: number): void {
   process.exitCode = code;
@@ -131,8 +137,9 @@ export function leave(code: number): void {
   const { NODE_OPTIONS, NODE_V8_COVERAGE } = process.env;
   // Whoever looks on from inside sees Node's own end.
   const isWatched = process.execArgv.length > 0 || process.listenerCount('exit') > 0;
-  if (isWatched || NODE_OPTIONS || NODE_V8_COVERAGE || !isLibcLoaded()) return;
-  libc()?.exit(code);
+  const isFree = !isWatched && !NODE_OPTIONS && !NODE_V8_COVERAGE;
+  if (isFree && isLibcLoaded()) libc()?.exit(code);
+  if (performance.now() > COMPILES_AFTER_MS) setTimeout(() => {}, COMPILING_MS);
 }
 
 /** Ends the process by the signal that interrupted it, so that the shell sees what happened. */

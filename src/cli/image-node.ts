@@ -258,6 +258,9 @@ function fileNode(
     }
     case 'null-co':
     case 'null-aio':
+      if (name !== undefined && name !== `${driver}://`) {
+        throw wrong(`The only allowed filename for this driver is '${driver}://'`);
+      }
       checkSettings(settings, driver);
       switchOf(settings, 'read-zeroes');
       return { driver, size: numberOf(settings, 'size') ?? NULL_BYTES, settings };

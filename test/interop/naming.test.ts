@@ -48,6 +48,8 @@ const PATHS = [
   'blkdebug:nope:a.qcow2',
   'blkdebug:rules:a.qcow2',
   'null-co://',
+  'null-co://foo',
+  'null-aio:',
   'json:{"file":{"driver":"file","filename":"a.qcow2"}}',
   "json:{'driver':'blkdebug','image':{'driver':'file','filename':'a.qcow2'}}",
   'json:',

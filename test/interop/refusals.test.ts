@@ -116,6 +116,25 @@ test('devices that keep nothing, as targets', () =>
     ...['resize -f raw --preallocation=falloc /dev/null 1M', 'resize -f raw /dev/null 1M'],
   ]));
 
+test('drivers that make no images, and those that have one name', () =>
+  expectAlike([
+    ...['null-co', 'null-aio', 'bochs', 'throttle', 'copy-before-write', 'nonsense'].flatMap(
+      (one) => [
+        `create -f ${one} new.img 1M`,
+        `create -f ${one} -o help`,
+        `convert -O ${one} plain.qcow2 new.img`,
+        `convert -c -O ${one} plain.qcow2 new.img`,
+        `measure -O ${one} --size 1M`,
+      ],
+    ),
+    ...['null-co', 'null-aio'].flatMap((one) => [
+      `convert -f ${one} -O raw plain.qcow2 new.img`,
+      `info -f ${one} plain.qcow2`,
+      `info -f ${one} null-co://`,
+      `map -f ${one} null-aio://`,
+    ]),
+  ]));
+
 test('drivers as formats of targets', () =>
   expectAlike(
     ['file', 'host_device']

@@ -1,4 +1,5 @@
 /** `create`: a new raw or qcow2 image. */
+
 import { isQcow2Error } from '../../base/errors.ts';
 import { type Format, isFormat, probeFormat } from '../../image/formats.ts';
 import { openDisk } from '../../image/open.ts';
@@ -6,6 +7,7 @@ import { fullBackingName } from '../backing-name.ts';
 import { warnOfBitmaps } from '../bitmaps-warning.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationHelp, creationOptions, formattingLine } from '../creation-options.ts';
+import { noCreation } from '../driver-names.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { resolveImage } from '../image-node.ts';
 import { createNewImage } from '../new-image.ts';
@@ -63,7 +65,7 @@ export const create: Command = {
     const format = valueGiven(parsed, 'format') ?? 'raw';
     const options = joinOptions(parsed);
     if (options !== undefined && asksForHelp(options)) {
-      if (!isFormat(format)) throw new UsageError(`Unknown file format '${format}'`);
+      if (!isFormat(format)) throw new UsageError(noCreation(format));
       // Where the file is to be has options of its own.
       if (parsed.operands[0] !== undefined) resolveName(parsed.operands[0], '');
       host.out(creationHelp(format, parsed.operands.length > 0));
@@ -118,7 +120,7 @@ function parseSizeOperand(text: string): bigint {
 
 async function createImage(host: Host, request: Request): Promise<void> {
   const { format, filename } = request;
-  if (!isFormat(format)) throw new UsageError(`Unknown file format '${format}'`);
+  if (!isFormat(format)) throw new UsageError(noCreation(format));
   const path = resolveName(filename, '');
   const values = parseValues(request, format);
   await completeFromBacking(host, request, values);

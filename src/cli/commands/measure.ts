@@ -1,4 +1,5 @@
 /** `measure`: how many bytes an image would take. */
+
 import { isQcow2Error } from '../../base/errors.ts';
 import {
   type Measure,
@@ -14,6 +15,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { openSource } from '../convert-images.ts';
 import { parseSnapshot } from '../convert-request.ts';
 import { creationOptions } from '../creation-options.ts';
+import { noCreation } from '../driver-names.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { formatJson } from '../json.ts';
@@ -123,7 +125,7 @@ function open(host: Host, filename: string, request: Request): Promise<Disk> {
 }
 
 async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {
-  if (!isFormat(outputFormat)) throw new UsageError(`Unknown file format '${outputFormat}'`);
+  if (!isFormat(outputFormat)) throw new UsageError(noCreation(outputFormat));
   const values = parseValues(outputFormat, list);
   if (outputFormat === 'luks') return measureLuks(source, values);
   return outputFormat === 'raw' ? measureRaw(source) : measureQcow2(source, targetOf(values));
