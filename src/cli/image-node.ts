@@ -199,6 +199,8 @@ export interface NodeUse {
 
 /** @throws Qcow2Error REFUSED for an image to be written that others may write, too */
 export function checkSharing(settings: Settings, use: NodeUse | undefined): void {
+  // It is opened to be read, and refused to the writer then.
+  if (switchOf(settings, 'read-only')) return;
   if (use?.writable && (switchOf(settings, 'force-share') ?? use.forceShare)) {
     const message = 'force-share=on can only be used with read-only images';
     throw new Qcow2Error('REFUSED', message);
@@ -488,6 +490,16 @@ export function checkQcow2Settings(
   ) {
     throw wrong("'data-file' can only be set for images with an external data file");
   }
+}
+
+/**
+ * Settings that a qcow2 image has no use for: known once all is open that goes with it.
+ * @throws Qcow2Error UNSUPPORTED
+ */
+export function refuseUnknownSettings(
+  settings: Settings,
+  { opens = 'all' }: { readonly opens?: OpenedParts | undefined } = {},
+): void {
   checkSettings(settings, 'qcow2');
   // Whoever opens nothing behind an image may be told so, and no more.
   const backing = settings.get('backing');

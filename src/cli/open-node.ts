@@ -25,6 +25,7 @@ import {
   isOwnNode,
   type OpenedParts,
   pathOf,
+  refuseUnknownSettings,
   unopened,
 } from './image-node.ts';
 import { takeNodeName } from './node-names.ts';
@@ -72,6 +73,11 @@ export async function openImageNode(
   const { settings } = node;
   const host = hostWithSettings(outer, settings);
   if (writable && switchOf(settings, 'read-only')) {
+    const { writableDepth: _, onGuess: _guess, ...others } = options;
+    const use = claim.use === 'write' ? 'read' : claim.use;
+    const toRead = { ...others, writable: false, claim: { ...claim, use } } as const;
+    const { disk } = await openImageNode(outer, node, toRead);
+    await disk.close();
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
   }
   const forceShare = switchOf(settings, 'force-share') ?? claim.forceShare;
@@ -126,6 +132,12 @@ export async function openImageNode(
     onCorruption: sayCorruption(host),
     onStaleBitmaps: (version) => warnOfBitmaps(host, version),
   });
+  try {
+    if (format === 'qcow2') refuseUnknownSettings(settings, { opens: options.opens });
+  } catch (cause) {
+    await disk.close();
+    throw cause;
+  }
   return { disk, guessedRaw: node.format === undefined && format === 'raw' };
 }
 
@@ -181,7 +193,10 @@ export function backingChoice(
         await tryNeedless(host, node, { metadata, claim, opens: 'all' }).catch((cause) => {
           throw unopened(cause);
         });
-        checkBehind(() => checkQcow2Settings(settings, metadata));
+        checkBehind(() => {
+          checkQcow2Settings(settings, metadata);
+          refuseUnknownSettings(settings);
+        });
       },
     };
   };

@@ -156,6 +156,22 @@ const BACKING = [
   ...['{"driver":"null-co","size":65536}', '{"driver":"bogus"}', '{'],
 ].map((text) => `json:${text}`);
 
+test('who may not write is told so when all is open', () =>
+  expectNone(
+    ['plain.qcow2', 'orphan.qcow2', 'nowhere', 'corrupt.qcow2', 'raw.img'].flatMap((name) =>
+      ['', ',force-share=on', ',bogus=1'].flatMap((more) =>
+        [
+          ['snapshot', '-U', '-c', 'x'],
+          ['check', '-r', 'all'],
+          ['amend', '-o', 'size=1M'],
+        ].map((words) => {
+          const list = `driver=qcow2,file.filename=${name},read-only=on${more}`;
+          return { args: [...words, '--image-opts', list], writes: true };
+        }),
+      ),
+    ),
+  ));
+
 test('a backing file of a new image', () =>
   expectNone(
     [...BACKING, 'blkdebug::plain.qcow2', 'null-co://'].flatMap((name) =>

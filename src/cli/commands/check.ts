@@ -21,7 +21,12 @@ import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { nameImage } from '../image-name.ts';
-import { checkFormatSettings, checkQcow2Settings, isOwnNode } from '../image-node.ts';
+import {
+  checkFormatSettings,
+  checkQcow2Settings,
+  isOwnNode,
+  refuseUnknownSettings,
+} from '../image-node.ts';
 import { formatJson } from '../json.ts';
 import { takeNodeName } from '../node-names.ts';
 import { openFileNode } from '../open-file-node.ts';
@@ -29,6 +34,7 @@ import { backingChoice, dataFileChoice, tryNeedless } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
 import { pathGate } from '../path-gate.ts';
 import { startProgress } from '../progress.ts';
+import { switchOf } from '../settings.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true },
@@ -125,10 +131,11 @@ interface OpenedImage {
 function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
   const { repair, forceShare, untrusted } = request;
   return explainOpen(request.filename, async () => {
-    const writable = repair !== undefined;
-    const use = { writable, forceShare };
+    const use = { writable: repair !== undefined, forceShare };
     const named = nameImage(host, request.filename, request.format, { use });
     const { node, path: filename, secret } = named;
+    const isKept = repair !== undefined && (switchOf(node.settings, 'read-only') ?? false);
+    const writable = repair !== undefined && !isKept;
     const claim = { use: writable ? 'write' : 'read', forceShare } as const;
     const { storage, format } = await openFileNode(
       hostWithSettings(host, node.settings),
@@ -141,17 +148,22 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       },
     );
     const files: OpenedImage['files'] = [storage];
+    const done = (image: OpenedImage) => {
+      if (!isKept) return image;
+      throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
+    };
     try {
       checkFormatSettings(node, format);
       if (isOwnNode(node)) takeNodeName(host, node.settings, storage);
       if (format === 'raw') {
         if (writable && node.format === undefined) warnOfGuess(host, filename);
-        return { storage, metadata: undefined, files };
+        return done({ storage, metadata: undefined, files });
       }
       if (format === 'luks') {
         const { LuksImage } = await import('../../image/luks/luks-image.ts');
         files.splice(0, 1);
-        return { storage, metadata: undefined, files: [await LuksImage.open(storage, { secret })] };
+        files.push(await LuksImage.open(storage, { secret }));
+        return done({ storage, metadata: undefined, files });
       }
       const metadata = await readCheckMetadata(storage);
       await tryNeedless(host, node, { metadata, claim, opens: 'all' });
@@ -183,7 +195,8 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
         const options = { gate, secret, cacheBytes: 2 ** 20, onStaleBitmaps };
         files.push(await openBacking(open, options));
       }
-      return { storage, metadata, files };
+      refuseUnknownSettings(node.settings);
+      return done({ storage, metadata, files });
     } catch (cause) {
       for (const file of files.reverse()) await file.close();
       throw cause;

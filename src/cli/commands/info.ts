@@ -19,6 +19,7 @@ import {
   isNull,
   isOwnNode,
   pathOf,
+  refuseUnknownSettings,
 } from '../image-node.ts';
 import {
   type ImageReport,
@@ -161,7 +162,10 @@ async function reportNode(
     const report = await reportStorage(host, storage, {
       format,
       path,
-      check: (metadata) => checkQcow2Settings(node.settings, metadata, { opens: 'nothing' }),
+      check: (metadata) => {
+        checkQcow2Settings(node.settings, metadata, { opens: 'nothing' });
+        refuseUnknownSettings(node.settings, { opens: 'nothing' });
+      },
     });
     return {
       ...report,
