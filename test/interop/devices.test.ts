@@ -81,7 +81,7 @@ interface Told {
 /** Fills the device with ones, and tells what a command line does with it. */
 async function told({ folder, device, program }: Side, lines: string): Promise<Told> {
   writeFileSync(device, Buffer.alloc(DEVICE_BYTES, 0xff));
-  const named = lines.replaceAll('IMG ', `${program} `);
+  const named = lines.replaceAll('IMG ', `'${program}' `);
   const script = `${named}\necho ended with $?; sha256sum < dev`;
   const { code, stdout, stderr } = await run('sh', ['-c', script], { cwd: folder });
   const [bytes = '', ...rest] = stdout.toString().trimEnd().split('\n').reverse();
