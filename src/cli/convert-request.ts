@@ -1,5 +1,4 @@
 /** What `convert` is asked for: its options, checked in the order and words of qemu-img. */
-
 import { type Format, isFormat } from '../image/formats.ts';
 import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
 import { checkCacheMode } from './cache-mode.ts';

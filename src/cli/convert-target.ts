@@ -235,7 +235,7 @@ async function withNewFile(
   // Emptying a large file takes as long as a thread does to start.
   const isMuch = workers > 0 && (await worthWorkers(allSources(disks), { compress }));
   const movesOnly = !compress && request.outputFormat === 'qcow2' && !isEncrypted(request);
-  if (isMuch && copies) host.copyInBackground?.();
+  if (isMuch && copies && host.copyInBackground) host.copyInBackground();
   else if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
     await host.warmWorkers?.(workers);
   }

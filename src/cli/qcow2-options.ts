@@ -1,5 +1,4 @@
 /** What a new qcow2 image is to be, as `-o` says it. */
-
 import { Qcow2Error } from '../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../base/limits.ts';
 import type { Preallocation } from '../image/disk.ts';

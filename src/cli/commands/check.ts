@@ -1,5 +1,4 @@
 /** `check`: is an image sound, and where not, repairs it. */
-
 import type { Awaitable } from '../../base/awaitable.ts';
 import { formatFixed } from '../../base/decimals.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';

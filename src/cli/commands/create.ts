@@ -1,5 +1,4 @@
 /** `create`: a new raw or qcow2 image. */
-
 import { isQcow2Error } from '../../base/errors.ts';
 import { type Format, isFormat, probeFormat } from '../../image/formats.ts';
 import { openDisk } from '../../image/open.ts';

@@ -1,5 +1,4 @@
 /** `measure`: how many bytes an image would take. */
-
 import { isQcow2Error } from '../../base/errors.ts';
 import {
   type Measure,

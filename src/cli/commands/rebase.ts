@@ -1,5 +1,4 @@
 /** `rebase`: gives an image another backing file. */
-
 import { isQcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
 import { rebaseImage } from '../../convert/rebase.ts';

@@ -1,5 +1,4 @@
 /** Options that say how a disk is opened: the tool's own, and those of `open`. */
-
 import type { Settings } from '../settings.ts';
 import { CommandFailure } from './io-command.ts';
 

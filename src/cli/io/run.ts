@@ -1,5 +1,4 @@
 /** One run of `qcow2-io`: commands from the command line, or from standard input. */
-
 import { parseSettings } from '../settings.ts';
 import type { ToolRequest } from './command-line.ts';
 import { runLine } from './commands.ts';

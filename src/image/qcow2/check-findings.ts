@@ -1,5 +1,4 @@
 /** What a check has found so far: numbers, and a line of text for each thing that is wrong. */
-
 import { Qcow2Error } from '../../base/errors.ts';
 
 /** How much of what is wrong is put right: refcounts that are too high, or everything. */
