@@ -22,8 +22,15 @@ export interface Host {
    * background, one at a time.
    */
   readonly copyInBackground?: (() => void) | undefined;
-  /** Writes to standard output, as it is. */
+  /**
+   * Writes to standard output, as it is. What cannot be written there is told at the end
+   * (`unwritten`), for the command has its work to do; a reader who has left is no failure.
+   */
   out(text: string): void;
+  /** Writes to standard output what is being done, or was: nobody needs it to be there. */
+  tell(text: string): void;
+  /** Why the answer is not all there, if it is not. */
+  readonly unwritten?: Error | undefined;
   /** Writes `program: message` to standard error. */
   error(message: string): void;
   /** Writes to standard error, as it is. */

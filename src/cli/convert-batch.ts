@@ -37,6 +37,7 @@ export async function convertBatch(host: Host, args: readonly string[]): Promise
   const quiet: Host = Object.create(host, {
     // What the conversions print goes to a display of its own.
     out: { value: () => {} },
+    tell: { value: () => {} },
     // For the process as a whole, and the next image may have need of more threads.
     copyInBackground: { value: undefined },
   });

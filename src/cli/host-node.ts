@@ -2,6 +2,7 @@
 import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
+import { isQcow2Error, type Qcow2Error } from '../base/errors.ts';
 import type { NodePool } from '../convert/pool-node.ts';
 import { isLibcLoaded, libc } from '../storage/native-libc.ts';
 import { ioError } from '../storage/node-error.ts';
@@ -26,13 +27,23 @@ function compileLate(): void {
   process.getBuiltinModule?.('node:v8').setFlagsFromString(LATE_COMPILING);
 }
 
-/** Writes text straight to a descriptor: setting up Node's streams costs milliseconds. */
-function writeText(fd: number, text: string): void {
-  new PipeStorage(fd, fd === STDOUT ? 'standard output' : 'standard error').write(
-    0,
-    new TextEncoder().encode(text),
-  );
+/**
+ * Writes text straight to a descriptor: setting up Node's streams costs milliseconds.
+ * @returns why it cannot be written, if it cannot
+ */
+function writeText(fd: number, text: string): Qcow2Error | undefined {
+  try {
+    const name = fd === STDOUT ? 'standard output' : 'standard error';
+    new PipeStorage(fd, name).write(0, new TextEncoder().encode(text));
+    return undefined;
+  } catch (cause) {
+    if (!isQcow2Error(cause)) throw cause;
+    return cause;
+  }
 }
+
+/** Nobody reads what is written: who does not want to know the rest may leave. */
+const isUnread = ({ cause }: Qcow2Error) => (cause as { code?: string } | null)?.code === 'EPIPE';
 
 /** The name that stands in messages: that of the link the tool was called through, if any. */
 function programName(script: string | undefined): string {
@@ -54,6 +65,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     return pool;
   };
   let answer: (() => void) | undefined;
+  let unwritten: Qcow2Error | undefined;
   return {
     program,
     get terminal() {
@@ -69,9 +81,16 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
       process.env.UV_THREADPOOL_SIZE ??= '1';
       compileLate();
     },
-    out: (text) => writeText(STDOUT, text),
-    error: (message) => writeText(STDERR, `${program}: ${message}\n`),
-    note: (text) => writeText(STDERR, text),
+    out: (text) => {
+      const failure = writeText(STDOUT, text);
+      if (failure && !isUnread(failure)) unwritten ??= failure;
+    },
+    tell: (text) => void writeText(STDOUT, text),
+    get unwritten() {
+      return unwritten;
+    },
+    error: (message) => void writeText(STDERR, `${program}: ${message}\n`),
+    note: (text) => void writeText(STDERR, text),
     atEnd: (work) => {
       ends.push(work);
     },
@@ -95,7 +114,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     secrets: new Secrets(),
     askPassphrase: async (prompt) => {
       const { passphrasePrompt } = await import('./passphrase-prompt.ts');
-      return passphrasePrompt((text) => writeText(STDERR, text))?.(prompt);
+      return passphrasePrompt((text) => void writeText(STDERR, text))?.(prompt);
     },
     hideArguments: () => {
       process.title = program;
@@ -116,6 +135,13 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
       return interrupt.signal;
     },
   };
+}
+
+/** A command's exit code; that of a failure where its answer could not be written. */
+export function codeOfOutput(host: Pick<Host, 'error' | 'unwritten'>, code: number): number {
+  if (!host.unwritten) return code;
+  host.error(host.unwritten.message);
+  return code === 0 ? 1 : code;
 }
 
 /** A signal is on its way that ends the process. */

@@ -66,7 +66,7 @@ export function startProgress(host: Host, options: ProgressOptions): Progress {
   if (!enabled) return askedProgress(host);
   // Whoever sees it needs not ask.
   host.onProgressRequest?.(() => {});
-  const print = (text: string) => (stream ? host.note(text) : host.out(text));
+  const print = (text: string) => (stream ? host.note(text) : host.tell(text));
   return host.terminal && !stream
     ? barProgress(print, options.total)
     : percentProgress(host, print, options);

@@ -3,7 +3,7 @@ import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeGlobalOptions } from './global-options.ts';
-import { dieBySignal, leave, nodeHost } from './host-node.ts';
+import { codeOfOutput, dieBySignal, leave, nodeHost } from './host-node.ts';
 
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
@@ -65,7 +65,7 @@ async function main(): Promise<number> {
   host.nodeNames = new Set();
   const code = await guarded(host);
   host.end();
-  return code;
+  return codeOfOutput(host, code);
 }
 
 /** Runs the command, and says what goes wrong. */

@@ -1,7 +1,7 @@
 /** `qcow2-io`: what qemu-io is to QEMU. Reads and writes disks by command, for people and tests. */
 import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
-import { leave, nodeHost } from './host-node.ts';
+import { codeOfOutput, leave, nodeHost } from './host-node.ts';
 import { runTool } from './io/command-line.ts';
 import { CommandFailure } from './io/io-command.ts';
 import { ioHost } from './io/io-host.ts';
@@ -9,7 +9,7 @@ import { ioHost } from './io/io-host.ts';
 async function main(): Promise<number> {
   const host = ioHost(nodeHost(process.argv[1]));
   try {
-    return await runTool(host, process.argv.slice(2));
+    return codeOfOutput(host, await runTool(host, process.argv.slice(2)));
   } catch (cause) {
     if (!(cause instanceof CommandFailure) && !isQcow2Error(cause)) throw cause;
     host.error(cause.message);

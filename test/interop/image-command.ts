@@ -35,6 +35,7 @@ export async function ours(
   const strip = (text: string) => text.replaceAll(`${folder}/`, '');
   const host: Host = Object.assign(Object.create(realHost), {
     out: (text: string) => void (printed.out += text),
+    tell: (text: string) => void (printed.out += text),
     error: (message: string) => void (printed.err += `qemu-img: ${strip(message)}\n`),
     note: (text: string) => void (printed.err += strip(text)),
     atEnd: (work: () => void) => void ends.push(work),

@@ -88,6 +88,19 @@ test('a limited conversion hears of signals, and ends by them', () =>
     assert.not(existsSync(join(folder, 'out')), 'what is not whole must not look whole');
   }));
 
+test('a limited tool reads images by descriptors that it was given', () =>
+  inScratch(async (folder) => {
+    await makeDisks(folder);
+    for (const name of ['/dev/fd/7', '/proc/self/fd/23', 'json:{"file.filename":"/dev/fd/9"}']) {
+      const line = `${limited(LIMITS[0] as number)[1]} 7<plain 23<packed 9<raw`;
+      const ask = (program: string) =>
+        run('bash', ['-c', line.replace('"$@"', '"$0" info "$1"'), program, name], { cwd: folder });
+      const [ours, theirs] = await Promise.all([ask(TOOL), ask(requireQemu().img)]);
+      assert.is(ours.stdout.toString(), theirs.stdout.toString(), name);
+      assert.is(`${ours.code} ${ours.stderr}`, '0 ', name);
+    }
+  }));
+
 /** Whether a process other than this one has a text among its arguments. */
 function runsWith(text: string): boolean {
   return readdirSync('/proc').some((name) => {

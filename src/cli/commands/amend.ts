@@ -69,7 +69,7 @@ export const amend: Command = {
       return await openAndAmend(host, parsed, { list: lists.join(','), shows });
     } finally {
       // Behind what there is to say of a failure, as with qemu-img.
-      const end = () => host.out('\n');
+      const end = () => host.tell('\n');
       if (shows && host.atEnd) host.atEnd(end);
       else if (shows) end();
     }

@@ -61,7 +61,7 @@ export const commit: Command = {
       throw cause;
     }
     await disk.close();
-    if (!quiet) host.out('Image committed.\n');
+    if (!quiet) host.tell('Image committed.\n');
     return 0;
   },
 };

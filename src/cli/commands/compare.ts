@@ -80,7 +80,7 @@ export const compare: Command = {
         if (!(cause instanceof UsageError)) throw cause;
         host.error(cause.message);
         // Where progress would have been.
-        if (request.progress) host.out('\n');
+        if (request.progress) host.tell('\n');
         return NOT_OPENED;
       }
       return await compareOpen(host, request, disks as [Disk, Disk]);

@@ -124,7 +124,7 @@ async function createImage(host: Host, request: Request): Promise<void> {
   const values = parseValues(request, format);
   await completeFromBacking(host, request, values);
   if (!values.has('size')) throw new UsageError('Image creation needs a size parameter');
-  if (!request.quiet) host.out(formattingLine(filename, format, values));
+  if (!request.quiet) host.tell(formattingLine(filename, format, values));
   await createNewImage(host, { format, values, path });
 }
 

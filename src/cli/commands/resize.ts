@@ -50,7 +50,7 @@ export const resize: Command = {
       } finally {
         await disk.close();
       }
-      if (!request.quiet) host.out('Image resized.\n');
+      if (!request.quiet) host.tell('Image resized.\n');
       return 0;
     } catch (cause) {
       if (!(cause instanceof HintedError)) throw cause;
