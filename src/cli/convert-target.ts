@@ -7,6 +7,7 @@ import { concatenatedSize, worthWorkers } from '../convert/options.ts';
 import { allSources } from '../convert/plan.ts';
 import type { CopyStepOptions } from '../convert/progress-marks.ts';
 import { convertToRaw, convertToStream } from '../convert/to-raw.ts';
+import { headerGeometry } from '../format/header.ts';
 import type { Disk } from '../image/disk.ts';
 import { isTold } from '../image/qcow2/corruption.ts';
 import type { Qcow2CreateOptions } from '../image/qcow2/create.ts';
@@ -531,6 +532,7 @@ async function intoExisting(
             sparseBytes,
             targetIsZero,
             compress: compress !== undefined,
+            overlay: request.overBacking ? overlayParts(host, request, disk) : undefined,
           });
     await bitmapCode?.putBitmaps(host, request, disks[0], disk);
     if (flush) await disk.flush();
@@ -538,6 +540,13 @@ async function intoExisting(
   } finally {
     await disk.close();
   }
+}
+
+/** What an image that is there already is compared in, where a backing file is spoken of. */
+function overlayParts(host: Host, { compress }: ConvertRequest, disk: Disk) {
+  if (!(disk instanceof Qcow2Image)) return undefined;
+  const { clusterSize, subclusterSize } = headerGeometry(disk.header);
+  return { unitBytes: compress ? clusterSize : subclusterSize, sameFile: sameFileBy(host) };
 }
 
 /** A failure in the words of a person who waits for a copy. */

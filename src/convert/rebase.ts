@@ -7,11 +7,8 @@ import { headerGeometry } from '../format/header.ts';
 import { type DataSource, type Disk, ExtentKind } from '../image/disk.ts';
 import type { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import type { Storage } from '../storage/storage.ts';
-import { Conversion } from './conversion.ts';
-import { DiskRunner } from './disk-runner.ts';
-import { lanesOver } from './lane.ts';
+import { writeDifferences } from './differences.ts';
 import type { ConvertOptions } from './options.ts';
-import { OverlayPlanner } from './plan-overlay.ts';
 
 /** The backing file that an image is to have. */
 export interface NewBacking {
@@ -29,9 +26,6 @@ export interface RebaseOptions extends Pick<ConvertOptions, 'signal' | 'onProgre
   /** Whether two storages are one file: what both chains have in common is not read then. */
   readonly sameFile?: (a: Storage, b: Storage) => boolean;
 }
-
-/** Bytes of a job. */
-const JOB_BYTES = 2 ** 21;
 
 /** No backing file: a disk of no bytes. */
 const NOTHING: Pick<Disk, 'size' | 'sources' | 'collectExtents'> = {
@@ -55,44 +49,18 @@ export async function rebaseImage(
 ): Promise<void> {
   if (!image.writable) throw new Qcow2Error('READ_ONLY', 'the image is open for reading only');
   if (backing) image.refuseBacking();
-  const below = (backing?.disk ?? NOTHING) as Disk;
   const { compress = false, sameFile = (a, b) => a === b } = options;
   const { clusterSize, subclusterSize } = headerGeometry(image.header);
-  const unit = compress ? clusterSize : subclusterSize;
-  const sources = [...image.sources, ...below.sources];
   const depth = (image.sources[0] as DataSource).depth;
   const own = image.sources.filter((source) => source.depth === depth).length;
-  const storages = sources.map(({ storage }) => storage);
-  const runner = (files: readonly Storage[]) =>
-    new DiskRunner(files, image, {
-      clusterSize: unit,
-      subclusterSize: unit,
-      clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
-      diskSize: image.size,
-      jobBytes: JOB_BYTES,
-      sparseBytes: 4096,
-      explicitZeros: true,
-      backingSource: image.sources.length,
-      compress,
-      unmap: false,
-    });
-  const conversion = new Conversion({
+  await writeDifferences([image], backing?.disk ?? NOTHING, image, {
     ...options,
-    jobs: new OverlayPlanner([image], below, {
-      jobBytes: JOB_BYTES,
-      clusterSize: unit,
-      diskSize: image.size,
-      sameFile: (a, b) => sameFile(a.storage, b.storage),
-      keeps: (kind, source) => kind !== ExtentKind.hole && source < own,
-    }),
-    runner: runner(storages),
-    lanes: lanesOver(storages, runner),
-    // In the disk's order, so that an image is the same after every run.
-    order: { kind: 'written' },
-    total: image.size,
-    startWorkers: async () => [],
+    unitBytes: compress ? clusterSize : subclusterSize,
+    sameFile,
+    keeps: (kind, source) => kind !== ExtentKind.hole && source < own,
+    compress,
+    unmap: false,
   });
-  await conversion.run();
   await image.flush();
   await image.setBackingName(backing);
 }

@@ -5,6 +5,7 @@
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
 import { Conversion } from './conversion.ts';
+import { writeDifferences } from './differences.ts';
 import { DiskRunner } from './disk-runner.ts';
 import { type ConvertOptions, type ConvertResult, concatenatedSize, resultOf } from './options.ts';
 import { allSources, Planner } from './plan.ts';
@@ -17,6 +18,13 @@ const JOB_BYTES = 2 ** 20;
 export interface ConvertToDiskOptions extends ConvertOptions {
   /** Writes clusters compressed, where that makes them smaller. */
   readonly compress?: boolean;
+  /**
+   * The target is an overlay that shows some of it already: only what differs is written, in units
+   * of so many bytes. `sameFile` tells whether two files of the sources and of the target are one.
+   */
+  readonly overlay?:
+    | { readonly unitBytes: number; readonly sameFile: (a: Storage, b: Storage) => boolean }
+    | undefined;
 }
 
 /**
@@ -30,6 +38,12 @@ export async function convertToDisk(
   options: ConvertToDiskOptions = {},
 ): Promise<ConvertResult> {
   const { sparseBytes = 4096, targetIsZero = false, compress = false, salvage = false } = options;
+  const { overlay } = options;
+  if (overlay) {
+    const how = { ...options, ...overlay, compress, unmap: true };
+    const tally = await writeDifferences(disks, target, target, how);
+    return resultOf(tally, concatenatedSize(disks), overlay.unitBytes);
+  }
   const sources = allSources(disks);
   const storages = sources.map(({ storage }) => storage);
   const total = concatenatedSize(disks);

@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert';
 import { isQcow2 } from '../../src/format/header.ts';
 import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { difference, eachAtOnce, inScratch, qemuImg, TOOL, tool } from '../tool.ts';
+import { difference, eachAtOnce, inScratch, qemuImg, qemuIo, TOOL, tool } from '../tool.ts';
 import {
   describe,
   type ImageSetting,
@@ -176,6 +176,50 @@ test('an overlay of a disk that is its backing file holds nothing', () =>
       );
       assert.equal(own, [], source);
     }
+  }));
+
+test('an overlay that is there already gets what it does not show', () =>
+  scratchImages(16, async (next, folder) => {
+    const { image, size, about } = await makeChain(next, folder, 1 + next.below(2));
+    const base = existsSync(join(folder, 'base.raw')) && next.oneIn(2) ? 'base.raw' : image;
+    const over = ['-b', base, '-F', base.endsWith('.raw') ? 'raw' : 'qcow2'];
+    const setting = randomSetting(next, { dataFile: 'none', preallocation: 'off' });
+    const target = 'target.qcow2';
+    const bytes = `${size + next.pick([0, 0, 512, 70 * 512])}`;
+    const options = [...over, ...targetOptions(setting)];
+    await qemuImg(['create', '-q', '-f', 'qcow2', ...options, target, bytes], { cwd: folder });
+    // It may have something of its own, in the way or not.
+    for (const at of next.oneIn(2) ? [0, Math.floor(size / 3)] : []) {
+      const from = at - (at % 512);
+      const length = Math.min(9 * 512, size - (size % 512) - from);
+      if (length > 0) await qemuIo(target, [`write -P 119 ${from} ${length}`], { cwd: folder });
+    }
+    const args = next.oneIn(3) ? ['-c'] : [];
+    const line = ['-n', ...args, '-O', 'qcow2', '-B', base, image, target];
+    const what = `SEED=${SEED} ${line.join(' ')}\n${describe(setting)}\n${about}\nsize ${size}`;
+    await convert(folder, line, what);
+    await judge(folder, image, target, what);
+  }));
+
+test('a chain that is copied image by image is as deep and as long as with qemu-img', () =>
+  inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    const over = (base: string) => ['-b', base, '-F', 'qcow2'];
+    const make = (...args: string[]) => qemuImg(['create', '-q', '-f', 'qcow2', ...args], cwd);
+    await make('a.qcow2', '1M');
+    await make(...over('a.qcow2'), 'b.qcow2');
+    await qemuIo('a.qcow2', ['write -P 1 0 64k'], cwd);
+    await qemuIo('b.qcow2', ['write -P 2 64k 64k', 'write -P 3 300k 10k'], cwd);
+    const [ours, theirs] = ['ours.qcow2', 'theirs.qcow2'] as const;
+    await qemuImg(['convert', '-O', 'qcow2', 'a.qcow2', 'copy.qcow2'], cwd);
+    for (const name of [ours, theirs]) await make(...over('copy.qcow2'), name);
+    const args = ['-n', '-t', 'none', '-T', 'none', '-f', 'qcow2', '-O', 'qcow2'];
+    const words = [...args, '-B', 'copy.qcow2', 'b.qcow2'];
+    await convert(folder, [...words, ours], '');
+    await qemuImg(['convert', ...words, theirs], cwd);
+    await qemuImg(['compare', '-s', 'b.qcow2', ours], cwd);
+    const [left, right] = [ours, theirs].map((name) => readFileSync(join(folder, name)));
+    assert.is(difference(left!, right!), '');
   }));
 
 test('into an image that is there already', () =>
