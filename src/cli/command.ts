@@ -18,10 +18,10 @@ export interface Host {
   /** Tells that so many workers will be wanted soon. */
   readonly warmWorkers?: ((count: number) => Promise<void>) | undefined;
   /**
-   * Tells that what the process does is to copy parts of files: the host may do that in the
-   * background, one at a time.
+   * Tells that what the process does first is to copy parts of files, or to read and write them:
+   * the host may write in the background, one write at a time.
    */
-  readonly copyInBackground?: (() => void) | undefined;
+  readonly moveInBackground?: (() => void) | undefined;
   /**
    * Writes to standard output, as it is. What cannot be written there is told at the end
    * (`unwritten`), for the command has its work to do; a reader who has left is no failure.

@@ -39,7 +39,7 @@ export async function convertBatch(host: Host, args: readonly string[]): Promise
     out: { value: () => {} },
     tell: { value: () => {} },
     // For the process as a whole, and the next image may have need of more threads.
-    copyInBackground: { value: undefined },
+    moveInBackground: { value: undefined },
   });
   let failed = 0;
   for (const [index, entry] of entries.entries()) {

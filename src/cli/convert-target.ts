@@ -235,11 +235,10 @@ async function withNewFile(
   const compress = request.compress !== undefined;
   // Emptying a large file takes as long as a thread does to start.
   const isMuch = workers > 0 && (await worthWorkers(allSources(disks), { compress }));
-  const movesOnly = !compress && request.outputFormat === 'qcow2' && !isEncrypted(request);
-  if (isMuch && copies && host.copyInBackground) host.copyInBackground();
-  else if (isMuch && !(movesOnly && (await beginsInLanes(disks)))) {
-    await host.warmWorkers?.(workers);
-  }
+  const movesOnly = !compress && request.outputFormat !== 'luks' && !isEncrypted(request);
+  if (isMuch && (copies || (movesOnly && (await beginsInLanes(disks)))) && host.moveInBackground) {
+    host.moveInBackground();
+  } else if (isMuch) await host.warmWorkers?.(workers);
   const file = openTarget(host, request, path);
   let done = false;
   try {

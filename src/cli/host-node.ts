@@ -76,7 +76,7 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     threads: threadsWithin(),
     startWorkers: async (setup, count) => (await threads()).start(setup, count),
     warmWorkers: async (count) => (await threads()).warm(count),
-    copyInBackground: () => {
+    moveInBackground: () => {
       // Node reads it when a thread of its pool is first asked for.
       process.env.UV_THREADPOOL_SIZE ??= '1';
       compileLate();

@@ -154,8 +154,26 @@ export class ImageRunner implements Runner {
     await this.write([...pieces, ...tables.map(pieceOf)], stream);
   }
 
-  /** Writes pieces; copies that follow each other in the target's file go together. */
+  /**
+   * Writes pieces; copies that follow each other in the target's file go together. A target with
+   * positions is told of all pieces before it is done with the first.
+   */
   private async write(pieces: Piece[], stream: Placement['stream']): Promise<void> {
+    const underWay: Promise<void>[] = [];
+    try {
+      await this.writeInOrder(pieces, stream, underWay);
+    } finally {
+      // Their memory is another job's afterwards.
+      await Promise.allSettled(underWay);
+    }
+    await Promise.all(underWay);
+  }
+
+  private async writeInOrder(
+    pieces: Piece[],
+    stream: Placement['stream'],
+    underWay: Promise<void>[],
+  ): Promise<void> {
     if (stream) pieces.sort((a, b) => a.host - b.host);
     const { file, data } = this.target;
     let at = stream?.from ?? 0;
@@ -166,7 +184,12 @@ export class ImageRunner implements Runner {
       at = host;
       if (bytes) {
         const written = target.write(host, bytes);
-        if (!settled(written)) await written;
+        if (!settled(written)) {
+          // Whoever waits for all of them hears of it.
+          written.catch(() => {});
+          underWay.push(written);
+          if (stream) await written;
+        }
         at += bytes.length;
         index++;
       } else {

@@ -4,7 +4,7 @@
  * thread to start.
  */
 import { settled } from '../base/awaitable.ts';
-import { assert } from '../base/errors.ts';
+import { assert, isQcow2Error } from '../base/errors.ts';
 import type { ClusterCodec } from '../codec/codec.ts';
 import { type Disk, ExtentKind, ExtentList } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -15,7 +15,7 @@ import type { JobWorker } from './pool.ts';
 import type { CopyBatch, Runner, Tally, Turn } from './runner.ts';
 
 /** While one waits for its read, the other one's bytes are looked at or written. */
-export const LANES = 2;
+const LANES = 2;
 /** Operations of a job that lanes are quick with. */
 const LANE_OPS_MAX = 128;
 /** Guest bytes that are looked at for what a conversion begins with. */
@@ -82,15 +82,18 @@ export function allInBackground(
 }
 
 /**
- * Lanes over storages; none where one of these has no calls in the background.
- * @param make makes a runner that reads them so
+ * Lanes over storages; none where one of these has no calls in the background. One is enough where
+ * it is only writes that answer later: it reads while they are done.
+ * @param make makes a runner that reads and writes them so
  */
-export function lanesOver(
-  storages: readonly Storage[],
-  make: (storages: readonly Storage[]) => Runner,
+export function lanesOver<Runs extends Runner>(
+  storages: readonly Pick<Storage, 'background'>[],
+  make: (storages: readonly Storage[]) => Runs,
 ): Lane[] {
   const later = allInBackground(storages);
-  return later ? Array.from({ length: LANES }, () => new Lane(make(later))) : [];
+  if (!later) return [];
+  const waits = later.some(({ readsAtOnce }) => !readsAtOnce);
+  return Array.from({ length: waits ? LANES : 1 }, () => new Lane(make(later)));
 }
 
 /**
@@ -99,7 +102,7 @@ export function lanesOver(
  */
 export async function beginsInLanes(disks: readonly Disk[]): Promise<boolean> {
   const sources = allSources(disks);
-  if (sources.some(({ storage }) => storage.background === undefined)) return false;
+  if (!allInBackground(sources.map(({ storage }) => storage))) return false;
   return !(await beginsCompressed(disks));
 }
 
@@ -111,13 +114,17 @@ export async function beginsWithCopies(
   return allSources(disks).some((source) => isAsIs(source, target)) && beginsCompressed(disks);
 }
 
-/** Whether something that disks begin with is compressed. */
+/** Whether something that disks begin with is compressed; what is broken is told in its turn. */
 async function beginsCompressed(disks: readonly Disk[]): Promise<boolean> {
   const list = new ExtentList();
   for (const disk of disks) {
     list.clear();
-    const collected = collectExtents(disk, [0, Math.min(disk.size, LOOK_BYTES)], list, 0);
-    if (!settled(collected)) await collected;
+    try {
+      const collected = collectExtents(disk, [0, Math.min(disk.size, LOOK_BYTES)], list, 0);
+      if (!settled(collected)) await collected;
+    } catch (cause) {
+      if (!isQcow2Error(cause)) throw cause;
+    }
     for (let index = 0; index < list.count; index++) {
       if (list.kind(index) === ExtentKind.compressed) return true;
     }

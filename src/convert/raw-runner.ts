@@ -2,7 +2,8 @@
  * The data plane for raw targets: bytes are read into linear memory, decoded and scanned in place,
  * and written out of it; the same code runs in a worker and inline.
  *
- *   output   a window of the target, as long as operations follow each other in it
+ *   output   a window of the target, as long as operations follow each other in it; where writes
+ *            answer later, the next one is filled meanwhile
  *   ranges   what the zero scan found
  */
 import { settled } from '../base/awaitable.ts';
@@ -16,20 +17,32 @@ import { SourceReader } from './source-reader.ts';
 
 /** Bytes of the output window. Small enough for a core's cache to keep between read and write. */
 const OUTPUT_BYTES = 512 * 1024;
+/** Windows that are being written, and the one in hand. */
+const OUTPUTS = 6;
 /** Zeros up to this are written along with their neighbours; more get a call of their own. */
 const ZERO_INLINE = 64 * 1024;
 const RANGE_PAIRS = 4096;
 
-/** Carries out jobs of a raw target, one at a time. */
+/** A window's memory, and what of it has not been written. */
+interface Output {
+  readonly region: Region;
+  readonly underWay: Promise<void>[];
+}
+
+/** Carries out jobs of a raw target: one at a time, but for what of the last ones is written yet. */
 export class RawRunner implements Runner {
   private readonly kernels: Kernels;
   private readonly reader: SourceReader;
-  private readonly output: Region;
+  private readonly outputs: readonly Output[];
+  private current = 0;
   private readonly ranges: Region;
+  /** Writes of the job in hand that answer later. */
+  private underWay: Promise<void>[] = [];
   /** The window: where in the target it starts, and how much of it is filled. */
   private windowAt = 0;
   private filled = 0;
   private turn: Turn | undefined;
+  private inOrder = false;
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -39,7 +52,10 @@ export class RawRunner implements Runner {
   ) {
     const workspace = new Workspace();
     this.reader = new SourceReader(workspace, sources, options);
-    this.output = workspace.reserve(Math.max(OUTPUT_BYTES, options.clusterSizeMax));
+    this.outputs = Array.from({ length: OUTPUTS }, () => ({
+      region: workspace.reserve(Math.max(OUTPUT_BYTES, options.clusterSizeMax)),
+      underWay: [],
+    }));
     this.ranges = workspace.reserve(RANGE_PAIRS * 8);
     this.kernels = workspace.kernels;
   }
@@ -49,9 +65,17 @@ export class RawRunner implements Runner {
   }
 
   run(ops: Float64Array, turn?: Turn): Promise<void> {
-    const done = this.last.then(() => this.carryOut(ops, turn));
-    this.last = done.catch(() => {});
-    return done;
+    const writes: Promise<void>[] = [];
+    const begun = this.last.then(() => {
+      this.underWay = writes;
+      return this.carryOut(ops, turn);
+    });
+    this.last = begun.catch(() => {});
+    return written(begun, writes);
+  }
+
+  private get output(): Region {
+    return this.outputs[this.current]!.region;
   }
 
   async ready(): Promise<void> {
@@ -60,6 +84,7 @@ export class RawRunner implements Runner {
 
   private async carryOut(ops: Float64Array, turn: Turn | undefined): Promise<void> {
     this.turn = turn;
+    this.inOrder = turn !== undefined;
     this.filled = 0;
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
       const kind = ops[op] as OpKind;
@@ -116,7 +141,13 @@ export class RawRunner implements Runner {
     }
     await this.flushWindow();
     await this.takeTurn();
-    await this.target.zero(target, length);
+    await this.zeroTarget(target, length);
+  }
+
+  /** What makes zeros may make a file longer, and must not find that it has grown meanwhile. */
+  private async zeroTarget(at: number, length: number): Promise<void> {
+    for (const { underWay } of this.outputs) await Promise.allSettled(underWay);
+    await this.target.zero(at, length);
   }
 
   /** Decodes one cluster, at once where its stream is in memory and the window has room. */
@@ -157,12 +188,20 @@ export class RawRunner implements Runner {
     if (filled === 0) return;
     this.filled = 0;
     if (this.turn) await this.takeTurn();
+    const { underWay } = this.outputs[this.current]!;
+    underWay.length = 0;
     const write = (from: number, to: number) => {
       this.tally.bytesWritten += to - from;
-      return target.write(windowAt + from, output.bytes.subarray(from, to));
+      const done = target.write(windowAt + from, output.bytes.subarray(from, to));
+      if (settled(done)) return;
+      // Whoever waits for the job hears of it.
+      done.catch(() => {});
+      underWay.push(done);
+      this.underWay.push(done);
     };
     if (options.holeBytes === 0) {
-      await write(0, filled);
+      write(0, filled);
+      await this.nextOutput();
       return;
     }
     const { granule, holeBytes } = options;
@@ -186,11 +225,31 @@ export class RawRunner implements Runner {
         to = pairs[pair + 1]!;
         pair += 2;
       }
-      if (options.zeroHoles && done < from) await target.zero(windowAt + done, from - done);
-      const written = write(from, to);
-      if (!settled(written)) await written;
+      if (options.zeroHoles && done < from) await this.zeroTarget(windowAt + done, from - done);
+      write(from, to);
       done = to;
     }
-    if (options.zeroHoles && done < filled) await target.zero(windowAt + done, filled - done);
+    await this.nextOutput();
+    if (options.zeroHoles && done < filled) await this.zeroTarget(windowAt + done, filled - done);
   }
+
+  /** Leaves a window to its writes, and goes on to one that has none. */
+  private async nextOutput(): Promise<void> {
+    const { underWay } = this.outputs[this.current]!;
+    if (underWay.length === 0) return;
+    this.current = (this.current + 1) % OUTPUTS;
+    // What has no positions is written front to back.
+    const before = this.inOrder ? underWay : this.outputs[this.current]!.underWay;
+    await Promise.allSettled(before);
+  }
+}
+
+/** Waits for a job, and for what it has begun to write, even if it failed. */
+async function written(job: Promise<void>, writes: readonly Promise<void>[]): Promise<void> {
+  try {
+    await job;
+  } finally {
+    await Promise.allSettled(writes);
+  }
+  await Promise.all(writes);
 }

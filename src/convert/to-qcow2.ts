@@ -4,7 +4,7 @@
  * written once, when they are complete; the header comes last.
  */
 import { alignUp } from '../base/bits.ts';
-import { Qcow2Error } from '../base/errors.ts';
+import { assert, Qcow2Error } from '../base/errors.ts';
 import { CompressionLevels } from '../codec/compress.ts';
 import { CipherStorage } from '../crypto/cipher-storage.ts';
 import { legacyKeys } from '../crypto/legacy-aes.ts';
@@ -23,7 +23,7 @@ import { collectExtents } from './collect.ts';
 import { Conversion, type ConversionParts, type TurnOrder } from './conversion.ts';
 import { convertDirty } from './dirty.ts';
 import { ImageRunner } from './image-runner.ts';
-import { allInBackground, LANES, Lane } from './lane.ts';
+import { allInBackground, Lane, lanesOver } from './lane.ts';
 import {
   type ConvertOptions,
   type ConvertResult,
@@ -40,10 +40,12 @@ import { convertToDisk } from './to-disk.ts';
 /** Plain bytes of a job whose clusters are compressed: enough to make a hand-over worth it. */
 const COMPRESSED_JOB_BYTES = 2 ** 20;
 /**
- * Of other jobs, which are done so fast that what threads have to say to each other counts; and
- * where reads start slowly: a job's are one long read then.
+ * Of other jobs, which are done so fast that what threads have to say to each other counts; a few of
+ * them are still in the processors' cache when they are written.
  */
-const JOB_BYTES = 4 * 2 ** 20;
+const JOB_BYTES = 2 * 2 ** 20;
+/** Where reads start slowly: a job's are one long read then. */
+const SLOW_JOB_BYTES = 4 * 2 ** 20;
 
 /** Of the first job: what is written waits for it, and its memory is new. */
 const FIRST_JOB_BYTES = 2 ** 19;
@@ -233,7 +235,8 @@ class ImageConversion {
     const { clusterSize = 65536, extendedL2 = false, version = 3 } = create;
     const storages = sources.map(({ storage }) => storage);
     const startsSlowly = storages.some((storage) => storage.slowStart);
-    const usual = target.compress && !startsSlowly ? COMPRESSED_JOB_BYTES : JOB_BYTES;
+    const quick = target.compress ? COMPRESSED_JOB_BYTES : JOB_BYTES;
+    const usual = startsSlowly ? SLOW_JOB_BYTES : quick;
     const roomFor = (bytes: number) =>
       alignUp(Math.max(bytes, clusterSizeMax + clusterSize), clusterSize);
     const jobBytes = roomFor(ratedJobBytes(usual, options));
@@ -287,12 +290,13 @@ class ImageConversion {
     const { workers = 0, copyRange } = this.options;
     const { compress, guestKeys } = runner;
     if (workers === 0 || copyRange || compress || guestKeys) return [];
-    const later = allInBackground(sources.map(({ storage }) => storage));
-    const [image] = allInBackground([file]) ?? [];
-    const [clusters] = data === file ? [image] : (allInBackground([data]) ?? []);
-    if (!later || !image || !clusters) return [];
-    const target = { file: image, data: clusters };
-    return Array.from({ length: LANES }, () => new Lane(new ImageRunner(later, target, runner)));
+    const targets = data === file ? [file] : [file, data];
+    const storages = sources.map(({ storage }) => storage);
+    return lanesOver([...targets, ...storages], ([image, ...others]) => {
+      const clusters = data === file ? image : others.shift();
+      assert(image && clusters, 'a lane writes to what it was made over');
+      return new ImageRunner(others, { file: image, data: clusters }, runner);
+    });
   }
 
   /** What is copied as it is. */

@@ -2,6 +2,7 @@
 import type { Disk } from '../image/disk.ts';
 import type { Storage, StorageHandle } from '../storage/storage.ts';
 import { Conversion } from './conversion.ts';
+import { lanesOver } from './lane.ts';
 import {
   type ConvertOptions,
   type ConvertResult,
@@ -49,7 +50,7 @@ export async function convertToRaw(
 }
 
 /** A target without positions: takes bytes front to back. */
-export type StreamTarget = Pick<Storage, 'write' | 'zero' | 'copyFrom'> & {
+export type StreamTarget = Pick<Storage, 'write' | 'zero' | 'copyFrom' | 'background'> & {
   share?(): StorageHandle;
 };
 
@@ -96,8 +97,18 @@ async function convertBytes(
     salvage,
     copyRange: (options.copyRange ?? false) && !stream,
   };
+  const storages = sources.map(({ storage }) => storage);
+  // Decoding, and what is not written in place, is for workers.
+  const isMoved = targetIsZero && !stream && !runner.copyRange && (options.workers ?? 0) > 0;
+  const lanes = isMoved
+    ? lanesOver(
+        [target, ...storages],
+        ([file = target, ...files]) => new RawRunner(files, file, runner),
+      )
+    : [];
   const conversion = new Conversion({
     ...options,
+    lanes,
     jobs: new Planner(disks, {
       jobBytes: ratedJobBytes(jobBytes, options),
       writeZeros: sparseBytes === 0 || !targetIsZero,
@@ -105,11 +116,7 @@ async function convertBytes(
       salvage,
       holdFrom,
     }),
-    runner: new RawRunner(
-      sources.map(({ storage }) => storage),
-      target,
-      runner,
-    ),
+    runner: new RawRunner(storages, target, runner),
     order: { kind: stream ? 'written' : 'none' },
     total,
     startWorkers: () => workersFor(sources, { file: target, runner, stream }, options),

@@ -2,6 +2,9 @@
  * A file whose large reads and writes are done by threads that Node has anyway, while this one goes
  * on. They start at once and share no lock with V8, so a conversion that only moves bytes needs no
  * worker. Small pieces are read and written here: handing them over would take longer.
+ *
+ * Where Node has one such thread it writes, and this one reads: the kernel lets one writer into a
+ * file, so that writing is what takes time, and the queue before that thread is never empty.
  */
 import { read as readLater, write as writeLater } from 'node:fs';
 import { ioError, needReachable } from './node-error.ts';
@@ -55,11 +58,14 @@ function later(call: Call, fd: number, bytes: Uint8Array, done: number, at: numb
  */
 export function inBackground(file: LaterFile): Storage {
   const { fd, name } = file;
+  const readsAtOnce = hasOnePoolThread();
   /**
-   * Writes go one at a time: the kernel lets no second one into a file, and one that stands at its
-   * door keeps a processor from those that read.
+   * Of several threads one is given a write at a time: the kernel lets no second one into a file,
+   * and one that stands at its door keeps a processor from those that read.
    */
   let last: Promise<unknown> = Promise.resolve();
+  /** Writes that the one thread has not done. */
+  let writing = 0;
 
   async function readAll(at: number, into: Uint8Array): Promise<number> {
     let done = 0;
@@ -92,12 +98,23 @@ export function inBackground(file: LaterFile): Storage {
       if (isLater && isLaterFile(source)) return file.copyFromLater(source, from, at, length);
       return file.copyFrom?.(source, from, at, length) ?? 0;
     },
-    read: (at, into) => (into.length < LATER_BYTES ? file.read(at, into) : readAll(at, into)),
+    readsAtOnce,
+    read: (at, into) =>
+      readsAtOnce || into.length < LATER_BYTES ? file.read(at, into) : readAll(at, into),
     write(at, from) {
-      if (from.length < LATER_BYTES || !file.writable) return file.write(at, from);
-      const written = last.then(() => writeAll(at, from));
-      last = written.catch(() => {});
-      return written;
+      if (!file.writable) return file.write(at, from);
+      if (!readsAtOnce) {
+        if (from.length < LATER_BYTES) return file.write(at, from);
+        const written = last.then(() => writeAll(at, from));
+        last = written.catch(() => {});
+        return written;
+      }
+      // What is small would wait here for what that thread is writing.
+      if (from.length < LATER_BYTES && writing === 0) return file.write(at, from);
+      writing++;
+      return writeAll(at, from).finally(() => {
+        writing--;
+      });
     },
   });
 }

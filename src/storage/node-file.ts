@@ -274,12 +274,13 @@ export class NodeFileStorage implements Storage {
     return this.kind === 'regular' ? fstatSync(this.fd).blocks * 512 : this.size();
   }
 
-  background(): Storage {
-    return inBackground(this);
+  /** Past the host's cache it takes several threads to have several requests under way. */
+  background(): Storage | undefined {
+    return this.direct ? undefined : inBackground(this);
   }
 
   get copiesInBackground(): boolean {
-    return this.mayCopy && hasOnePoolThread() && libc() !== undefined;
+    return this.mayCopy && !this.direct && hasOnePoolThread() && libc() !== undefined;
   }
 
   /** Has a thread of Node's pool copy; what that does not, is copied here as far as it can be. */

@@ -126,11 +126,14 @@ export interface Storage {
   announce?(event: DebugEvent): Awaitable<void>;
   /**
    * The same bytes, large pieces of them by calls that the host's own threads carry out: they
-   * answer with promises, and this storage is to stay open until all of them have.
+   * answer with promises, and this storage is to stay open until all of them have. Undefined where
+   * that is slower than threads that have calls of their own.
    */
-  background?(): Storage;
+  background?(): Storage | undefined;
   /** Whether those calls copy ranges, too (`copyFrom`), as far as is known. */
   readonly copiesInBackground?: boolean;
+  /** Of such storage: it is only writes that answer later. Reads are done at once. */
+  readonly readsAtOnce?: boolean;
   /** How a worker may open the same bytes; absent where only this thread can. */
   share?(): StorageHandle;
 }

@@ -138,6 +138,88 @@ for (const late of [false, true]) {
   }
 }
 
+/** A target whose writes are done when the test says so. */
+function slowTarget(bytes: number) {
+  const storage = memoryStorage(new Uint8Array(bytes));
+  const waiting: ((cause?: unknown) => void)[] = [];
+  return {
+    storage,
+    waiting,
+    write: (at: number, from: Uint8Array) =>
+      new Promise<void>((resolve, reject) => {
+        waiting.push((cause) => {
+          if (cause !== undefined) return reject(cause);
+          storage.write(at, from);
+          resolve();
+        });
+      }),
+    zero: (at: number, length: number) => storage.zero(at, length),
+  };
+}
+
+/** Lets everything happen that waits for nothing. */
+const settle = () => new Promise((resolve) => setTimeout(resolve, 1));
+
+test('while windows are being written the next ones are filled, of later jobs too', async () => {
+  const next = rng();
+  const bytes = someBytes(next, 8 * 2 ** 20);
+  const target = slowTarget(bytes.length);
+  const runner = new RawRunner([memoryStorage(bytes)], target, DENSE);
+  let done = 0;
+  const half = bytes.length / 2;
+  const jobs = [0, half].map((at) => runner.run(copyOp(at, at, half)).then(() => done++));
+  await settle();
+  const ahead = target.waiting.length;
+  assert.ok(ahead > 1 && ahead * 512 * 1024 < half, `${ahead} windows`);
+  assert.is(done, 0);
+  // In any order; at most so many are under way at a time.
+  while (done < 2) {
+    assert.ok(target.waiting.length <= ahead, 'windows are used again too early');
+    const [finish] = target.waiting.splice(next.below(target.waiting.length), 1);
+    finish?.();
+    await settle();
+  }
+  await Promise.all(jobs);
+  assert.is(unlike(target.storage.snapshot(), bytes), '', `SEED=${SEED}`);
+});
+
+test('a write that fails later fails its job, when none of the job is under way', async () => {
+  const bytes = someBytes(rng(), 2 ** 20);
+  const target = slowTarget(2 * bytes.length);
+  const runner = new RawRunner([memoryStorage(bytes)], target, DENSE);
+  let failure: unknown;
+  const failed = runner.run(copyOp(0, 0, bytes.length)).catch((cause) => {
+    failure = cause;
+  });
+  const good = runner.run(copyOp(0, bytes.length, bytes.length));
+  await settle();
+  assert.is(target.waiting.length, 4);
+  target.waiting[0]?.(new Qcow2Error('IO', 'broken'));
+  await settle();
+  assert.is(failure, undefined);
+  target.waiting[1]?.();
+  await failed;
+  assert.ok(isQcow2Error(failure, 'IO'));
+  target.waiting[2]?.();
+  target.waiting[3]?.();
+  await good;
+  assert.is(unlike(target.storage.snapshot().subarray(bytes.length), bytes), '');
+});
+
+test('a target that writes in turns has one window under way', async () => {
+  const bytes = someBytes(rng(), 2 ** 20);
+  const target = slowTarget(bytes.length);
+  const runner = new RawRunner([memoryStorage(bytes)], target, DENSE);
+  const job = runner.run(copyOp(0, 0, bytes.length), async () => undefined);
+  for (let window = 0; window < 2; window++) {
+    await settle();
+    assert.is(target.waiting.length, window + 1);
+    target.waiting[window]?.();
+  }
+  await job;
+  assert.is(unlike(target.storage.snapshot(), bytes), '');
+});
+
 /** A target that remembers what was written where. */
 function recorder() {
   const calls: string[] = [];

@@ -10,7 +10,7 @@ const replay = `SEED=${SEED}`;
 const sector = (byte: number, count = 1) => new Uint8Array(512 * count).fill(byte);
 
 /** The first byte of each sector, of every state: as text, to compare sets of. */
-function statesOf(files: CrashFiles, subsets = 200): string[] {
+function statesOf(files: CrashFiles, subsets = 1000): string[] {
   const seen = new Set<string>();
   for (const state of files.states(rng(), { subsets })) {
     const bytes = state.files.bytes(FILE).toBytes();

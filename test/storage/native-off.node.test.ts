@@ -58,7 +58,7 @@ test('what cannot be had is left as it is', () => {
 
 test('what Node cannot reach is refused, and written nowhere else', async () => {
   const file = openNodeFile(path, { writable: true });
-  const background = file.background();
+  const background = file.background()!;
   const code = async (call: () => unknown) => {
     try {
       await call();

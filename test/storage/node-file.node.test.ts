@@ -52,11 +52,26 @@ const owners = new Map<unknown, NodeFileStorage>();
 const later: StorageCase = {
   make: async (bytes, options) => {
     const first = (await file.make(bytes, options)) as NodeFileStorage;
-    const second = first.background();
+    const second = first.background()!;
     owners.set(second, first);
     return second;
   },
   dispose: (storage) => file.dispose(owners.get(storage)!),
+};
+
+/** And as it is where Node has one thread for such calls. */
+const queued: StorageCase = {
+  ...later,
+  make: async (bytes, options) => {
+    const before = process.env.UV_THREADPOOL_SIZE;
+    process.env.UV_THREADPOOL_SIZE = '1';
+    try {
+      return await later.make(bytes, options);
+    } finally {
+      if (before === undefined) delete process.env.UV_THREADPOOL_SIZE;
+      else process.env.UV_THREADPOOL_SIZE = before;
+    }
+  },
 };
 
 readingSuite('file', file);
@@ -65,6 +80,8 @@ readingSuite('shared file', shared);
 writingSuite('shared file', shared);
 readingSuite('file in the background', later);
 writingSuite('file in the background', later);
+readingSuite('file with a queue of writes', queued);
+writingSuite('file with a queue of writes', queued);
 
 const test = suite('file storage');
 let folder = '';
@@ -149,7 +166,7 @@ test('character devices can be read', () => {
 test('large writes in the background: all of them, and what went wrong', async () => {
   const path = join(folder, 'large');
   const storage = openNodeFile(path, { create: true });
-  const background = storage.background();
+  const background = storage.background()!;
   const piece = (index: number) => new Uint8Array(400_000).fill(index + 1);
   const indexes = [5, 0, 3, 1, 4, 2];
   await Promise.all(indexes.map((index) => background.write(index * 400_000, piece(index))));
@@ -162,7 +179,7 @@ test('large writes in the background: all of them, and what went wrong', async (
   storage.close();
   // What a write failed with is not what the next one fails with.
   const full = openNodeFile('/dev/full', { writable: true });
-  const refused = full.background();
+  const refused = full.background()!;
   const results = await Promise.allSettled(
     [0, 1, 2].map((index) => refused.write(index * 400_000, piece(index))),
   );
