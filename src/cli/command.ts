@@ -68,6 +68,12 @@ export interface Host {
   readonly interrupted: AbortSignal;
 }
 
+/** The host as one that says nothing: of what is opened a second time all has been said. */
+export function silent(host: Host): Host {
+  const say = () => {};
+  return Object.assign(Object.create(host), { error: say, note: say });
+}
+
 /** One subcommand: `run` gives the exit code. Errors that it throws end the tool with 1. */
 export interface Command {
   readonly name: string;

@@ -2,7 +2,7 @@
 import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
 import { checkCacheMode, hostInMode } from './cache-mode.ts';
-import { type Host, UsageError } from './command.ts';
+import { type Host, silent, UsageError } from './command.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
 import { type Course, convertInto, explainFailure, isStream } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
@@ -10,7 +10,7 @@ import type { Progress } from './progress.ts';
 
 /** What of a message tells that the snapshot is to blame, and not the image. */
 const SNAPSHOT_FAILURE =
-  /(Can't find snapshot|Snapshot L1 table (?:too large|offset invalid)|Block format 'raw' .*)$/;
+  /(Can't find snapshot|Snapshot L1 table (?:too large|offset invalid)|Block format .* used .*)$/;
 
 /** Opens a source; a snapshot that is not there has a message of its own. @throws UsageError */
 export async function openSource(
@@ -26,7 +26,8 @@ export async function openSource(
     if (!why) throw cause;
     // What else is wrong with the image and those behind it is told first.
     if (source !== '-') {
-      await (await openImage(host, source, { ...options, snapshot: undefined })).close();
+      const whole = { ...options, snapshot: undefined };
+      await (await openImage(silent(host), source, whole)).close();
     }
     throw new UsageError(`Failed to load snapshot: ${why}`);
   }

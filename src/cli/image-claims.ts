@@ -1,23 +1,31 @@
 /**
  * What commands claim the files of images for: the table of what QEMU 7.2's tools lock.
  *
- *   file        inspected      read           converted      written
- *   qcow2       – | w r        c | w r        c | w r        c w r | w r
- *   data file   –              c | r          c | w r        c w r | r
- *   raw         –              c |            c | w r        c w |
+ *   file        inspected      read           converted      written        resized
+ *   qcow2       – | w r        c | w r        c | w r        c w r | w r    c w r | w r
+ *   data file   –              c | r          c | w r        c w r | r      c w r | r
+ *   raw, luks   –              c |            c | w r        c w |          c w r |
  *
  *   c consistent read · w write · r resize;  what is used | what others are kept from
  *
+ * While key slots of a container change, nobody else may read or write it.
  * With force-share (`-U`) a file is read and nobody is kept from anything.
  */
 import { Qcow2Error } from '../base/errors.ts';
 import { isQcow2 } from '../format/header.ts';
-import { isLuks } from '../format/luks-header.ts';
 import { type Claim, claimFile } from '../storage/native-lock.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 
-/** What a command does with an image: looks at its metadata, reads it, converts it, writes it. */
-export type ImageUse = 'inspect' | 'read' | 'convert' | 'write';
+/**
+ * What a command does with an image: looks at its metadata, reads it, converts it, writes it, gives
+ * it another size.
+ */
+export type ImageUse = 'inspect' | 'read' | 'convert' | 'write' | 'resize';
+
+/** What those behind an image are claimed for: whatever becomes of it, they are only read. */
+export function useBehind(use: ImageUse): ImageUse {
+  return use === 'write' || use === 'resize' ? 'read' : use;
+}
 
 /** What of an image a file is. */
 export type ImagePart = 'qcow2' | 'raw' | 'data-file';
@@ -25,10 +33,18 @@ export type ImagePart = 'qcow2' | 'raw' | 'data-file';
 const NONE: Claim = { uses: [], shuts: [] };
 const SHARED: Claim = { uses: ['consistent read'], shuts: [] };
 const READ: Claim = { uses: ['consistent read'], shuts: ['write', 'resize'] };
-const WRITE: Claim['uses'] = ['consistent read', 'write', 'resize'];
+const ALL: Claim['uses'] = ['consistent read', 'write', 'resize'];
+const QCOW2_WRITE: Claim = { uses: ALL, shuts: ['write', 'resize'] };
+const DATA_WRITE: Claim = { uses: ALL, shuts: ['resize'] };
 
 /** What a raw file, or a target that is written like one, is claimed for. */
 export const RAW_WRITE: Claim = { uses: ['consistent read', 'write'], shuts: [] };
+
+/** What a container is claimed for, besides, while its key slots change. */
+export const KEY_SLOTS: Claim = {
+  uses: RAW_WRITE.uses,
+  shuts: ['consistent read', 'write'],
+};
 
 const CLAIMS: Record<ImageUse, Record<ImagePart, Claim>> = {
   inspect: { qcow2: { uses: [], shuts: ['write', 'resize'] }, raw: NONE, 'data-file': NONE },
@@ -38,11 +54,8 @@ const CLAIMS: Record<ImageUse, Record<ImagePart, Claim>> = {
     'data-file': { uses: ['consistent read'], shuts: ['resize'] },
   },
   convert: { qcow2: READ, raw: READ, 'data-file': READ },
-  write: {
-    qcow2: { uses: WRITE, shuts: ['write', 'resize'] },
-    raw: RAW_WRITE,
-    'data-file': { uses: WRITE, shuts: ['resize'] },
-  },
+  write: { qcow2: QCOW2_WRITE, raw: RAW_WRITE, 'data-file': DATA_WRITE },
+  resize: { qcow2: QCOW2_WRITE, raw: { uses: ALL, shuts: [] }, 'data-file': DATA_WRITE },
 };
 
 /** How an image's files are claimed. */
@@ -64,9 +77,9 @@ export function claimImageFile(
   given: ImagePart | 'luks' | undefined,
   { use, forceShare = false }: ClaimOptions,
 ): void {
-  // A container is claimed as any image with a format.
-  const part = given === 'luks' ? 'qcow2' : given;
-  if (forceShare && use === 'write') {
+  // In QEMU a container has nothing that others could change behind its back.
+  const part = given === 'luks' ? 'raw' : given;
+  if (forceShare && useBehind(use) !== use) {
     const message = 'force-share=on can only be used with read-only images';
     throw new Qcow2Error('UNSUPPORTED', message);
   }
@@ -83,5 +96,5 @@ export function claimImageFile(
 function probePart(file: NodeFileStorage): ImagePart {
   const head = new Uint8Array(8);
   const bytes = head.subarray(0, file.read(0, head));
-  return isQcow2(bytes) || isLuks(bytes) ? 'qcow2' : 'raw';
+  return isQcow2(bytes) ? 'qcow2' : 'raw';
 }

@@ -59,6 +59,8 @@ export interface DebugNode {
 
 /** What nodes above a disk change of how it is read and written. */
 export interface Filters {
+  /** The topmost one. */
+  readonly driver: string;
   /** What is read of images further down the chain is written to the disk. */
   readonly copyOnRead?: boolean;
   /** Whole clusters are written, compressed. */
@@ -117,8 +119,8 @@ const OF_DRIVER: Record<string, readonly string[]> = {
 };
 /** Drivers that stand above a disk. */
 const FILTERS: Readonly<Record<string, Filters>> = {
-  'copy-on-read': { copyOnRead: true },
-  compress: { compress: true },
+  'copy-on-read': { driver: 'copy-on-read', copyOnRead: true },
+  compress: { driver: 'compress', compress: true },
 };
 /** Drivers that need no format above them. */
 const BARE = ['file', 'host_device', 'host_cdrom', 'null-co', 'null-aio', 'blkdebug'];
@@ -134,6 +136,15 @@ function wrong(message: string): Qcow2Error {
 
 function needBlockDevice(child: string): Qcow2Error {
   return wrong(`A block device must be specified for "${child}"`);
+}
+
+function needDriver(): Qcow2Error {
+  return wrong('Must specify either driver or file');
+}
+
+/** Whether settings say where an image is. */
+function hasFile(settings: Settings): boolean {
+  return textOf(settings, 'file') !== undefined || settingsUnder(settings, 'file').size > 0;
 }
 
 /**
@@ -154,13 +165,15 @@ export function resolveImage(
   const settings: Settings = new Map([...(named ?? []), ...(given.settings ?? [])]);
   const path = named ? undefined : filename;
   const driver = given.format ?? textOf(settings, 'driver');
-  checkNodeName(settings);
-  checkSwitches(settings);
   const filters = FILTERS[driver ?? ''];
+  // What there is to open comes before how.
+  if (driver === undefined && path === undefined && !hasFile(settings)) throw needDriver();
+  checkSwitches(settings);
   const isDriver = driver === undefined || isFormat(driver) || BARE.includes(driver);
   // A node that is meant is looked for first.
   const isNode = textOf(settings, 'file') !== undefined;
   if ((isDriver || filters) && !isNode) checkSharing(settings, given.use);
+  checkNodeName(settings);
   if (driver !== undefined && filters) {
     checkSettings(settings, driver);
     const own = settingsUnder(settings, 'file');
@@ -172,9 +185,8 @@ export function resolveImage(
     const others = [...settings].filter(([name]) => !BEHIND.test(name));
     const file = fileNode(host, new Map(others), path, driver);
     if (file.driver === 'blkdebug' && file.below.driver === 'image') {
-      return filtered(file.below.image, settings, { debug: file });
+      return filtered(file.below.image, settings, { driver, debug: file });
     }
-    if (file.driver === 'image') return filtered(file.image, settings, {});
     return { file, format: 'raw', bare: true, backing, dataFile: undefined, settings };
   }
   if (driver !== undefined && !isFormat(driver)) {
@@ -230,7 +242,7 @@ function below(
     if (own.has('filename')) throw namedTwice();
   } else if (named !== undefined) throw noNode(named);
   else if (own.size === 0) {
-    throw open ? wrong('Must specify either driver or file') : needBlockDevice(child);
+    throw open ? needDriver() : needBlockDevice(child);
   }
   return fileNode(host, own, path, textOf(own, 'driver'));
 }
@@ -251,7 +263,7 @@ function fileNode(
     case 'host_cdrom': {
       const path = name === undefined ? textOf(settings, 'filename') : resolveName(name, '');
       if (path === undefined && given === undefined) {
-        throw wrong('Must specify either driver or file');
+        throw needDriver();
       }
       checkSettings(settings, driver, 'file');
       if (path === undefined) throw wrong(`The '${driver}' block driver requires a file name`);
@@ -521,6 +533,11 @@ export function isOwnNode({ bare, file, settings }: BackingNode): boolean {
 /** The driver of a node, in QEMU's words. */
 export function driverOf(file: FileNode): string {
   return (file.driver === 'file' ? file.kind : undefined) ?? file.driver;
+}
+
+/** What QEMU calls a node that is no format: a filter, or what a file is reached by without one. */
+export function driverAbove({ filters, bare, file }: ImageNode): string | undefined {
+  return filters?.driver ?? (bare ? driverOf(file) : undefined);
 }
 
 /** Path of the file that the node's bytes are in, if they are in one. */

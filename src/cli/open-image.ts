@@ -1,13 +1,13 @@
 /** Opening the images that a command is given, with the messages of QEMU's tools. */
 import type { Disk, WritableDisk } from '../image/disk.ts';
-import type { OpenDiskOptions } from '../image/open.ts';
+import { type OpenDiskOptions, withoutSnapshots } from '../image/open.ts';
 import type { CheckListener } from '../image/qcow2/check-findings.ts';
 import type { Host } from './command.ts';
 import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { type DebugNode, driverOf, type ImageNode, pathOf } from './image-node.ts';
+import { type DebugNode, driverAbove, driverOf, type ImageNode, pathOf } from './image-node.ts';
 import { openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
@@ -44,6 +44,8 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       use: { writable: false, forceShare },
     });
     const node = options.backing ? { ...named.node, backing: options.backing } : named.node;
+    const above = driverAbove(node);
+    if (snapshot !== undefined && above !== undefined) throw withoutSnapshots(above);
     const isInput = use === 'convert' && pathOf(node.file) === '-';
     const { disk } = await openImageNode(host, node, {
       snapshot,
@@ -90,6 +92,8 @@ type OpenWritableImageOptions = Pick<
   readonly warns?: boolean;
   /** The image so many steps down its chain is to be written, too. */
   readonly writableDepth?: number;
+  /** Its size is to change. */
+  readonly resizes?: boolean;
 };
 
 /** A disk to be written, and what the command line has it be. */
@@ -115,7 +119,7 @@ export function openWritableNode(
     const { role } = options;
     const use = { writable: true, forceShare: options.forceShare };
     const named = nameImage(host, filename, options.format, { role, use });
-    const { untrusted, forceShare, warns, writableDepth, backing } = options;
+    const { untrusted, forceShare, warns, writableDepth, backing, resizes } = options;
     const node = backing ? { ...named.node, backing } : named.node;
     let guessed: string | undefined;
     const { disk } = await openImageNode(host, node, {
@@ -123,7 +127,7 @@ export function openWritableNode(
       writable: true,
       writableDepth,
       cacheBytes: WRITE_CACHE_BYTES,
-      claim: { use: 'write', forceShare },
+      claim: { use: resizes ? 'resize' : 'write', forceShare },
       onRepair: sayRepairs(host),
       onGuess: () => {
         guessed = pathOf(node.file) ?? filename;

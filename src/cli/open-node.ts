@@ -11,7 +11,7 @@ import { warnOfBitmaps } from './bitmaps-warning.ts';
 import { hostWithSettings } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { errnoOf } from './errno.ts';
-import type { ClaimOptions } from './image-claims.ts';
+import { type ClaimOptions, useBehind } from './image-claims.ts';
 import { secretIdAt, secretSource } from './image-name.ts';
 import {
   type Backing,
@@ -74,8 +74,7 @@ export async function openImageNode(
   const host = hostWithSettings(outer, settings);
   if (writable && switchOf(settings, 'read-only')) {
     const { writableDepth: _, onGuess: _guess, ...others } = options;
-    const use = claim.use === 'write' ? 'read' : claim.use;
-    const toRead = { ...others, writable: false, claim: { ...claim, use } } as const;
+    const toRead = { ...others, writable: false, claim: { ...claim, use: useBehind(claim.use) } };
     const { disk } = await openImageNode(outer, node, toRead);
     await disk.close();
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
@@ -106,9 +105,8 @@ export async function openImageNode(
     throw cause;
   }
   const path = pathOf(node.file) ?? '';
-  // Whatever becomes of the image, those behind it are only read.
-  const behind = { ...shared, use: claim.use === 'write' ? 'read' : claim.use, part: undefined };
-  const paths = pathGate(host, path, { untrusted, claim: behind as ClaimOptions });
+  const behind: ClaimOptions = { ...shared, use: useBehind(claim.use), part: undefined };
+  const paths = pathGate(host, path, { untrusted, claim: behind });
   const gate = options.writableDepth === undefined ? paths : readFirst(paths);
   const discarding = textOf(settings, 'discard');
   const disk = await openDisk(storage, {
@@ -127,7 +125,7 @@ export async function openImageNode(
       checkQcow2Settings(settings, metadata, { opens });
     },
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
-    ...backingChoice(host, node.backing, behind as ClaimOptions),
+    ...backingChoice(host, node.backing, behind),
     onRepair: options.onRepair,
     onCorruption: sayCorruption(host),
     onStaleBitmaps: (version) => warnOfBitmaps(host, version),

@@ -10,6 +10,8 @@ export interface OpenWritableOptions {
   readonly forceShare?: boolean;
   /** The backing file that the image names is left alone. */
   readonly backing?: 'none';
+  /** Its size is to change. */
+  readonly resizes?: boolean;
 }
 
 /**

@@ -104,16 +104,18 @@ interface ChainPlace {
   readonly depth: number;
 }
 
+/** Why nothing of a driver that has no snapshots can be read as one. */
+export function withoutSnapshots(driver: string): Qcow2Error {
+  const what = `Block format '${driver}' used by device ''`;
+  const message = `${what} does not support temporarily loading internal snapshots`;
+  return new Qcow2Error('UNSUPPORTED', message);
+}
+
 /** Refuses an image of a format that has no snapshots, where it is to be read as one. */
-async function withoutSnapshots(
-  image: Disk,
-  snapshot: SnapshotSelector | undefined,
-): Promise<Disk> {
+async function unlessSnapshot(image: Disk, snapshot: SnapshotSelector | undefined): Promise<Disk> {
   if (snapshot === undefined) return image;
   await image.close();
-  const what = `Block format '${image.format}' used by device ''`;
-  const message = `${what} does not support temporarily loading internal snapshots`;
-  throw new Qcow2Error('UNSUPPORTED', message);
+  throw withoutSnapshots(image.format);
 }
 
 async function openAt(
@@ -138,11 +140,11 @@ async function openAt(
   if (format === 'luks') {
     const { LuksImage } = await import('./luks/luks-image.ts');
     const image = await LuksImage.open(storage, { secret, iterationsMax, depth, writable });
-    return withoutSnapshots(image, snapshot);
+    return unlessSnapshot(image, snapshot);
   }
   if (format === 'raw') {
     const image = await RawImage.open(storage, { depth, writable, discard });
-    return withoutSnapshots(image, snapshot);
+    return unlessSnapshot(image, snapshot);
   }
   const backing = options.backing === 'none' ? undefined : options.backing;
   const openBacking = async (name: string, ownFormat: string | undefined) => {

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { hasNative } from '../native-layer.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
-import { type Ended, inScratch, qemuImg, qemuIo, run, TOOL, tool } from '../tool.ts';
+import { type Ended, inScratch, oftenEnough, qemuImg, qemuIo, run, TOOL, tool } from '../tool.ts';
 
 const IO_TOOL = resolve('dist/qcow2-io.js');
 
@@ -25,6 +25,17 @@ async function prepare(cwd: string): Promise<void> {
   await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'data_file=d.raw', 'd.qcow2', '1M'], { cwd });
 }
 
+/** Makes a LUKS container, and says how it is opened. */
+async function prepareLuks(cwd: string): Promise<void> {
+  const options = ['-f', 'luks', '-o', 'key-secret=s,iter-time=10'];
+  await oftenEnough(() =>
+    qemuImg(['create', '-q', ...SECRET, ...options, 'a.luks', '64k'], { cwd }),
+  );
+}
+
+const SECRET = ['--object', 'secret,id=s,data=open sesame'];
+const LUKS = 'driver=luks,key-secret=s,file.filename=a.luks';
+
 /** Lets `work` run while qemu-io, or the tool that is like it, has an image open. */
 async function whileHeld(
   cwd: string,
@@ -32,7 +43,8 @@ async function whileHeld(
   work: () => Promise<void>,
   holders: readonly string[] = [requireQemu().io],
 ): Promise<void> {
-  const args = [...holders.slice(1), '-f', format!, ...options, image!];
+  const named = format === 'luks' ? [...SECRET, '--image-opts'] : ['-f', format!];
+  const args = [...holders.slice(1), ...named, ...options, image!];
   const holder = spawn(holders[0]!, args, { cwd, stdio: ['pipe', 'pipe', 'inherit'] });
   const ended = once(holder, 'exit');
   try {
@@ -120,6 +132,18 @@ const CASES: readonly (readonly [
     ['raw', 'd.raw'],
     ['info d.qcow2', 'convert -O raw d.qcow2 t.raw', 'convert -U -O raw d.qcow2 t.raw'],
   ],
+  [
+    'an image with a data file that is read',
+    ['qcow2', 'd.qcow2', '-r'],
+    ['resize -f raw d.raw 1M', 'resize -f raw d.raw 2M', 'convert -f raw -O raw b.raw d.raw'],
+  ],
+];
+
+/** Command lines of a container that somebody has open; the settings say which it is. */
+const LUKS_LINES = [
+  ...['info a.luks', 'map', 'measure', 'convert -O raw t.raw', 'compare -f raw a.luks a.luks'],
+  ...['resize -q 64k', 'resize -f luks a.luks 64k', 'rebase -b a.luks -F luks a.luks'],
+  ...['amend -o new-secret=s,state=active', 'amend --force -o state=inactive,keyslot=7'],
 ];
 
 const test = qemuSuite('image locks against QEMU');
@@ -142,6 +166,21 @@ for (const [fact, held, lines] of CASES) {
   }
 }
 
+for (const more of [[], ['-r']]) {
+  test(`a container that somebody ${more.length > 0 ? 'reads' : 'writes'}`, () =>
+    inScratch(async (cwd) => {
+      for (const line of LUKS_LINES) {
+        await prepareLuks(cwd);
+        await whileHeld(cwd, ['luks', LUKS, ...more], async () => {
+          const args = luksLine(line);
+          const theirs = await run(requireQemu().img, args, { cwd });
+          const ours = await run(process.execPath, [TOOL, ...args], { cwd });
+          assert.is(said(ours, 'qcow2-img'), said(theirs, 'qemu-img'), line);
+        });
+      }
+    }));
+}
+
 test('a raw backing file that is written is not read', () =>
   inScratch(async (cwd) => {
     await prepare(cwd);
@@ -156,6 +195,14 @@ test('a raw backing file that is written is not read', () =>
       assert.is(stderr, `qcow2-img: Could not open 'over-raw.qcow2': ${busy}\n${hint}`);
     });
   }));
+
+/** A command line about the container by its settings, unless it is named; a size comes last. */
+function luksLine(line: string): string[] {
+  const words = line.split(' ');
+  if (line.includes('a.luks')) return [words[0]!, ...SECRET, ...words.slice(1)];
+  const last = /^\d|^t\./.test(words.at(-1)!) ? words.splice(-1) : [];
+  return [words[0]!, ...SECRET, ...words.slice(1), '--image-opts', LUKS, ...last];
+}
 
 /** What opens the images by command, and what it must say while another has one of them. */
 const IO_LINES = [

@@ -205,4 +205,55 @@ test('two open nodes of one name', () =>
       ),
   ));
 
+test('what is read as a snapshot must be a format that has them', () =>
+  expectAlike(
+    [
+      ...['driver=file,filename=raw.img', 'driver=null-co,size=64k', 'driver=null-aio,size=64k'],
+      ...['driver=host_device,filename=raw.img', 'driver=blkdebug,image.filename=raw.img'],
+      ...['driver=blkdebug,image.driver=qcow2,image.file.filename=snaps.qcow2'],
+      ...['driver=compress,file.driver=qcow2,file.file.filename=snaps.qcow2'],
+      ...['driver=raw,file.filename=raw.img', 'driver=qcow2,file.filename=snaps.qcow2'],
+      ...['driver=blkdebug,image.driver=qcow2,image.file.filename=nowhere'],
+    ].flatMap((what) => [
+      `measure -l one --image-opts ${what}`,
+      `convert -l nowhere -O raw --image-opts ${what} new.img`,
+    ]),
+  ));
+
+test('settings that name nothing to open', () =>
+  expectAlike(
+    [
+      ...['bogus=1', 'filename=plain.qcow2', 'force-share=on', 'cache.direct=bad', 'node-name=x'],
+      ...[
+        'read-only=bad',
+        'discard=bad',
+        'driver=qcow2,node-name=##,file.filename=plain.qcow2',
+        '',
+      ],
+    ].flatMap((list) =>
+      ['snapshot -U -c x', 'check -U -r all', 'check -U', 'info'].map(
+        (command) => `${command} --image-opts ${list}`,
+      ),
+    ),
+  ));
+
+test('what is opened twice is spoken of once', () =>
+  expectAlike([
+    ...['commit -b mid.qcow2 --image-opts file.filename=top.qcow2,discard'],
+    ...['commit -b nowhere --image-opts file.filename=top.qcow2,discard'],
+    ...['convert -l nowhere --image-opts file.filename=snaps.qcow2,discard new.img'],
+    ...['measure -l nowhere --image-opts file.filename=raw.img,discard'],
+  ]));
+
+test('an image within an image keeps what lies past the end that the outer one had', () =>
+  expectAlike(
+    ['resize -q', 'resize --preallocation metadata'].flatMap((command) =>
+      ['1G', '3G', '1M'].map(
+        (size) =>
+          `${command} --image-opts \
+driver=qcow2,file.driver=qcow2,file.file.filename=nested.qcow2 ${size}`,
+      ),
+    ),
+  ));
+
 test.run();

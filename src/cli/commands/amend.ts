@@ -6,11 +6,13 @@ import { type Format, isFormat } from '../../image/formats.ts';
 import { LuksImage } from '../../image/luks/luks-image.ts';
 import { type AmendOptions, EXPANDING_FAILED } from '../../image/qcow2/amend.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
+import { NodeFileStorage } from '../../storage/node-file.ts';
 import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { creationOptions, optionLines } from '../creation-options.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { KEY_SLOTS } from '../image-claims.ts';
 import { openWritableNode } from '../open-image.ts';
 import {
   asksForHelp,
@@ -171,7 +173,11 @@ async function change(
   if (amended && image instanceof Qcow2Image) {
     await image.refuseAmendment({ ...amended, lazyRefcounts: undefined });
   }
-  if (slots || !amended) await image.changeKeySlots(slotChange(host, values, options));
+  if (slots || !amended) {
+    const wanted = slotChange(host, values, options);
+    if (image instanceof LuksImage) claimKeySlots(image);
+    await image.changeKeySlots(wanted);
+  }
   if (!(image instanceof Qcow2Image) || !amended) return;
   refuseOtherBacking(image, values);
   // A size is the last thing that is judged, and with QEMU the others have been carried out then.
@@ -186,6 +192,11 @@ async function change(
     if (isQcow2Error(reason) && /L1 table/.test(reason.message)) host.error(reason.message);
     throw new UsageError(`${cause.message}: ${errnoOf(reason).text}`);
   }
+}
+
+/** Keeps others from a container whose keys change. @throws Qcow2Error BUSY */
+function claimKeySlots({ container }: LuksImage): void {
+  if (container instanceof NodeFileStorage) container.claim(KEY_SLOTS);
 }
 
 function newSize(values: ListValues): number | undefined {

@@ -5,7 +5,7 @@ import type { Disk, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { chainOf, depthOfBacking } from '../chain.ts';
-import { type Command, type Host, UsageError } from '../command.ts';
+import { type Command, type Host, silent, UsageError } from '../command.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
@@ -94,7 +94,8 @@ function parseRequest(args: readonly string[]): Request {
 /** How many steps down the chain the base is. */
 async function findBase(host: Host, { filename, format, untrusted, base }: Request) {
   if (base === undefined) return 1;
-  const disk = await openImage(host, filename, { format, untrusted });
+  // It is opened once more, to be written, which tells what there is to tell.
+  const disk = await openImage(silent(host), filename, { format, untrusted });
   try {
     const depth = depthOfBacking(host, chainOf(disk), base);
     if (depth !== undefined) return depth;

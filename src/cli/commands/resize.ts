@@ -44,7 +44,7 @@ export const resize: Command = {
   async run(args, host) {
     try {
       const request = parseRequest(args);
-      const disk = await openWritable(host, request.filename, request);
+      const disk = await openWritable(host, request.filename, { ...request, resizes: true });
       try {
         await changeSize(disk, request);
       } finally {
