@@ -26,6 +26,7 @@ import {
 } from './convert-request.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { errnoOf } from './errno.ts';
+import { explainOpen } from './explain-open.ts';
 import { firstBlockBytes } from './first-block.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
@@ -59,12 +60,13 @@ export async function convertInto(
   }
   if (isStream(request)) return intoStream(host, request, disks, course);
   if (!request.create && !host.targetImageOpts && request.unopenable) throw request.unopenable;
-  refuseSourceAsTarget(
-    host,
-    nameImage(host, request.target, undefined, { role: 'target' }).path,
-    disks,
-  );
-  if (!request.create && (host.targetImageOpts || request.outputFormat !== 'raw')) {
+  const format = request.create || host.targetImageOpts ? undefined : nameOf(request);
+  const name = async () => nameImage(host, request.target, format, { role: 'target' });
+  // What is no name of anything can be neither made nor opened.
+  const { path, node } = await (request.create ? name() : explainOpen(request.target, name));
+  refuseSourceAsTarget(host, path, disks);
+  const isFile = request.outputFormat === 'raw' && node.file.driver === 'file';
+  if (!request.create && (host.targetImageOpts || !isFile || node.settings.size > 0)) {
     return intoExisting(host, request, disks, course);
   }
   if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);

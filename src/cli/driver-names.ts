@@ -26,6 +26,19 @@ export function noCreation(format: string): string {
   return `Format driver '${format}' does not support image creation`;
 }
 
+/** Drivers that can make images, or open what is there already, and measure none. */
+const UNMEASURED_NAMES: ReadonlySet<string> = new Set(
+  ['file host_cdrom host_device nbd nvme parallels qcow qed vdi vhdx vmdk vpc'].flatMap((line) =>
+    line.split(' '),
+  ),
+);
+
+/** What is said of a format that nothing is measured for here. */
+export function noMeasure(format: string): string {
+  if (!UNMEASURED_NAMES.has(format)) return noCreation(format);
+  return `Block driver '${format}' does not support size measurement`;
+}
+
 /** Whether QEMU has a driver of this name. */
 export function isDriverName(name: string): boolean {
   return DRIVER_NAMES.has(name);

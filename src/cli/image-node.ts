@@ -104,8 +104,8 @@ const OF_DRIVER: Record<string, readonly string[]> = {
     ...['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'],
     'x-check-cache-dropped',
   ],
-  'null-co': ['filename', 'size', 'latency-ns', 'read-zeroes'],
-  'null-aio': ['filename', 'size', 'latency-ns', 'read-zeroes'],
+  'null-co': ['size', 'latency-ns', 'read-zeroes'],
+  'null-aio': ['size', 'latency-ns', 'read-zeroes'],
   raw: ['offset', 'size', 'file', 'file.'],
   blkdebug: [
     ...['config', 'x-image', 'image', 'image.', 'align', 'max-transfer', 'opt-write-zero'],
@@ -265,8 +265,8 @@ function fileNode(
       if (path === undefined && given === undefined) {
         throw needDriver();
       }
-      checkSettings(settings, driver, 'file');
       if (path === undefined) throw wrong(`The '${driver}' block driver requires a file name`);
+      checkSettings(settings, driver, 'file');
       checkFileSettings(settings);
       return { driver: 'file', path, kind: given === undefined ? given : driver, settings };
     }
@@ -280,9 +280,11 @@ function fileNode(
       return { driver, size: numberOf(settings, 'size') ?? NULL_BYTES, settings };
     case 'blkdebug':
       return debugNode(host, settings, name);
-    case 'raw':
+    case 'raw': {
+      const file = below(host, settings, { child: 'file', path: name });
       checkSettings(settings, 'raw');
-      return partOf(below(host, settings, { child: 'file', path: name }), settings);
+      return partOf(file, settings);
+    }
     default:
       if (!isFormat(driver)) throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
       return { driver: 'image', image: resolveImage(host, name, { settings }), settings };

@@ -74,7 +74,8 @@ export async function reportImage(storage: Storage, context: ReportContext): Pro
     virtualSize: alignUp(Math.max(0, size), 512),
     allocatedBytes,
     encrypted: luks !== undefined,
-    clusterSize: undefined,
+    // Of a disk within another's: that of the image around it.
+    clusterSize: storage.clusterBytes,
     dirty: false,
     backing: undefined,
     snapshots: [],

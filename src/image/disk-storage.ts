@@ -27,6 +27,10 @@ export class DiskStorage implements Storage {
     return this.target !== undefined;
   }
 
+  get clusterBytes(): number | undefined {
+    return this.disk.format === 'qcow2' ? this.disk.sources[0]?.clusterSize : undefined;
+  }
+
   size(): number {
     return this.disk.size;
   }

@@ -71,6 +71,8 @@ export interface Storage {
   readonly label?: string | undefined;
   /** Where in the file of that name it begins. Default 0. */
   readonly placedAt?: number;
+  /** Bytes of the clusters that all of it lies in, where it is an image's disk. */
+  readonly clusterBytes?: number | undefined;
   /** There are no bytes: what is read of it is of no use to anybody. */
   readonly holdsNothing?: boolean;
   /** Requests that overlap wait for each other, where they are not answered at once. */

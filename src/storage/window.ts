@@ -24,6 +24,10 @@ export class WindowStorage implements Storage {
     return this.inner.writable;
   }
 
+  get clusterBytes(): number | undefined {
+    return this.inner.clusterBytes;
+  }
+
   get holdsNothing(): boolean {
     return this.inner.holdsNothing ?? false;
   }

@@ -135,6 +135,57 @@ test('drivers that make no images, and those that have one name', () =>
     ]),
   ]));
 
+test('convert -n: names of targets that name nothing', () =>
+  expectAlike([
+    ...['zeroinit:raw.img', 'json:', 'json:{x', 'json:{"driver":"bogus"}'].flatMap((name) => [
+      `convert -n -O qcow2 plain.qcow2 ${name}`,
+      `convert -p -n -f qcow2 -O raw plain.qcow2 ${name}`,
+    ]),
+    'convert -O raw plain.qcow2 zeroinit:new.img',
+    ...['json:{"file.filename":"nowhere"}', 'blkdebug::short.img', 'null-co://'].map(
+      (name) => `convert -n -O raw plain.qcow2 ${name}`,
+    ),
+    ...['driver=', 'driver=bogus,file.filename=raw.img', 'bogus=1', 'driver=qcow2'].map(
+      (name) => `convert -n --target-image-opts plain.qcow2 ${name}`,
+    ),
+  ]));
+
+test('convert -n: raw targets that are named by settings', () =>
+  expectAlike(
+    [
+      'json:{"file.filename":"raw.img"}',
+      'json:{"driver":"raw","offset":4096,"file":{"driver":"file","filename":"raw.img"}}',
+      'blkdebug::raw.img',
+    ].map((name) => `convert -n -f raw -O raw base.raw ${name}`),
+  ));
+
+test('nodes that lack what they need, and what they do not know', () =>
+  expectAlike(
+    [
+      ...['driver=file,bogus=1', 'driver=file,file.filename=raw.img', 'driver=host_device,x=1'],
+      ...['driver=qcow2,file.driver=raw,file.filename=plain.qcow2', 'driver=raw,file.driver=raw'],
+      'driver=raw,file.driver=raw,file.bogus=1,file.file.filename=raw.img,file.file.bogus=2',
+      ...['driver=null-co,filename=null-co://', 'file.driver=null-aio,file.filename='],
+    ].map((name) => `info --image-opts ${name}`),
+  ));
+
+test('what is not measured', () =>
+  expectAlike(
+    ['file', 'host_device', 'vmdk', 'vpc', 'blkdebug', 'bogus'].map(
+      (format) => `measure -O ${format} --size 1M`,
+    ),
+  ));
+
+test('info tells in what clusters a disk within an image lies', () =>
+  expectAlike(
+    [
+      'driver=raw,file.driver=qcow2,file.file.filename=plain.qcow2',
+      'driver=raw,offset=64k,size=64k,file.driver=qcow2,file.file.filename=top.qcow2',
+      'driver=raw,file.driver=raw,file.file.driver=qcow2,file.file.file.filename=ext.qcow2',
+      'driver=raw,file.driver=raw,file.file.filename=raw.img',
+    ].flatMap((name) => ['human', 'json'].map((as) => `info --output=${as} --image-opts ${name}`)),
+  ));
+
 test('drivers as formats of targets', () =>
   expectAlike(
     ['file', 'host_device']

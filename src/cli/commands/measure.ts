@@ -14,7 +14,7 @@ import { type Command, type Host, UsageError } from '../command.ts';
 import { openSource } from '../convert-images.ts';
 import { parseSnapshot } from '../convert-request.ts';
 import { creationOptions } from '../creation-options.ts';
-import { noCreation } from '../driver-names.ts';
+import { noMeasure } from '../driver-names.ts';
 import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { formatJson } from '../json.ts';
@@ -124,7 +124,7 @@ function open(host: Host, filename: string, request: Request): Promise<Disk> {
 }
 
 async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {
-  if (!isFormat(outputFormat)) throw new UsageError(noCreation(outputFormat));
+  if (!isFormat(outputFormat)) throw new UsageError(noMeasure(outputFormat));
   const values = parseValues(outputFormat, list);
   if (outputFormat === 'luks') return measureLuks(source, values);
   return outputFormat === 'raw' ? measureRaw(source) : measureQcow2(source, targetOf(values));
