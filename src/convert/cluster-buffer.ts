@@ -32,6 +32,8 @@ export class ClusterBuffer {
   readonly mask: Uint32Array;
   /** Where a unit's bytes are in `plain` or `packed`. */
   readonly at: Float64Array;
+  /** 1 where the target's backing file shows a unit's bytes already. */
+  private readonly isShown: Uint8Array;
   packedBytes = 0;
   /** What operations brought in, three numbers each: first unit, start and end in `plain`. */
   private readonly pieces: number[] = [];
@@ -51,6 +53,7 @@ export class ClusterBuffer {
     this.state = new Float64Array(unitsMax);
     this.mask = new Uint32Array(unitsMax);
     this.at = new Float64Array(unitsMax);
+    this.isShown = new Uint8Array(unitsMax);
   }
 
   /** Brings in the bytes of all operations. */
@@ -145,10 +148,11 @@ export class ClusterBuffer {
   /** Finds out what of the gathered bytes has to be written. */
   judge(options: { readonly wholeClusters: boolean; readonly zeroFlag: boolean }): void {
     const { clusterSize, sparseBytes, explicitZeros, backingSource } = this.options;
+    if (backingSource >= 0) this.compareBacking();
     if (sparseBytes === 0 && backingSource < 0) this.markAll();
     else this.findData(options.wholeClusters);
     for (let unit = 0; unit < this.count; unit++) {
-      if (backingSource >= 0 && this.equalsBacking(unit)) this.state[unit] = UnitState.skip;
+      if (this.isShown[unit] === 1) this.state[unit] = UnitState.skip;
       else if (this.mask[unit] !== 0) this.state[unit] = UnitState.data;
       else if (!explicitZeros) this.state[unit] = UnitState.skip;
       else {
@@ -187,6 +191,7 @@ export class ClusterBuffer {
       const from = pieces[piece + 1]!;
       const bytes = pieces[piece + 2]! - from;
       const skip = from - this.at[unit]!;
+      if (this.isAllShown(unit, unit + Math.ceil((skip + bytes) / clusterSize))) continue;
       const phase = (this.guest[unit]! * clusterSize + skip) % granule;
       const at = plain.at + from;
       const count = kernels.dataRanges(at, bytes, granule, phase, ranges.at, RANGE_PAIRS);
@@ -216,6 +221,18 @@ export class ClusterBuffer {
       this.mask[first + unit]! |= bits & ~(2 ** low - 1);
       at = to;
     }
+  }
+
+  private compareBacking(): void {
+    for (let unit = 0; unit < this.count; unit++) {
+      this.isShown[unit] = this.equalsBacking(unit) ? 1 : 0;
+    }
+  }
+
+  /** Units that the backing file shows need no look for zeros. */
+  private isAllShown(from: number, to: number): boolean {
+    for (let unit = from; unit < to; unit++) if (this.isShown[unit] !== 1) return false;
+    return true;
   }
 
   private equalsBacking(unit: number): boolean {
