@@ -60,8 +60,7 @@ export class Allocator {
   async clustersAt(host: number, count: number): Promise<number> {
     const { clusterSize } = this.store.geometry;
     for (;;) {
-      let free = 0;
-      while (free < count && (await this.refcounts.isFree(host / clusterSize + free))) free++;
+      const free = await this.refcounts.freeFrom(host / clusterSize, count);
       if (free === 0) return 0;
       if ((await this.refcounts.change(host, free * clusterSize, 1)) === 'done') return free;
     }

@@ -26,6 +26,9 @@ const SEARCH_MAX = 2 ** 20;
 /** Full blocks that a search passes before it looks whether they are all different. */
 const BLOCKS_AT_ONCE = 256;
 
+/** Clusters that are changed one by one, below which asking a kernel takes longer. */
+const ALIKE_MIN = 2;
+
 /** Bytes of refcount blocks and table that `clusters` clusters need, themselves included. */
 export function refcountMetadata(
   clusters: number,
@@ -120,7 +123,10 @@ export class Refcounts {
     const first = Math.floor(host / clusterSize);
     const last = Math.floor((host + length - 1) / clusterSize);
     const freed: number[] = [];
-    for (let cluster = first; cluster <= last; cluster++) {
+    for (let cluster = first; cluster <= last; ) {
+      const alike = this.changeAlike(cluster, last + 1, delta, freed);
+      cluster += alike;
+      if (alike > 0) continue;
       let state: 'done' | 'again';
       try {
         const changed = this.changeOne(cluster, delta, freed);
@@ -135,6 +141,7 @@ export class Refcounts {
         this.store.freeIndex = Math.min(this.store.freeIndex, first);
         return 'again';
       }
+      cluster++;
     }
     if (freed.length > 0) {
       const { aside = false, discard } = freeing;
@@ -149,6 +156,58 @@ export class Refcounts {
     for (let cluster = first; cluster < end; cluster++) {
       await this.changeOne(cluster, delta === 1 ? -1 : 1, []);
     }
+  }
+
+  /**
+   * Changes counts in bulk, where their block is here: those of clusters that nobody has had so
+   * far, or of such as are let go of.
+   * @param freed gets the clusters that are free now
+   * @returns how many were changed, of the clusters from the first on: 0 where each is a case of
+   * its own
+   */
+  private changeAlike(cluster: number, end: number, delta: 1 | -1, freed: number[]): number {
+    const { geometry, refcountBlocks } = this.store;
+    const { refcountBlockEntries, refcountOrder, clusterSize } = geometry;
+    const index = cluster % refcountBlockEntries;
+    const count = Math.min(end - cluster, refcountBlockEntries - index);
+    const block = this.store.refcountBlockAt((cluster - index) / refcountBlockEntries);
+    const address = count < ALIKE_MIN || block === 0 ? undefined : refcountBlocks.peek(block);
+    if (address === undefined) return 0;
+    const { kernels } = this.store.scratch;
+    if (delta === 1) {
+      const fresh = this.freeInBlock(address, index, count);
+      const { view, at } = refcountBlocks.bytesAt(block);
+      for (let done = 0; done < fresh; done++) {
+        putRefcount(view, at, index + done, refcountOrder, 1);
+      }
+      if (fresh > 0) refcountBlocks.markDirty(block);
+      return fresh;
+    }
+    const own = block / clusterSize;
+    if (own >= cluster && own < cluster + count) return 0;
+    if (kernels.refcountAdd(address, index, count, refcountOrder, -1) !== count) return 0;
+    refcountBlocks.markDirty(block);
+    for (let at = index; at < index + count; ) {
+      const run = this.freeInBlock(address, at, index + count - at);
+      const start = cluster + at - index;
+      if (run > 0) this.noteFree(start, run);
+      for (let one = 0; one < run; one++) freed.push(start + one);
+      // What stands behind the run is in use.
+      at += run + 1;
+    }
+    return count;
+  }
+
+  /** Clusters of a block that count 0, from one on. */
+  private freeInBlock(address: number, index: number, count: number): number {
+    const { scratch, geometry } = this.store;
+    const { at: out } = scratchPairs(this.store);
+    const { kernels, bytes } = scratch;
+    if (kernels.refcountFreeRuns(address, index, count, geometry.refcountOrder, out, 1) === 0) {
+      return 0;
+    }
+    const pair = new DataView(bytes.buffer, out);
+    return pair.getUint32(0, true) === index ? pair.getUint32(4, true) : 0;
   }
 
   /** @param freed gets the cluster where that is free now */
@@ -196,10 +255,19 @@ export class Refcounts {
     const { store } = this;
     store.freeIndex = Math.min(store.freeIndex, store.order.takeReleased());
     const start = store.freeIndex;
+    let looked = start + SEARCH_MAX;
     for (let run = 0; run < count; ) {
       if (run === 0) store.freeIndex = await this.skipUsed(store.freeIndex);
-      run = (await this.isFree(store.freeIndex++)) ? run + 1 : 0;
-      if ((store.freeIndex - start) % SEARCH_MAX === 0) this.refuseSharedBlocks();
+      const free = await this.freeFrom(store.freeIndex, count - run);
+      store.freeIndex += free;
+      run += free;
+      if (run < count) {
+        store.freeIndex++;
+        run = 0;
+      }
+      if (store.freeIndex < looked) continue;
+      this.refuseSharedBlocks();
+      looked = store.freeIndex + SEARCH_MAX;
     }
     return store.freeIndex - count;
   }
@@ -237,9 +305,24 @@ export class Refcounts {
     }
   }
 
-  /** Whether a cluster may be handed out. */
-  async isFree(cluster: number): Promise<boolean> {
-    return (await this.get(cluster)) === 0 && !this.store.order.isSetAside(cluster);
+  /** How many clusters from one on may be handed out, of so many. */
+  async freeFrom(cluster: number, max: number): Promise<number> {
+    const { geometry, refcountBlocks, order } = this.store;
+    const { refcountBlockEntries } = geometry;
+    let free = 0;
+    while (free < max) {
+      const index = (cluster + free) % refcountBlockEntries;
+      const count = Math.min(max - free, refcountBlockEntries - index);
+      const block = await this.loadBlock(cluster + free);
+      const address = refcountBlocks.peek(block);
+      // What no block counts is free.
+      const found = block === 0 ? count : this.freeInBlock(address as number, index, count);
+      for (let one = 0; one < found; one++, free++) {
+        if (order.isSetAside(cluster + free)) return free;
+      }
+      if (found < count) break;
+    }
+    return free;
   }
 
   /** Makes the refcount block that counts `cluster`. */
