@@ -71,6 +71,12 @@ export class ExtentList {
   records = new Float64Array(EXTENT_STRIDE * 256);
   count = 0;
 
+  /**
+   * @param sourceEnd files from this one on are not asked what they have: their ranges are holes,
+   * of the first of them
+   */
+  constructor(readonly sourceEnd = Number.POSITIVE_INFINITY) {}
+
   /** Adds a range; ranges come in guest order. */
   push(
     kind: ExtentKind,
@@ -240,6 +246,12 @@ export interface ResizeOptions {
 export interface WritableDisk extends Disk {
   /** Writes guest bytes. Not on stable storage before a `flush` that starts later is done. */
   write(guest: number, from: Uint8Array): Promise<void>;
+  /**
+   * Has the host copy guest bytes out of a file, plain ones, which no one has in hand then.
+   * @param from byte offset in the file
+   * @returns how many were written: fewer than asked for where the host does not copy them
+   */
+  copyFrom?(source: Storage, from: number, guest: number, length: number): Promise<number>;
   /** Makes a range read as zeros, without writing them where the format can say so. */
   zero(guest: number, length: number, options?: ZeroOptions): Promise<void>;
   /**

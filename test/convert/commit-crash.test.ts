@@ -6,6 +6,7 @@ import { commitDisk } from '../../src/convert/commit.ts';
 import type { Disk, WritableDisk } from '../../src/image/disk.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../src/image/raw/raw-image.ts';
+import { copying } from '../image/copying-storage.ts';
 import { type FileOpener, MemoryFiles } from '../image/paged-bytes.ts';
 import { createOptions } from '../image/qcow2-engine.ts';
 import { assertUndamaged, testVerbs, type Verb } from '../image/verb-crash.ts';
@@ -30,6 +31,8 @@ interface Case {
   readonly base: number;
   /** The top image stays as it is. */
   readonly drop?: boolean;
+  /** The host copies bytes that nobody looks at. */
+  readonly copies?: boolean;
 }
 
 const SIZE = 60 * 1024;
@@ -53,6 +56,8 @@ const CASES: readonly Case[] = [
     chain: [{ lazy: true }, { lazy: true, extended: true, clusterBits: 14, size: 2 * SIZE }],
     base: 1,
   },
+  { about: 'copied into a raw image', chain: [{}, { rawBytes: SIZE }], base: 1, copies: true },
+  { about: 'copied into an image', chain: [{}, { size: SIZE / 2 }], base: 1, copies: true },
 ];
 
 const nameOf = (step: number) => `image-${step}`;
@@ -62,17 +67,21 @@ const isRaw = (link: Link | undefined): link is { readonly rawBytes: number } =>
 /** Opens the chain from one step on, the top and the base to be written. */
 async function openChain(
   files: FileOpener,
-  { chain, base }: Case,
-  { step = 0, writable = [0, base] }: { readonly step?: number; readonly writable?: number[] } = {},
+  one: Case,
+  {
+    step = 0,
+    writable = [0, one.base],
+  }: { readonly step?: number; readonly writable?: number[] } = {},
 ): Promise<WritableDisk> {
-  const storage = files.open(nameOf(step));
+  const { chain, copies } = one;
+  const file = files.open(nameOf(step));
+  const storage = copies ? copying(file) : file;
   const own = { writable: writable.includes(step), depth: step };
   if (isRaw(chain[step])) return RawImage.open(storage, own);
   return Qcow2Image.open(storage, {
     ...own,
     cacheBytes: 65536,
-    backing: (): Promise<Disk> =>
-      openChain(files, { chain, base } as Case, { step: step + 1, writable }),
+    backing: (): Promise<Disk> => openChain(files, one, { step: step + 1, writable }),
   });
 }
 

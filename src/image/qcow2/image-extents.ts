@@ -108,6 +108,10 @@ function collectBacking(
     into.pushHole({ ...rest, host: host < 0 ? host : host + inBacking });
   };
   if (inBacking === 0) return tail();
+  if (into.base >= into.list.sourceEnd) {
+    into.list.push(ExtentKind.hole, guest, inBacking, into.base);
+    return tail();
+  }
   const done = backing.collectExtents(guest, guest + inBacking, into.list, into.base);
   return settled(done) ? tail() : done.then(tail);
 }

@@ -165,6 +165,30 @@ export class L2Tables {
   }
 
   /**
+   * How many standard entries of one slice, from the first on, say the same as it does: nothing, or
+   * that this image alone has clusters there, which follow each other in the file. At least 1;
+   * others are looked at one by one.
+   */
+  alike(first: CellPlace, max: number): number {
+    const { clusterSize, extendedL2 } = this.store.geometry;
+    if (extendedL2) return 1;
+    const { view, at } = this.store.l2.bytesAt(first.slice);
+    const start = at + first.at;
+    const high = view.getUint32(start);
+    let low = view.getUint32(start + 4);
+    const isNothing = high === 0 && low === 0;
+    const isPlain = high >= 0x8000_0000 && high < 0x8100_0000 && low % clusterSize === 0;
+    if (!isNothing && (!isPlain || (high === 0x8000_0000 && low === 0))) return 1;
+    let count = 1;
+    for (; count < max; count++) {
+      if (isPlain) low += clusterSize;
+      const entry = start + count * 8;
+      if (view.getUint32(entry + 4) !== low || view.getUint32(entry) !== high) break;
+    }
+    return count;
+  }
+
+  /**
    * Makes standard entries of one slice, none of which says anything yet, name clusters that follow
    * each other.
    * @returns false where one says something, or they are extended ones: then nothing has changed

@@ -205,6 +205,10 @@ export class Qcow2Image implements WritableDisk {
     await this.needWriter().write(guest, from);
   }
 
+  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
+    return this.needWriter().copyFrom(source, from, guest, length);
+  }
+
   async zero(guest: number, length: number, options: ZeroOptions = {}): Promise<void> {
     await this.needWriter().zero(guest, length, options);
   }

@@ -45,7 +45,10 @@ export async function writeCompressedGuest(
 async function writeOne(parts: WriteParts, guest: number, part: Uint8Array): Promise<void> {
   const { store } = parts;
   const stream = parts.compressor.compress(part);
-  if (stream === undefined) return writeRange(parts, guest, part);
+  if (stream === undefined) {
+    await writeRange(parts, guest, part);
+    return;
+  }
   const host = await store.lock.run(async () => {
     // The L2 table first, as QEMU does: the layout of the file is the same.
     await parts.tables.findForWrite(guest);

@@ -1,12 +1,14 @@
 /**
- * Writing guest bytes. A request is cut into steps: a stretch of clusters that can be written in
- * place, or one that needs clusters, its edges filled with what the guest saw there before.
+ * Writing guest bytes, from memory or out of another file. A request is cut into steps: a stretch
+ * of clusters that can be written in place, or one that needs clusters, its edges filled with what
+ * the guest saw there before.
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { cHex } from '../../base/sizes.ts';
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { FreeOptions } from './allocate.ts';
+import { type Content, FileRange, inMemory } from './content.ts';
 import { corruption } from './corruption.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
@@ -33,12 +35,15 @@ const CHUNK_BYTES = 1024 * 1024;
 /** No place in the file. */
 const NOWHERE = -1;
 
-/** Writes guest bytes; the range lies inside the disk. */
+/**
+ * Writes guest bytes; the range lies inside the disk.
+ * @returns how many were written: all, unless the host is asked to copy them and stops doing so
+ */
 export async function writeGuest(
   parts: WriteParts,
   guest: number,
-  bytes: Uint8Array,
-): Promise<void> {
+  bytes: Content,
+): Promise<number> {
   // Encrypted sectors are written whole, so that is how they are held.
   const { start, end } = sectorsAround(guest, guest + bytes.length);
   const range = parts.encryption
@@ -49,7 +54,7 @@ export async function writeGuest(
     needInside(parts, { guest, length: bytes.length });
     const marked = parts.bitmaps.mark(guest, bytes.length);
     if (!settled(marked)) await marked;
-    await writeRange(parts, guest, bytes);
+    return writeRange(parts, guest, bytes);
   };
   return withRange(parts, range, work, { shared });
 }
@@ -84,23 +89,31 @@ function sectorsAround(from: number, to: number): { readonly start: number; read
 export async function writeRange(
   parts: WriteParts,
   from: number,
-  wanted: Uint8Array,
-): Promise<void> {
-  const { start, end } = sectorsAround(from, from + wanted.length);
-  const partial = parts.encryption && end - start !== wanted.length;
-  const guest = partial ? start : from;
-  const bytes = partial ? await wholeSectors(parts, { start, end, from }, wanted) : wanted;
+  wanted: Content,
+): Promise<number> {
+  if (!parts.encryption) return writeSteps(parts, from, wanted);
+  const bytes = await inMemory(wanted);
+  const { start, end } = sectorsAround(from, from + bytes.length);
+  if (end - start === bytes.length) return writeSteps(parts, from, bytes);
+  await writeSteps(parts, start, await wholeSectors(parts, { start, end, from }, bytes));
+  return bytes.length;
+}
+
+async function writeSteps(parts: WriteParts, guest: number, bytes: Content): Promise<number> {
   // Where the step before ended in its file: what follows on goes there if it can, as in QEMU.
   let next = NOWHERE;
-  for (let done = 0; done < bytes.length; ) {
+  let done = 0;
+  while (done < bytes.length) {
     const wanted = { guest: guest + done, length: bytes.length - done, next };
     const step = await parts.store.lock.run(() => planStep(parts, wanted));
-    const part = bytes.subarray(done, done + step.length);
+    const part: Content = bytes.subarray(done, done + step.length);
     if (step.mode === 'in-place') await writeData(parts, step, part);
     else await writeAllocated(parts, step, part);
     done += step.length;
     next = step.host + step.length;
+    if (bytes instanceof FileRange && bytes.isDeclined) break;
   }
+  return done;
 }
 
 /** The sectors that a write touches, with what the guest reads in them now around its bytes. */
@@ -124,7 +137,7 @@ async function wholeSectors(
 export async function writeData(
   parts: WriteParts,
   place: SectorPlace,
-  bytes: Uint8Array,
+  bytes: Content,
   copied = false,
 ): Promise<void> {
   const { store, encryption } = parts;
@@ -132,6 +145,7 @@ export async function writeData(
   if (store.storage.announce) await store.storage.announce('write_aio');
   if (copied && store.storage.announce) await store.storage.announce('cow_write');
   if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
+  if (bytes instanceof FileRange) return bytes.copyTo(store.data, host);
   for (let done = 0; done < bytes.length; done += CHUNK_BYTES) {
     let part = bytes;
     if (encryption) {
@@ -172,10 +186,15 @@ async function planStep(
   const { clusterSize } = parts.store.geometry;
   const inFirst = guest % clusterSize;
   const first = await parts.tables.findForWrite(guest);
-  const { mode, edges, cells, length } = findStretch(parts, first, inFirst, wanted.length);
-  const cell = cells[0] as Cell;
-  const taken = await hostForStep(parts, { mode, cell, place: first, count: cells.length }, wanted);
-  const last = cells[taken.count - 1] as Cell;
+  const { mode, edges, cell, alike, others, length } = findStretch(
+    parts,
+    first,
+    inFirst,
+    wanted.length,
+  );
+  const count = alike + others.length;
+  const taken = await hostForStep(parts, { mode, cell, place: first, count }, wanted);
+  const last = others[taken.count - 1 - alike] ?? cell;
   const covered = Math.min(length, taken.count * clusterSize - inFirst);
   const host = taken.host + inFirst;
   if (mode === 'in-place') {
@@ -192,7 +211,10 @@ interface Stretch {
   readonly mode: Mode;
   /** What it would be for the first cluster alone, and for the last one. */
   readonly edges: readonly [Mode, Mode];
-  readonly cells: readonly Cell[];
+  /** The first cell, how many there are that say the same, and those behind them. */
+  readonly cell: Cell;
+  readonly alike: number;
+  readonly others: readonly Cell[];
   readonly length: number;
 }
 
@@ -219,17 +241,18 @@ function findStretch(
   if (modeAt(0, cell) !== 'new') needAligned(cell, { clusterSize, guest: guest + inFirst });
   const head = modeAt(0, cell);
   let [mode, tail] = [head, head];
-  const cells = [cell];
-  for (let index = 1; index * clusterSize < inFirst + limit; index++) {
+  const others: Cell[] = [];
+  const alike = tables.alike(first, Math.ceil((inFirst + limit) / clusterSize));
+  for (let index = alike; index * clusterSize < inFirst + limit; index++) {
     const next = tables.read(tables.advance(first, index), { unaligned: true });
     const own = modeAt(index, next);
     if ((own === 'new') !== (mode === 'new')) break;
     if (mode !== 'new' && hostOf(next) !== hostOf(cell) + index * clusterSize) break;
     if (own === 'reuse') mode = own;
     tail = own;
-    cells.push(next);
+    others.push(next);
   }
-  return { mode, edges: [head, tail], cells, length: limit };
+  return { mode, edges: [head, tail], cell, alike, others, length: limit };
 }
 
 /** @throws Qcow2Error CORRUPT for a cluster that cannot be where its entry says */
@@ -310,7 +333,7 @@ function hasData(cell: Cell, subcluster: number): boolean {
 }
 
 /** Writes data and what goes along with it, then shows it in the entries. */
-async function writeAllocated(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<void> {
+async function writeAllocated(parts: WriteParts, step: Step, bytes: Content): Promise<void> {
   const { store } = parts;
   try {
     const place = { guest: step.from, host: step.host - (step.guest - step.from) };
@@ -324,7 +347,7 @@ async function writeAllocated(parts: WriteParts, step: Step, bytes: Uint8Array):
 }
 
 /** The bytes of a step with its edges filled by what the guest reads there now. */
-async function withEdges(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<Uint8Array> {
+async function withEdges(parts: WriteParts, step: Step, bytes: Content): Promise<Content> {
   const { guest, length, from, to } = step;
   if (from === guest && to === guest + length) return bytes;
   const whole = new Uint8Array(to - from);
@@ -332,7 +355,7 @@ async function withEdges(parts: WriteParts, step: Step, bytes: Uint8Array): Prom
   const { storage } = parts.store;
   if (storage.announce) await storage.announce('cow_read');
   if (head > 0) await parts.reader.read(from, whole.subarray(0, head));
-  whole.set(bytes, head);
+  whole.set(await inMemory(bytes), head);
   if (to > guest + length) await parts.reader.read(guest + length, whole.subarray(head + length));
   return whole;
 }
@@ -363,6 +386,10 @@ async function link(parts: WriteParts, step: Step): Promise<void> {
   if (step.mode === 'new' && !store.hasDataFile) await store.order.entryAfterRefcount();
   store.order.entryAfterData();
   const first = await tables.findForWrite(step.guest);
+  if (tables.linkFresh(first, count, host)) {
+    parts.reader.forget();
+    return;
+  }
   const replaced: Cell[] = [];
   const start = alignDown(step.guest, clusterSize);
   for (let index = 0; index < count; index++) {

@@ -13,6 +13,7 @@ import { Allocator } from './allocate.ts';
 import type { AmendOptions } from './amend.ts';
 import { BitmapStore } from './bitmap-store.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
+import { FileRange } from './content.ts';
 import type { CorruptionListener } from './corruption.ts';
 import { discardGuest } from './discard.ts';
 import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
@@ -156,6 +157,20 @@ export class ImageWriter {
     this.checkRange(guest, from.length);
     if (from.length > 0) await writeGuest(this.parts, guest, from);
   }
+
+  /** Has the host copy a file's bytes to the guest's: see `WritableDisk.copyFrom`. */
+  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
+    this.checkRange(guest, length);
+    const { store, encryption } = this.parts;
+    if (length === 0 || encryption || !store.data.copyFrom || this.refused.has(source)) return 0;
+    const range = new FileRange(source, { at: from, length });
+    const done = await writeGuest(this.parts, guest, range);
+    // Whoever asks again has better ways than one piece after the other through memory.
+    if (range.isRefused) this.refused.add(source);
+    return done;
+  }
+  /** Storages that the host does not copy from. */
+  private readonly refused = new WeakSet<Storage>();
 
   /** Writes state of a virtual machine: see `vm-state.ts`. */
   async writeVmState(at: number, from: Uint8Array): Promise<void> {

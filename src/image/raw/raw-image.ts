@@ -78,6 +78,12 @@ export class RawImage implements WritableDisk {
     if (from.length > 0) await this.inTurn(() => this.storage.write(guest, from));
   }
 
+  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
+    this.needWritable();
+    this.needInside(guest, length, 'write');
+    return this.inTurn(() => this.storage.copyFrom?.(source, from, guest, length) ?? 0);
+  }
+
   /** Room for the range stays with the file, or comes to it, unless it may go (`unmap`). */
   async zero(guest: number, length: number, { unmap = false }: ZeroOptions = {}): Promise<void> {
     this.needWritable();

@@ -1,0 +1,59 @@
+// What a commit asks of the images of a chain, and of the host.
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { commitDisk } from '../../src/convert/commit.ts';
+import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
+import { RawImage } from '../../src/image/raw/raw-image.ts';
+import { memoryStorage } from '../../src/storage/memory.ts';
+import { standIn } from '../../src/storage/stand-in.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import { copying } from '../image/copying-storage.ts';
+import { firstDifference, randomBytes, readWhole } from '../image/write-engine.ts';
+import { rng, SEED } from '../random.ts';
+
+const test = suite('commit');
+
+const SIZE = 6 * 2 ** 20;
+
+/** An image of random bytes here and there, over a raw base. */
+async function chainOver(base: Storage) {
+  const next = rng(SEED);
+  const raw = await RawImage.open(base, { writable: true, depth: 1 });
+  const storage = memoryStorage();
+  const create = { size: SIZE, backing: { name: 'base', format: 'raw' } };
+  const top = await Qcow2Image.create(storage, create, { backing: async () => raw });
+  for (let at = 0; at < SIZE; at += 2 ** 20) await top.write(at, randomBytes(next, 300_000));
+  return { top, raw };
+}
+
+test('the base is not asked where its own bytes are', async () => {
+  const base = standIn<Storage>(memoryStorage(new Uint8Array(SIZE)), {
+    dataRanges() {
+      throw new Error('seeking holes takes longer than the commit');
+    },
+  });
+  const { top, raw } = await chainOver(base);
+  await commitDisk(top, raw);
+  assert.is(firstDifference(await readWhole(raw), await readWhole(top)), '', `SEED=${SEED}`);
+  await top.close();
+});
+
+test('the host copies what is not compressed', async () => {
+  let written = 0;
+  const file = memoryStorage(new Uint8Array(SIZE));
+  const counting = standIn<Storage>(file, {
+    write(at, from) {
+      written += from.length;
+      return file.write(at, from);
+    },
+  });
+  // What the host copies goes past the disk's own writes.
+  const { copyFrom } = copying(file);
+  const { top, raw } = await chainOver(standIn<Storage>(counting, { copyFrom }));
+  await commitDisk(top, raw);
+  assert.is(written, 0);
+  assert.is(firstDifference(await readWhole(raw), await readWhole(top)), '', `SEED=${SEED}`);
+  await top.close();
+});
+
+test.run();
