@@ -712,6 +712,32 @@ test('refcounts become lazy, or not, while the disk is open', () =>
     }
   }));
 
+test('what is written is there when the process dies, or not', async () => {
+  const writes = ['write -P 1 640k 64k', 'write -P 2 700k 1k', 'write -z 1024k 64k'];
+  writes.push('write -c -P 3 1152k 64k', 'aio_write -P 4 1280k 64k', 'aio_flush');
+  const ways = ['', '-t writeback', '-t writethrough', '-t directsync', '-n', '-t none'];
+  await eachAtOnce(ways, (way) =>
+    inScratch(async (cwd) => {
+      const left = await Promise.all(
+        [[process.execPath, TOOL], [requireQemu().io]].map(async ([program, ...first], index) => {
+          const name = `${index}.qcow2`;
+          cpSync(join(template, 'a.qcow2'), join(cwd, name));
+          const commands = [...writes, 'sigraise 9'];
+          const args = argumentsOf({ args: way.split(' ').filter(Boolean), commands });
+          await said(program as string, [...first, ...args, name], { cwd, script: '', name });
+          await qemuImg(['convert', '-O', 'raw', name, `${index}.raw`], { cwd });
+          return readFileSync(join(cwd, `${index}.raw`));
+        }),
+      );
+      // By the other modes nobody promised anything, and caches may be written early or late.
+      const kept = /^$|writethrough|directsync/.test(way);
+      if (kept) assert.is(difference(left[0]!, left[1]!), '', way);
+      assert.is(left[0]![640 * 1024], kept ? 1 : 0, way);
+      assert.is(left[1]![640 * 1024], kept ? 1 : 0, way);
+    }),
+  );
+});
+
 test('state of a virtual machine', async () => {
   const commands = [
     'write -b -P 3 512 1k',

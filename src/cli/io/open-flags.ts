@@ -15,7 +15,7 @@ export interface OpenFlags {
   readonly readOnly: boolean;
   /** Changes go to memory, and are gone with it. */
   readonly snapshot: boolean;
-  /** One of `CACHE_MODES`. */
+  /** One of `CACHE_MODES`: by `writethrough` and `directsync` each write is on stable storage. */
   readonly cache: string;
   /** False: discards do nothing. */
   readonly discard: boolean;
@@ -35,7 +35,7 @@ export const DEFAULT_FLAGS: OpenFlags = {
   format: undefined,
   readOnly: false,
   snapshot: false,
-  cache: 'writeback',
+  cache: 'writethrough',
   discard: true,
   copyOnRead: false,
   compress: false,
@@ -74,6 +74,17 @@ export function withFlag(flags: OpenFlags, letter: string, value: string): OpenF
     default:
       return flags;
   }
+}
+
+/** Whether a write is done only when it would survive a power cut. */
+export function writesThrough(cache: string): boolean {
+  return cache === 'writethrough' || cache === 'directsync';
+}
+
+/** The mode that keeps what `cache` says of writes, with the host's cache in the way or not. */
+export function withDirect(cache: string, direct: boolean): string {
+  if (writesThrough(cache)) return direct ? 'directsync' : 'writethrough';
+  return direct ? 'none' : 'writeback';
 }
 
 /** A cache mode by its name, for `reopen`, too. */

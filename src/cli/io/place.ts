@@ -4,7 +4,7 @@ import type { Host } from '../command.ts';
 import { zeroPolicy } from '../general-settings.ts';
 import { type ImageNode, pathOf, resolveImage } from '../image-node.ts';
 import { type Settings, switchOf } from '../settings.ts';
-import type { OpenFlags } from './open-flags.ts';
+import { type OpenFlags, withDirect } from './open-flags.ts';
 
 /** Where a disk is and how it is opened. */
 export interface DiskPlace extends ImageNode {
@@ -46,7 +46,7 @@ export function withSwitches(flags: OpenFlags, settings: Settings): OpenFlags {
   switchOf(settings, 'auto-read-only');
   const { discard, detectZeroes = flags.detectZeroes } = zeroPolicy(settings, flags.discard);
   let { cache } = flags;
-  if (direct !== undefined) cache = direct ? 'none' : 'writeback';
+  if (direct !== undefined) cache = withDirect(cache, direct);
   if (noFlush) cache = 'unsafe';
   return { ...flags, readOnly, forceShare, discard, cache, detectZeroes };
 }

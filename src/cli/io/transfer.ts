@@ -9,6 +9,7 @@ import type { Disk, Extent, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { Refusal } from './errno.ts';
 import type { OpenedDisk } from './open.ts';
+import { writesThrough } from './open-flags.ts';
 import { matches, type PatternSource } from './pattern.ts';
 import type { Session } from './session.ts';
 
@@ -105,7 +106,7 @@ export async function writeGuest(
       } else await disk.write(guest + done, bytes);
     }
   }
-  if (options.sync || cache === 'writethrough' || cache === 'directsync') await disk.flush();
+  if (options.sync || writesThrough(cache)) await disk.flush();
 }
 
 /** Writes bytes compressed: what lies around them in their clusters is written along. */
