@@ -203,6 +203,25 @@ test('what can be changed, and what cannot', async () => {
   });
 });
 
+test('room that is reserved for zeros stays reserved', async () => {
+  await inScratch(async (folder) => {
+    for (const name of ['v3.qcow2', 'v3over.qcow2']) {
+      const backing = name === 'v3.qcow2' ? [] : ['-b', 'v3.qcow2', '-F', 'qcow2'];
+      const made = ['create', '-q', '-f', 'qcow2', ...backing, name, '1100k'];
+      await qemuImg(made, { cwd: folder });
+      const commands = ['write -P 1 0 256k', 'write -P 2 1000k 100k', 'write -z 64k 128k'];
+      commands.push('write -z 1024k 76k', 'write -z 512k 64k', 'write -zu 0 64k');
+      await qemuIo(name, commands, { cwd: folder });
+    }
+    const lines = ['-o compat=0.10 v3over.qcow2', '-o compat=0.10 v3.qcow2'];
+    const folders = await sameAmends(folder, lines, 'room');
+    for (const name of ['v3.qcow2', 'v3over.qcow2']) {
+      const [left, right] = folders.map((one) => readFileSync(`${one}/${name}`));
+      assert.is(difference(left as Buffer, right as Buffer), '', name);
+    }
+  });
+});
+
 test('a snapshot whose clusters version 2 could not read keeps the version', async () => {
   await inScratch(async (folder) => {
     const cwd = folder;

@@ -1,6 +1,7 @@
 /**
  * Version 2 has no entries that say zero: they become unallocated where nothing shows through, and
- * clusters full of zeros elsewhere. The tables of snapshots have theirs, too.
+ * clusters full of zeros elsewhere, and where room of their own is reserved for them. The tables of
+ * snapshots have theirs, too: nobody will write there, so that they need no room.
  */
 import { checkSnapshotL1 } from '../../format/snapshot-table.ts';
 import { discardClusters } from './discard.ts';
@@ -25,18 +26,20 @@ export async function expandActiveZeros(parts: WriteParts, done: L1EntriesDone):
     while (entry < Math.floor(at / l2Span)) done(++entry);
     const found = await store.lock.run(async () => {
       const place = await tables.find(at);
-      if (!place) return { next: at - (at % l2Span) + l2Span, zero: false };
+      if (!place) return { next: at - (at % l2Span) + l2Span };
       let one: CellPlace = place;
       for (let left = tables.entriesLeft(place); left > 0; left--) {
         const cell = tables.read(one);
-        if (cell.kind === 'plain' && cell.zero !== 0) return { next: one.guest, zero: true };
+        if (cell.kind === 'plain' && cell.zero !== 0) {
+          return { next: one.guest, zero: { reserved: cell.host >= 0 && cell.copied } };
+        }
         one = tables.advance(one, 1);
       }
-      return { next: one.guest, zero: false };
+      return { next: one.guest };
     });
     guest = found.next;
     if (!found.zero) continue;
-    if (guest >= size || !backing) {
+    if (guest >= size || !(backing || found.zero.reserved)) {
       const range = { from: guest, to: guest + clusterSize, keepNothing: true };
       await discardClusters(parts, range);
     } else await writeRange(parts, guest, zeros.subarray(0, Math.min(clusterSize, size - guest)));
