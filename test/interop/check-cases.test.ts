@@ -10,6 +10,7 @@ import {
 import * as assert from 'uvu/assert';
 import { check } from '../../src/cli/commands/check.ts';
 import { resize } from '../../src/cli/commands/resize.ts';
+import { snapshot } from '../../src/cli/commands/snapshot.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
 import { inScratch, oftenEnough, qemuImg, qemuIo, run, tool } from '../tool.ts';
 import { type Outcome, ours, theirs } from './image-command.ts';
@@ -117,6 +118,23 @@ test('snapshot tables: entries that are incomplete, too long, too many', async (
       await sameInAllModes(folder);
     });
   }
+});
+
+test('a raw data file, of an image that has no data file', async () => {
+  await inScratch(async (folder) => {
+    await makeImage(folder);
+    change(folder, (bytes) => bytes.writeUInt8(bytes.readUInt8(95) | 2, 95));
+    await sameInAllModes(folder);
+    const [left, right] = copies(folder);
+    for (const [command, name] of [
+      [resize, 'resize'],
+      [snapshot, 'snapshot'],
+    ] as const) {
+      const args = name === 'resize' ? ['image', '2M'] : ['-l', 'image'];
+      const expected = await theirs(name, right, args);
+      assert.is(shown(await ours(command, left, args)), shown(expected), name);
+    }
+  });
 });
 
 test('a table that many L1 entries name', async () => {

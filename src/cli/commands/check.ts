@@ -9,7 +9,7 @@ import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
 import { CheckedImage } from '../../image/qcow2/check-image.ts';
 import { readCheckMetadata } from '../../image/qcow2/check-open.ts';
 import { openEncryption } from '../../image/qcow2/encryption.ts';
-import type { Metadata } from '../../image/qcow2/open.ts';
+import { checkRawDataFile, type Metadata } from '../../image/qcow2/open.ts';
 import type { Secret } from '../../image/secret.ts';
 import { errnoText } from '../../storage/node-error.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -167,6 +167,7 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       const metadata = await readCheckMetadata(storage);
       await tryNeedless(host, node, { metadata, claim, opens: 'all' });
       checkQcow2Settings(node.settings, metadata);
+      checkRawDataFile(metadata);
       // A check needs no key, but QEMU's asks for one.
       (await openEncryption(storage, metadata, { secret }))?.close();
       const { dataFileName, backingFormat, bitmapsInconsistent } = metadata.extensions;

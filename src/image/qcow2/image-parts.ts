@@ -20,7 +20,7 @@ import { type CorruptionListener, CorruptionWatch } from './corruption.ts';
 import type { Encryption } from './encryption.ts';
 import type { DiscardPolicy } from './give-back.ts';
 import { Mapping } from './mapping.ts';
-import { type Metadata, readL1, readMetadata } from './open.ts';
+import { checkRawDataFile, type Metadata, readL1, readMetadata } from './open.ts';
 import type { OverlapOptions } from './overlap-options.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
@@ -216,9 +216,11 @@ export async function openParts(
 
 async function openDataFile(
   storage: Storage,
-  { dataFile, extensions }: Metadata,
+  metadata: Metadata,
   options: Qcow2OpenOptions,
 ): Promise<Storage> {
+  checkRawDataFile(metadata);
+  const { dataFile, extensions } = metadata;
   if (!dataFile) return storage;
   if (extensions.dataFileName === undefined && !options.dataFileUnnamed) {
     throw new Qcow2Error('CORRUPT', "'data-file' is required for this image", 72);

@@ -8,6 +8,7 @@ import { Qcow2Error } from '../../base/errors.ts';
 import { formatBytes } from '../../base/sizes.ts';
 import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
 import {
+  Autoclear,
   FeatureType,
   hasFeature,
   Incompatible,
@@ -97,6 +98,16 @@ export async function readMetadata(
     corrupt: hasFeature(header.incompatible, Incompatible.corrupt),
     dataFile: hasFeature(header.incompatible, Incompatible.dataFile),
   };
+}
+
+/**
+ * What only matters to whoever opens the data file, or would.
+ * @throws Qcow2Error CORRUPT where the data file is said to be raw, and there is none
+ */
+export function checkRawDataFile({ header, dataFile }: Metadata): void {
+  if (!dataFile && hasFeature(header.autoclear, Autoclear.rawDataFile)) {
+    throw new Qcow2Error('CORRUPT', 'data-file-raw requires a data file', 88);
+  }
 }
 
 function padded(bytes: Uint8Array): Uint8Array {
