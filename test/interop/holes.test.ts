@@ -1,6 +1,6 @@
 /** Sparse raw disks and preallocated targets, beside qemu-img. */
 import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openDisk } from '../../src/image/open.ts';
 import { openNodeFile } from '../../src/storage/node-file.ts';
@@ -126,6 +126,23 @@ test('what a qcow2 disk lets go of leaves the file, as with qemu-io', () =>
       }
       assert.is(blocks[0], blocks[1], `${discard} ${verb}`);
       await qemuImg(['compare', '-q', 'ours.qcow2', 'theirs.qcow2'], { cwd: folder });
+    }
+  }));
+
+test('zeros keep their room in a raw data file, unless it may go', () =>
+  inScratch(async (cwd) => {
+    const { io } = requireQemu();
+    for (const verb of ['write -z', 'write -z -u', 'discard']) {
+      const blocks = [];
+      for (const name of ['ours', 'theirs']) {
+        const options = `data_file=${name}.data,data_file_raw=on`;
+        await qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, name, '8M'], { cwd });
+        const program = name === 'ours' ? [process.execPath, resolve('dist/qcow2-io.js')] : [io];
+        const commands = ['-c', 'write -P 7 0 4M', '-c', `${verb} 1M 5M`, name];
+        await must(program[0]!, [...program.slice(1), ...commands], { cwd });
+        blocks.push(Math.round((statSync(join(cwd, `${name}.data`)).blocks * 512) / MIB));
+      }
+      assert.is(blocks[0], blocks[1], verb);
     }
   }));
 

@@ -48,7 +48,7 @@ export async function zeroRange(
   if (start > stop) return zeroEdge(parts, guest, end, unmap);
   if (guest < start) await zeroEdge(parts, guest, start, unmap);
   const sure = atEnd ? end : stop;
-  if (parts.rawDataFile && start < sure) await zeroDataFile(parts, start, sure);
+  if (parts.rawDataFile && start < sure) await zeroDataFile(parts, start, sure, unmap);
   await zeroUnits(parts, start, stop, unmap);
   if (stop < end && atEnd) {
     const whole = stop % clusterSize === 0 ? clusterSize : unit;
@@ -76,10 +76,16 @@ async function zeroUnits(
   }
 }
 
-/** A raw data file must read right by itself. */
-async function zeroDataFile(parts: WriteParts, from: number, to: number): Promise<void> {
-  const zeroed = parts.store.data.zero(from, to - from);
+/** A raw data file must read right by itself, and keeps its room, as a raw disk does. */
+async function zeroDataFile(
+  { store }: WriteParts,
+  from: number,
+  to: number,
+  unmap: boolean,
+): Promise<void> {
+  const zeroed = store.data.zero(from, to - from);
   if (!settled(zeroed)) await zeroed;
+  if (!unmap) await store.data.allocate?.(from, to - from);
 }
 
 async function writeZeros(parts: WriteParts, from: number, to: number): Promise<void> {
@@ -114,7 +120,7 @@ async function zeroEdge(
     await parts.reader.read(start, rest);
     rest.fill(0, from - start, to - start);
     if (rest.every((byte) => byte === 0)) {
-      if (parts.rawDataFile) await zeroDataFile(parts, from, to);
+      if (parts.rawDataFile) await zeroDataFile(parts, from, to, unmap);
       await zeroUnits(parts, start, start + unit, unmap);
       return;
     }
