@@ -22,6 +22,7 @@ import {
   valuesGiven,
 } from './options.ts';
 import { parseRate } from './rate.ts';
+import { splitList } from './settings.ts';
 import { sizeArgument } from './size-argument.ts';
 
 /** Options of `convert`. */
@@ -339,14 +340,20 @@ function parseThreads(text: string | undefined): number | undefined {
   return threads;
 }
 
-/** `-l`: `snapshot.id=…` and `snapshot.name=…`, or one word that may be either. */
+/**
+ * `-l`: `snapshot.id=…` and `snapshot.name=…`, with commas of their values written twice, or one
+ * word that may be either.
+ */
 export function parseSnapshot(text: string | undefined): SnapshotSelector | undefined {
   if (text === undefined || !text.startsWith('snapshot.')) return text;
   const selector: { id?: string; name?: string } = {};
-  for (const part of text.split(',')) {
-    const [key, ...value] = part.split('=');
-    if (key === 'snapshot.id') selector.id = value.join('=');
-    else if (key === 'snapshot.name') selector.name = value.join('=');
+  for (const part of splitList(text)) {
+    const equals = part.indexOf('=');
+    const isOff = equals < 0 && part.startsWith('no');
+    const key = equals < 0 ? part.slice(isOff ? 2 : 0) : part.slice(0, equals);
+    const value = equals < 0 ? (isOff ? 'off' : 'on') : part.slice(equals + 1);
+    if (key === 'snapshot.id') selector.id = value;
+    else if (key === 'snapshot.name') selector.name = value;
     else {
       throw new UsageError(`Invalid parameter '${key}'`, false, 1, [
         `Failed in parsing snapshot param '${text}'`,

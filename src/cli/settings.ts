@@ -44,7 +44,8 @@ export function parseSettings(host: Host, text: string, first?: string): Setting
   return settings;
 }
 
-function splitList(text: string): string[] {
+/** The parts of a list: two commas are one of a part's own. */
+export function splitList(text: string): string[] {
   const parts = text.match(/(?:[^,]|,,)+/g) ?? [];
   return parts.map((part) => part.replaceAll(',,', ','));
 }

@@ -269,6 +269,20 @@ test('internal snapshots, by id and by name', () =>
     return { ...chain, about: `${about}\n-l ${arg}`, args: ['-l', arg], open, map: false };
   }));
 
+test('a snapshot whose name has a comma', () =>
+  inScratch(async (folder) => {
+    const cwd = folder;
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '1M'], { cwd });
+    await qemuIo('a.qcow2', ['write -P 5 0 100k'], { cwd });
+    await qemuImg(['snapshot', '-c', 'no,w', 'a.qcow2'], { cwd });
+    await qemuIo('a.qcow2', ['write -P 6 50k 100k'], { cwd });
+    for (const [name, run] of Object.entries({ ours: tool, theirs: qemuImg })) {
+      await run(['convert', '-l', 'snapshot.name=no,,w,', '-O', 'raw', 'a.qcow2', name], { cwd });
+    }
+    const [left, right] = ['ours', 'theirs'].map((name) => readFileSync(`${folder}/${name}`));
+    assert.is(difference(left as Buffer, right as Buffer), '');
+  }));
+
 test('a snapshot of a disk that has since been resized', () =>
   checkEach('resized', 2, async (next, folder) => {
     const setting = randomSetting(next, { version: 3, dataFile: 'none', refcountBits: 16 });
