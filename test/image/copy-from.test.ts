@@ -16,6 +16,7 @@ import {
   randomBytes,
   randomWriteSetting,
   readWhole,
+  SMALL,
 } from './write-engine.ts';
 
 const test = suite('copyFrom');
@@ -71,7 +72,7 @@ for (let round = 0; round < 40; round++) {
 
 test('a host that copies nothing is asked once', async () => {
   const next = rng(SEED);
-  const setting = randomWriteSetting(next, { dataFile: 'none', size: 2 ** 19 });
+  const setting = { ...SMALL, clusterBits: 12, size: 2 ** 19 };
   const files = new MemoryFiles(firstFiles(next, setting));
   let asked = 0;
   const copies: FileOpener = {
