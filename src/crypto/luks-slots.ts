@@ -42,9 +42,10 @@ function refuse(message: string): never {
   throw new Qcow2Error('OUT_OF_RANGE', message);
 }
 
-function checkSlot(slot: number): void {
+/** @param shown how QEMU prints it: where a slot is to be filled, without a sign */
+function checkSlot(slot: number, shown = slot): void {
   if (slot >= 0 && slot < LUKS_SLOTS) return;
-  refuse(`Invalid keyslot ${slot} specified, must be between 0 and ${LUKS_SLOTS - 1}`);
+  refuse(`Invalid keyslot ${shown} specified, must be between 0 and ${LUKS_SLOTS - 1}`);
 }
 
 async function activate(
@@ -56,7 +57,7 @@ async function activate(
   if (!newPassphrase) refuse("'new-secret' is required to activate a keyslot");
   if (oldPassphrase) refuse("'old-secret' must not be given when activating keyslots");
   if (slot !== undefined) {
-    checkSlot(slot);
+    checkSlot(slot, slot >>> 0);
     if (header.slots[slot]?.active && !force) {
       refuse(`Refusing to overwrite active keyslot ${slot} - please erase it first`);
     }

@@ -160,6 +160,8 @@ test('key slots change as qemu-img changes them, and for the same reasons do not
       ['state=inactive,encrypt.iter-time=10,encrypt.keyslot=1'],
       ['state=inactive,encrypt.keyslot=3'],
       ['state=inactive,encrypt.keyslot=9'],
+      ['state=inactive,encrypt.keyslot=-1'],
+      ['state=active,encrypt.new-secret=n,encrypt.keyslot=-1'],
       ['state=inactive,encrypt.keyslot=1,encrypt.old-secret=w'],
       ['state=inactive,encrypt.old-secret=w'],
       ['state=inactive,encrypt.old-secret=n'],

@@ -57,7 +57,7 @@ export const measure: Command = {
     const { filename, json } = request;
     const disk = filename === undefined ? undefined : await open(host, filename, request);
     try {
-      const result = await measureAs(request, disk ?? (request.size as number));
+      const result = await measureAs(host, request, disk ?? (request.size as number));
       host.out(json ? jsonText(result) : humanText(result));
       return 0;
     } catch (cause) {
@@ -123,11 +123,16 @@ function open(host: Host, filename: string, request: Request): Promise<Disk> {
   });
 }
 
-async function measureAs({ outputFormat, list }: Request, source: Disk | number): Promise<Measure> {
+async function measureAs(
+  host: Host,
+  { outputFormat, list }: Request,
+  source: Disk | number,
+): Promise<Measure> {
   if (!isFormat(outputFormat)) throw new UsageError(noMeasure(outputFormat));
   const values = parseValues(outputFormat, list);
-  if (outputFormat === 'luks') return measureLuks(source, values);
-  return outputFormat === 'raw' ? measureRaw(source) : measureQcow2(source, targetOf(values));
+  if (outputFormat === 'luks') return measureLuks(source, values, await headerBytes(host, values));
+  if (outputFormat === 'raw') return measureRaw(source);
+  return measureQcow2(source, await targetOf(host, values));
 }
 
 function parseValues(format: Format, list: string): ListValues {
@@ -144,7 +149,7 @@ const VERSIONS: Readonly<Record<string, 2 | 3>> = { '0.10': 2, v2: 2, '1.1': 3, 
 const MODES = ['off', 'metadata', 'falloc', 'full'];
 
 /** Only what decides how large it is is looked at, in QEMU's order. */
-function targetOf(values: ListValues): MeasureTarget {
+async function targetOf(host: Host, values: ListValues): Promise<MeasureTarget> {
   const extendedL2 = isOn(values, 'extended_l2');
   const clusterSize = Number(values.get('cluster_size')?.number ?? 65536n);
   checkCreateOptions({ size: 0, clusterSize, extendedL2 });
@@ -169,23 +174,29 @@ function targetOf(values: ListValues): MeasureTarget {
     version,
     backing: values.has('backing_file'),
     allocates: mode === 'full' || mode === 'falloc',
-    cryptoBytes: isLuks ? headerBytes(values, 'encrypt.') : 0,
+    cryptoBytes: isLuks ? await headerBytes(host, values, 'encrypt.') : 0,
   };
 }
 
 /** A container has its header and all of the disk: what is encrypted has no holes. */
-function measureLuks(source: Disk | number, values: ListValues): Measure {
-  const header = headerBytes(values, '');
+function measureLuks(source: Disk | number, values: ListValues, header: number): Measure {
   const own = Number(values.get('size')?.number ?? 0n);
   const required = header + (typeof source === 'number' ? source : own || source.size);
   return { required, fullyAllocated: required, bitmaps: undefined };
 }
 
-/** Bytes of the LUKS header: eight copies of the key, each of them 4000 times as long. */
-function headerBytes(values: ListValues, prefix: string): number {
-  if (!values.has(`${prefix}key-secret`)) {
+/**
+ * Bytes of the LUKS header: eight copies of the key, each of them 4000 times as long.
+ * @throws UsageError, Qcow2Error for what no such header can be made of
+ */
+async function headerBytes(host: Host, values: ListValues, prefix = ''): Promise<number> {
+  const { luksFormat } = await import('../encryption-options.ts');
+  luksFormat(values, prefix);
+  const secret = values.get(`${prefix}key-secret`)?.text;
+  if (secret === undefined) {
     throw new UsageError(`Parameter '${prefix}key-secret' is required for cipher`);
   }
+  await host.secrets.passphrase(secret);
   const bits = Number(/\d+$/.exec(textOf(values, `${prefix}cipher-alg`, 'aes-256'))?.[0] ?? 256);
   const keys = textOf(values, `${prefix}cipher-mode`, 'xts') === 'xts' ? 2 : 1;
   const slotBytes = Math.ceil(((bits / 8) * keys * 4000) / 4096) * 4096;
