@@ -80,7 +80,11 @@ async function discardStep(
     // A table that a snapshot has, too, is not copied for nothing.
     const count = entriesFrom(there);
     let index = 0;
-    while (index < count && isPlain(tables.advance(there, index))) index++;
+    while (index < count) {
+      const place = tables.advance(there, index);
+      if (!isPlain(place)) break;
+      index += tables.alike(place, count - index);
+    }
     if (index === count) return from + count * clusterSize;
   }
   const first = await tables.findForWrite(from);

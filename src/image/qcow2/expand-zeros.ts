@@ -28,12 +28,15 @@ export async function expandActiveZeros(parts: WriteParts, done: L1EntriesDone):
       const place = await tables.find(at);
       if (!place) return { next: at - (at % l2Span) + l2Span };
       let one: CellPlace = place;
-      for (let left = tables.entriesLeft(place); left > 0; left--) {
+      for (let left = tables.entriesLeft(place); left > 0; ) {
         const cell = tables.read(one);
         if (cell.kind === 'plain' && cell.zero !== 0) {
           return { next: one.guest, zero: { reserved: cell.host >= 0 && cell.copied } };
         }
-        one = tables.advance(one, 1);
+        // Entries that say the same are no zeros either.
+        const alike = tables.alike(one, left);
+        one = tables.advance(one, alike);
+        left -= alike;
       }
       return { next: one.guest };
     });
