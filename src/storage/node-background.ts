@@ -68,9 +68,9 @@ export function inBackground(file: LaterFile): Storage {
   let writing = 0;
 
   async function readAll(at: number, into: Uint8Array): Promise<number> {
+    if (at + into.length > Number.MAX_SAFE_INTEGER) return file.read(at, into);
     let done = 0;
     try {
-      needReachable('pread', at + into.length);
       while (done < into.length) {
         const got = await later(readLater, fd, into, done, at);
         if (got === 0) break;

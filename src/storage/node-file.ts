@@ -84,7 +84,7 @@ export class NodeFileStorage implements Storage {
   read(at: number, into: Uint8Array): number {
     let done = 0;
     try {
-      needReachable('pread', at + into.length);
+      if (at + into.length > Number.MAX_SAFE_INTEGER) into = this.reachable(at, into);
       while (done < into.length) {
         const got = readSync(this.fd, into, done, into.length - done, at + done);
         if (got === 0) break;
@@ -94,6 +94,14 @@ export class NodeFileStorage implements Storage {
       throw ioError(cause, `error while reading '${this.name}'`, at + done);
     }
     return done;
+  }
+
+  /** What of a read the file has, where Node cannot ask for all of it. */
+  private reachable(at: number, into: Uint8Array): Uint8Array {
+    const size = this.size();
+    if (at + into.length > size) into = into.subarray(0, Math.max(0, size - at));
+    if (into.length > 0) needReachable('pread', at + into.length);
+    return into;
   }
 
   cursor(from: number, to: number): StorageCursor {
