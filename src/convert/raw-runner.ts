@@ -29,7 +29,7 @@ interface Output {
   readonly underWay: Promise<void>[];
 }
 
-/** Carries out jobs of a raw target: one at a time, but for what of the last ones is written yet. */
+/** Carries out jobs of a raw target: one at a time, but for what is yet to be written of others. */
 export class RawRunner implements Runner {
   private readonly kernels: Kernels;
   private readonly reader: SourceReader;

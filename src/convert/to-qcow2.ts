@@ -40,8 +40,8 @@ import { convertToDisk } from './to-disk.ts';
 /** Plain bytes of a job whose clusters are compressed: enough to make a hand-over worth it. */
 const COMPRESSED_JOB_BYTES = 2 ** 20;
 /**
- * Of other jobs, which are done so fast that what threads have to say to each other counts; a few of
- * them are still in the processors' cache when they are written.
+ * Of other jobs, which are done so fast that what threads have to say to each other counts; a few
+ * of them are still in the processors' cache when they are written.
  */
 const JOB_BYTES = 2 * 2 ** 20;
 /** Where reads start slowly: a job's are one long read then. */
