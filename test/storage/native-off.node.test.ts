@@ -56,7 +56,7 @@ test('what cannot be had is left as it is', () => {
   assert.is(readFileSync(path)[0], 1);
 });
 
-test('what Node cannot reach is refused, and written nowhere else; there is nothing there', async () => {
+test('what Node cannot reach has nothing to read, and is not written', async () => {
   const file = openNodeFile(path, { writable: true });
   const background = file.background()!;
   const code = async (call: () => unknown) => {
