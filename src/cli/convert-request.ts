@@ -2,7 +2,7 @@
 import { type Format, isFormat } from '../image/formats.ts';
 import type { SnapshotSelector } from '../image/qcow2/snapshots.ts';
 import { checkCacheMode } from './cache-mode.ts';
-import { UsageError } from './command.ts';
+import { type Host, UsageError } from './command.ts';
 import { creationHelp, creationOptions } from './creation-options.ts';
 import { noCreation } from './driver-names.ts';
 import { parseCommandLine } from './getopt.ts';
@@ -15,6 +15,7 @@ import {
 } from './option-list.ts';
 import {
   given,
+  type OptionGiven,
   type OptionSpec,
   type ParsedOptions,
   parseInteger,
@@ -22,7 +23,7 @@ import {
   valuesGiven,
 } from './options.ts';
 import { parseRate } from './rate.ts';
-import { splitList } from './settings.ts';
+import { shortForm, splitList, warnOfShortForm } from './settings.ts';
 import { sizeArgument } from './size-argument.ts';
 
 /** Options of `convert`. */
@@ -39,7 +40,7 @@ export const CONVERT_OPTIONS: readonly OptionSpec[] = [
   { name: 'sparse-size', short: 'S', value: true, own: true, check: parseSparse },
   { name: 'no-create', short: 'n', value: false, own: true },
   { name: 'target-is-zero', value: false },
-  { name: 'snapshot', short: 'l', value: true, own: true, check: parseSnapshot },
+  { name: 'snapshot', short: 'l', value: true, own: true, check: checkSnapshot },
   { name: 'threads', short: 'm', value: true, own: true, check: parseThreads },
   { name: 'out-of-order', short: 'W', value: false, own: true },
   { name: 'rate', short: 'r', value: true, own: true, check: parseRate },
@@ -340,25 +341,43 @@ function parseThreads(text: string | undefined): number | undefined {
   return threads;
 }
 
+const SNAPSHOT_HELP = `snapshot options:
+  snapshot.id=<str>      - snapshot id
+  snapshot.name=<str>    - snapshot name
+`;
+
+/**
+ * Looks at a value of `-l` as it is met, and tells of what is out of fashion in it.
+ * @throws UsageError
+ */
+export function checkSnapshot(text: string, _earlier: readonly OptionGiven[], host: Host): void {
+  parseSnapshot(text, host);
+}
+
 /**
  * `-l`: `snapshot.id=…` and `snapshot.name=…`, with commas of their values written twice, or one
  * word that may be either.
+ * @param host who is told of names alone, and of what there is; absent: nobody
+ * @throws UsageError
  */
-export function parseSnapshot(text: string | undefined): SnapshotSelector | undefined {
+export function parseSnapshot(text: string | undefined, host?: Host): SnapshotSelector | undefined {
   if (text === undefined || !text.startsWith('snapshot.')) return text;
+  const refused = (message: string, further: readonly string[] = []) =>
+    new UsageError(message, false, 1, further);
+  const failed = `Failed in parsing snapshot param '${text}'`;
   const selector: { id?: string; name?: string } = {};
   for (const part of splitList(text)) {
-    const equals = part.indexOf('=');
-    const isOff = equals < 0 && part.startsWith('no');
-    const key = equals < 0 ? part.slice(isOff ? 2 : 0) : part.slice(0, equals);
-    const value = equals < 0 ? (isOff ? 'off' : 'on') : part.slice(equals + 1);
-    if (key === 'snapshot.id') selector.id = value;
-    else if (key === 'snapshot.name') selector.name = value;
-    else {
-      throw new UsageError(`Invalid parameter '${key}'`, false, 1, [
-        `Failed in parsing snapshot param '${text}'`,
-      ]);
+    if (part === 'help' || part === '?') {
+      host?.tell(SNAPSHOT_HELP);
+      throw refused(failed);
     }
+    const equals = part.indexOf('=');
+    if (equals < 0 && host) warnOfShortForm(host, part);
+    const { name, value } =
+      equals < 0 ? shortForm(part) : { name: part.slice(0, equals), value: part.slice(equals + 1) };
+    if (name === 'snapshot.id') selector.id = value;
+    else if (name === 'snapshot.name') selector.name = value;
+    else throw refused(`Invalid parameter '${name}'`, [failed]);
   }
   return selector;
 }

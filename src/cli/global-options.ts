@@ -44,7 +44,7 @@ export function takeGlobalOptions(
       else if (name === IMAGE_OPTS.name) host.imageOpts = true;
       else if (name === 'target-image-opts') host.targetImageOpts = true;
       else {
-        specs.find((spec) => spec.name === name)?.check?.(value, earlier);
+        specs.find((spec) => spec.name === name)?.check?.(value, earlier, host);
         earlier.push(option);
         return 'left';
       }

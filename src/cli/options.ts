@@ -1,4 +1,6 @@
 /** What command-line options are, and the values they take. The splitting is `getopt.ts`. */
+import type { Host } from './command.ts';
+
 /** One option: its long name and, where it has one, its letter. */
 export interface OptionSpec {
   readonly name: string;
@@ -11,7 +13,7 @@ export interface OptionSpec {
    * that stands behind it, as in qemu-img.
    * @throws UsageError
    */
-  readonly check?: (value: string, earlier: readonly OptionGiven[]) => void;
+  readonly check?: (value: string, earlier: readonly OptionGiven[], host: Host) => void;
 }
 
 /** One option as it was given; its value is empty where it has none. */

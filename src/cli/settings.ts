@@ -34,14 +34,24 @@ export function parseSettings(host: Host, text: string, first?: string): Setting
       settings.set(part.slice(0, equals), part.slice(equals + 1));
       continue;
     }
-    const off = part.startsWith('no');
-    const name = off ? part.slice(2) : part;
-    const value = off ? 'off' : 'on';
-    host.error(`warning: short-form boolean option '${part}' deprecated`);
-    host.note(`Please use ${name}=${value} instead\n`);
+    const { name, value } = shortForm(part);
+    warnOfShortForm(host, part);
     settings.set(name, value);
   }
   return settings;
+}
+
+/** What a name alone stands for. */
+export function shortForm(part: string): { name: string; value: 'on' | 'off' } {
+  const off = part.startsWith('no');
+  return { name: off ? part.slice(2) : part, value: off ? 'off' : 'on' };
+}
+
+/** Tells of a name alone, where a value is to be given. */
+export function warnOfShortForm(host: Host, part: string): void {
+  const { name, value } = shortForm(part);
+  host.error(`warning: short-form boolean option '${part}' deprecated`);
+  host.note(`Please use ${name}=${value} instead\n`);
 }
 
 /** The parts of a list: two commas are one of a part's own. */

@@ -271,6 +271,18 @@ test('what is read as a snapshot must be a format that has them', () =>
     ]),
   ));
 
+test('a snapshot by names alone, or with a question', () =>
+  expectAlike(
+    [
+      ...['snapshot.x', 'snapshot.id=1,nosnapshot.name', 'snapshot.name,snapshot.id=1'],
+      ...['snapshot.name=one,help', 'snapshot.id,?', 'snapshot.?', 'snapshot.id=1,nox,noy'],
+    ].flatMap((what) => [
+      `measure -l ${what} snaps.qcow2`,
+      `measure -l ${what} --output bogus snaps.qcow2`,
+      `convert -l ${what} -O raw snaps.qcow2 new.img`,
+    ]),
+  ));
+
 test('settings that name nothing to open', () =>
   expectAlike(
     [

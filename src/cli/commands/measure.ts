@@ -12,7 +12,7 @@ import { checkCreateOptions } from '../../image/qcow2/create.ts';
 import type { SnapshotSelector } from '../../image/qcow2/snapshots.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { openSource } from '../convert-images.ts';
-import { parseSnapshot } from '../convert-request.ts';
+import { checkSnapshot, parseSnapshot } from '../convert-request.ts';
 import { creationOptions } from '../creation-options.ts';
 import { noMeasure } from '../driver-names.ts';
 import { errnoOf } from '../errno.ts';
@@ -27,7 +27,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
   { name: 'output-format', short: 'O', value: true, own: true },
   { name: 'options', short: 'o', value: true, own: true, check: checkOptionList },
-  { name: 'snapshot', short: 'l', value: true, own: true, check: parseSnapshot },
+  { name: 'snapshot', short: 'l', value: true, own: true, check: checkSnapshot },
   { name: 'output', value: true, check: isJson },
   { name: 'size', value: true, check: imageSize },
   { name: 'force-share', short: 'U', value: false },
