@@ -42,6 +42,9 @@ export interface Snapshot {
 
 /** The fixed part of an entry. */
 export const SNAPSHOT_ENTRY_BYTES = 40;
+/** The longest that is read: with all of the extra data, id and name that there can be. */
+export const SNAPSHOT_ENTRY_BYTES_MAX =
+  SNAPSHOT_ENTRY_BYTES + SNAPSHOT_EXTRA_BYTES_MAX + 2 * 0xffff + 7;
 /** Extra data that is known: VM state size, disk size, icount. */
 export const SNAPSHOT_EXTRA_BYTES = 24;
 

@@ -408,6 +408,11 @@ const UNUSABLE_SNAPSHOTS: readonly Breakage[] = [
     ['CORRUPT', 2 ** 40 + 12, 'snapshot table entry is cut short'],
   ],
   [
+    'a name past the end of the file',
+    (b) => b.put(b.at.snapshots + 14, 2, 65535),
+    (b) => ['CORRUPT', b.at.snapshots + 40 + 24 + 1, 'snapshot table entry is cut short'],
+  ],
+  [
     'more snapshots than the table has room for',
     put(60, 4, 65536),
     (b) => [
@@ -446,11 +451,6 @@ breakages('snapshots', SNAPSHOT, [
       b.at.snapshots + 36,
       'Too much extra metadata in snapshot table entry 0',
     ],
-  ],
-  [
-    'a name past the end of the file',
-    (b) => b.put(b.at.snapshots + 14, 2, 65535),
-    (b) => ['CORRUPT', b.at.snapshots + 40 + 24 + 1, 'snapshot table entry is cut short'],
   ],
 ]);
 breakages('snapshots, to be written', SNAPSHOT, UNUSABLE_SNAPSHOTS, { toWrite: true });

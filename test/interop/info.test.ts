@@ -451,6 +451,29 @@ test(
 );
 
 test(
+  'entries of snapshots that the end of the file cuts short',
+  inFolder(async () => {
+    await create('good', '1M');
+    for (const name of ['one', 'two']) await qemuImg(['snapshot', '-c', name, 'good']);
+    const good = readFileSync('good');
+    const table = good.readUInt32BE(68);
+    const next = rng();
+    for (let i = 0; i < 12; i++) {
+      writeFileSync('bad', good);
+      if (next.below(2) > 0) patch('bad', table + 36, 4, next.pick([0, 16, 100, 1024]));
+      if (next.below(2) > 0) patch('bad', table + 14, 2, next.pick([0, 9, 2000, 65535]));
+      // The file's last sector is there as a whole.
+      truncateSync('bad', table + 512 * next.below(3));
+      if (next.below(2) > 0) patch('bad', 60, 4, next.pick([3, 4, 9]));
+      const [mine, expected] = await askedAlike(() =>
+        Promise.all([ours(['-U', 'bad']), theirs(['-U', 'bad'])]),
+      );
+      assert.equal(mine, expected, `SEED=${SEED}, ${i}`);
+    }
+  }),
+);
+
+test(
   'headers that are wrong',
   inFolder(async () => {
     await create('good', '5M');

@@ -5,6 +5,7 @@ import type { Header } from '../../format/header.ts';
 import {
   parseSnapshotTable,
   SNAPSHOT_ENTRY_BYTES,
+  SNAPSHOT_ENTRY_BYTES_MAX,
   type Snapshot,
 } from '../../format/snapshot-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
@@ -29,8 +30,9 @@ export async function readSnapshots(
   if (count === 0) return [];
   // Who may write must know every snapshot's place; who only reads, no more than the one asked for.
   const lenient = !storage.writable;
-  // Past the end of the file there are zeros, as for QEMU: entries of the smallest kind.
-  const spare = lenient ? count * SNAPSHOT_ENTRY_BYTES : 0;
+  // Past the end of the file there are zeros, as for QEMU: what is left of an entry that is cut
+  // short, then entries of the smallest kind.
+  const spare = lenient ? SNAPSHOT_ENTRY_BYTES_MAX + count * SNAPSHOT_ENTRY_BYTES : 0;
   const limit = Math.min(
     SNAPSHOT_TABLE_BYTES_MAX,
     Math.max(0, (await storage.size()) - at) + spare,
