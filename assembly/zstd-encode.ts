@@ -23,6 +23,12 @@ const MAGIC: u32 = 0xfd2fb528;
 /** Longest content: positions and offsets of more do not fit their fields. */
 const CONTENT_BYTES_MAX: u32 = 0x200000;
 
+/** Up to so many bytes matches of four are as good as any. */
+const SHORT_BYTES: u32 = 0x4000;
+/** And up to so many two bytes tell a place. */
+const NARROW_BYTES: u32 = 0x10000;
+const enum Width { short, narrow, wide }
+
 const LEVEL_MIN: i32 = 1;
 const LEVEL_MAX: i32 = 9;
 /** The first levels that search chains, and that price what they find. */
@@ -81,17 +87,21 @@ function isNoise(start: usize, end: usize): bool {
 
 //   level   1 – 2 greedy · 3 looks one place ahead · 4 – 6 chains of 4, 8, 16 places
 //           7 – 9 near-optimal: chains of 16, 64, 128 places, priced twice, twice, three times
-function parse(start: usize, end: usize, mask: usize, level: i32, narrow: bool): void {
+function parse(
+  start: usize, end: usize, mask: usize, level: i32, width: Width,
+): void {
   const patience: usize = level == 1 ? 5 : 8;
   if (level >= OPTIMAL_LEVEL && !isNoise(start, end)) {
     const depth: u32 = level == 7 ? 16 : level == 8 ? 64 : 128;
     parseOptimal(start, end, mask, depth, level == 9 ? 3 : 2);
   } else if (level >= LAZY_LEVEL) {
     parseLazy(start, end, mask, 1 << (min(level, 6) - 2));
-  } else if (narrow) {
-    parseFast<u16>(start, end, mask, patience, level == 3);
+  } else if (width == Width.short) {
+    parseFast<u16, u32>(start, end, mask, patience, level == 3);
+  } else if (width == Width.narrow) {
+    parseFast<u16, u64>(start, end, mask, patience, level == 3);
   } else {
-    parseFast<u32>(start, end, mask, patience, level == 3);
+    parseFast<u32, u64>(start, end, mask, patience, level == 3);
   }
 }
 
@@ -112,9 +122,10 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
   memory.copy(PLAIN, src, srcBytes);
   v128.store(PLAIN + srcBytes, v128.splat<u64>(0));
   v128.store(PLAIN + srcBytes, v128.splat<u64>(0), 16);
-  const narrow = srcBytes <= 0x10000;
+  const narrow = srcBytes <= NARROW_BYTES;
+  const width = srcBytes <= SHORT_BYTES ? Width.short : narrow ? Width.narrow : Width.wide;
   const chained = level >= LAZY_LEVEL;
-  const slotsMax: u32 = narrow && !chained ? 0x4000 : 0x10000;
+  const slotsMax: u32 = narrow && !chained ? 0x8000 : 0x10000;
   const slots: u32 = min<u32>(slotsMax, 1 << (32 - clz(srcBytes >> 1 | 15)));
   if (chained) clearChains(slots - 1);
   else memory.fill(HEADS, 0, slots << (narrow ? 1 : 2));
@@ -137,7 +148,7 @@ export function zstdEncode(src: usize, srcBytes: u32, dst: usize, dstMax: u32, l
       const repeat2 = load<u32>(REPEAT_2);
       const from = at - src;
       clearCounts();
-      parse(from, from + bytes, slots - 1, level, narrow);
+      parse(from, from + bytes, slots - 1, level, width);
       const behind = writeLiterals(load<u32>(LITERAL_COUNT), BLOCK);
       const blockEnd = writeSequences(load<u32>(SEQUENCE_COUNT), behind, BLOCK + bytes);
       size = blockEnd ? <u32>(blockEnd - BLOCK) : bytes;

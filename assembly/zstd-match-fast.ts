@@ -1,11 +1,14 @@
-// Finding matches fast: one table of places by the hash of four bytes, each place tried once.
+// Finding matches fast: one table of places by the hash of the next bytes, each place tried once.
 
 import {
   HEADS, LITERALS, LITERAL_COUNT, PLAIN, REPEAT_0, REPEAT_1, REPEAT_2, SEQUENCE_COUNT,
 } from './zstd-encode-scratch';
 import { storeSequence } from './zstd-sequence-store';
 
-const PRIME: u32 = 2654435761;
+const PRIME: u64 = 889523592379;
+
+/** Bytes of a match that none is looked for instead of. */
+const LONG: usize = 32;
 
 /** Bytes at the end of a block in which no match begins. */
 const TAIL: usize = 10;
@@ -50,24 +53,26 @@ export function copyLiterals(to: usize, from: usize, bytes: usize): void {
 
 // @ts-ignore: decorator
 @inline
-function slot<T>(word: u32, mask: usize): usize {
+function slot<T, B>(word: u64, mask: usize): usize {
   // The highest bits of the product are the best: as many of them as the largest table needs.
-  const bits: u32 = sizeof<T>() == 2 ? 18 : 16;
-  return (<usize>((word * PRIME) >> bits) & mask) << alignof<T>();
+  const bits: u64 = sizeof<T>() == 2 ? 49 : 48;
+  return (<usize>(((word << (sizeof<B>() == 8 ? 24 : 32)) * PRIME) >> bits) & mask) << alignof<T>();
 }
 
 // @ts-ignore: decorator
 @inline
-function remember<T>(at: usize, mask: usize): void {
-  store<T>(slot<T>(load<u32>(at, PLAIN), mask), <T>at, HEADS);
+function remember<T, B>(at: usize, mask: usize): void {
+  store<T>(slot<T, B>(load<u64>(at, PLAIN), mask), <T>at, HEADS);
 }
 
 /**
  * Parses the block from `start` to `end` of PLAIN. T is wide enough for a place there; `mask` is
- * the number of slots less one. After 2^`patience` bytes without a match only every other place
- * is tried, and so on; `lazy` tries the next place, too, before a match is taken.
+ * the number of slots less one. B tells how many bytes are hashed: five if it has 64 bits, else four;
+ * of five few matches are of four, which cost a sequence each and save little. After 2^`patience`
+ * bytes without a match only every other place is tried, and so on; `lazy` tries the next place,
+ * too, before a short match is taken.
  */
-export function parseFast<T>(
+export function parseFast<T, B>(
   start: usize, end: usize, mask: usize, patience: usize, lazy: bool,
 ): void {
   let repeat0: usize = load<u32>(REPEAT_0);
@@ -80,7 +85,7 @@ export function parseFast<T>(
   if (end - start > TAIL) {
     while (at < limit) {
       const word = load<u64>(at, PLAIN);
-      const place = slot<T>(<u32>word, mask);
+      const place = slot<T, B>(word, mask);
       let from: usize = load<T>(place, HEADS);
       store<T>(place, <T>at, HEADS);
       const found = load<u32>(from, PLAIN) == <u32>word;
@@ -104,9 +109,9 @@ export function parseFast<T>(
         length = best;
       } else {
         length = matchLength(at, from, end);
-        if (lazy) {
+        if (lazy && length < LONG) {
           const next = <u32>(word >> 8);
-          const place = slot<T>(next, mask);
+          const place = slot<T, B>(word >> 8, mask);
           const nextFrom: usize = load<T>(place, HEADS);
           store<T>(place, <T>(at + 1), HEADS);
           if (load<u32>(nextFrom, PLAIN) == next) {
@@ -151,9 +156,10 @@ export function parseFast<T>(
       at += length;
       anchor = at;
       if (at >= limit) break;
-      remember<T>(begun + 2, mask);
-      remember<T>(at - 3, mask);
-      remember<T>(at - 1, mask);
+      remember<T, B>(begun + 2, mask);
+      remember<T, B>(at - 3, mask);
+      remember<T, B>(at - 2, mask);
+      remember<T, B>(at - 1, mask);
       while (load<u32>(at, PLAIN) == load<u32>(at - repeat1, PLAIN)) {
         length = matchLength(at, at - repeat1, end);
         const swap = repeat1;
@@ -161,7 +167,7 @@ export function parseFast<T>(
         repeat0 = swap;
         storeSequence(index, 0, <u32>length - 3, 1);
         index++;
-        remember<T>(at, mask);
+        remember<T, B>(at, mask);
         at += length;
         anchor = at;
         if (at >= limit) break;
