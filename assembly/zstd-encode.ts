@@ -23,9 +23,9 @@ const MAGIC: u32 = 0xfd2fb528;
 /** Longest content: positions and offsets of more do not fit their fields. */
 const CONTENT_BYTES_MAX: u32 = 0x200000;
 
-/** Up to so many bytes matches of four are as good as any. */
+/** Up to so many bytes matches of four are as good as any; and where tables are for blocks to come. */
 const SHORT_BYTES: u32 = 0x4000;
-/** And up to so many two bytes tell a place. */
+/** Up to so many two bytes tell a place. */
 const NARROW_BYTES: u32 = 0x10000;
 const enum Width { short, narrow, wide }
 
@@ -101,7 +101,7 @@ function parse(
   } else if (width == Width.narrow) {
     parseFast<u16, u64>(start, end, mask, patience, level == 3);
   } else {
-    parseFast<u32, u64>(start, end, mask, patience, level == 3);
+    parseFast<u32, u32>(start, end, mask, patience, level == 3);
   }
 }
 

@@ -5,7 +5,8 @@ import {
 } from './zstd-encode-scratch';
 import { storeSequence } from './zstd-sequence-store';
 
-const PRIME: u64 = 889523592379;
+const PRIME_FOUR: u64 = 2654435761;
+const PRIME_FIVE: u64 = 889523592379;
 
 /** Bytes of a match that none is looked for instead of. */
 const LONG: usize = 32;
@@ -55,8 +56,10 @@ export function copyLiterals(to: usize, from: usize, bytes: usize): void {
 @inline
 function slot<T, B>(word: u64, mask: usize): usize {
   // The highest bits of the product are the best: as many of them as the largest table needs.
-  const bits: u64 = sizeof<T>() == 2 ? 49 : 48;
-  return (<usize>(((word << (sizeof<B>() == 8 ? 24 : 32)) * PRIME) >> bits) & mask) << alignof<T>();
+  const bits: u64 = sizeof<T>() == 2 ? (sizeof<B>() == 8 ? 49 : 50) : 48;
+  const product =
+    sizeof<B>() == 8 ? (word << 24) * PRIME_FIVE : (word << 32) * PRIME_FOUR;
+  return (<usize>(product >> bits) & mask) << alignof<T>();
 }
 
 // @ts-ignore: decorator
