@@ -23,7 +23,7 @@ const MAGIC: u32 = 0xfd2fb528;
 /** Longest content: positions and offsets of more do not fit their fields. */
 const CONTENT_BYTES_MAX: u32 = 0x200000;
 
-/** Up to so many bytes matches of four are as good as any; and where tables are for blocks to come. */
+/** Up to so many bytes, and in frames of several blocks, matches of four are as good as any. */
 const SHORT_BYTES: u32 = 0x4000;
 /** Up to so many two bytes tell a place. */
 const NARROW_BYTES: u32 = 0x10000;

@@ -70,10 +70,10 @@ function remember<T, B>(at: usize, mask: usize): void {
 
 /**
  * Parses the block from `start` to `end` of PLAIN. T is wide enough for a place there; `mask` is
- * the number of slots less one. B tells how many bytes are hashed: five if it has 64 bits, else four;
- * of five few matches are of four, which cost a sequence each and save little. After 2^`patience`
- * bytes without a match only every other place is tried, and so on; `lazy` tries the next place,
- * too, before a short match is taken.
+ * the number of slots less one. B tells how many bytes are hashed: five if it has 64 bits, else
+ * four; of five few matches are of four, which cost a sequence each and save little. After
+ * 2^`patience` bytes without a match only every other place is tried, and so on; `lazy` tries the
+ * next place, too, before a short match is taken.
  */
 export function parseFast<T, B>(
   start: usize, end: usize, mask: usize, patience: usize, lazy: bool,
