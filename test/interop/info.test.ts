@@ -59,6 +59,7 @@ async function ours(args: readonly string[]): Promise<Printed> {
   } catch (cause) {
     if (!(cause instanceof UsageError) && !isQcow2Error(cause)) throw cause;
     host.error(cause.message);
+    if ('hintText' in cause) host.note(String(cause.hintText));
     if (cause instanceof UsageError && cause.hint) host.note(HINT);
     return { code: 1, ...printed };
   }
