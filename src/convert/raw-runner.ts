@@ -42,7 +42,6 @@ export class RawRunner implements Runner {
   private windowAt = 0;
   private filled = 0;
   private turn: Turn | undefined;
-  private inOrder = false;
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -84,7 +83,6 @@ export class RawRunner implements Runner {
 
   private async carryOut(ops: Float64Array, turn: Turn | undefined): Promise<void> {
     this.turn = turn;
-    this.inOrder = turn !== undefined;
     this.filled = 0;
     for (let op = 0; op < ops.length; op += OP_STRIDE) {
       const kind = ops[op] as OpKind;
@@ -193,14 +191,18 @@ export class RawRunner implements Runner {
     const write = (from: number, to: number) => {
       this.tally.bytesWritten += to - from;
       const done = target.write(windowAt + from, output.bytes.subarray(from, to));
-      if (settled(done)) return;
+      if (settled(done)) return undefined;
+      // Disks, and what has no positions, are written front to back, and no further than it works.
+      if (!options.ahead) return done;
       // Whoever waits for the job hears of it.
       done.catch(() => {});
       underWay.push(done);
       this.underWay.push(done);
+      return undefined;
     };
     if (options.holeBytes === 0) {
-      write(0, filled);
+      const wait = write(0, filled);
+      if (wait) await wait;
       await this.nextOutput();
       return;
     }
@@ -226,7 +228,8 @@ export class RawRunner implements Runner {
         pair += 2;
       }
       if (options.zeroHoles && done < from) await this.zeroTarget(windowAt + done, from - done);
-      write(from, to);
+      const wait = write(from, to);
+      if (wait) await wait;
       done = to;
     }
     await this.nextOutput();
@@ -238,9 +241,7 @@ export class RawRunner implements Runner {
     const { underWay } = this.outputs[this.current]!;
     if (underWay.length === 0) return;
     this.current = (this.current + 1) % OUTPUTS;
-    // What has no positions is written front to back.
-    const before = this.inOrder ? underWay : this.outputs[this.current]!.underWay;
-    await Promise.allSettled(before);
+    await Promise.allSettled(this.outputs[this.current]!.underWay);
   }
 }
 

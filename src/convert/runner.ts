@@ -159,6 +159,8 @@ export interface RawRunnerOptions extends ReadingOptions {
   readonly copyRange?: boolean;
   /** What becomes a hole is said to be zeros, since the target may hold something there. */
   readonly zeroHoles?: boolean;
+  /** While bytes are being written the next ones are read: the target is a file, by its place. */
+  readonly ahead?: boolean;
   /** Zeros up to this many bytes are written along with their neighbours. Default 64 KiB. */
   readonly zeroInline?: number;
 }

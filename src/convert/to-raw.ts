@@ -103,7 +103,7 @@ async function convertBytes(
   const lanes = isMoved
     ? lanesOver(
         [target, ...storages],
-        ([file = target, ...files]) => new RawRunner(files, file, runner),
+        ([file = target, ...files]) => new RawRunner(files, file, { ...runner, ahead: true }),
       )
     : [];
   const conversion = new Conversion({
