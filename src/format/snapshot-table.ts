@@ -180,14 +180,12 @@ export function checkSnapshotL1(snapshot: Snapshot, clusterSize: number, at: num
   }
 }
 
-/** One entry as bytes, padding included. */
+/** One entry as bytes, without the padding that another entry needs in front of it. */
 export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
   const id = snapshot.raw?.id ?? new TextEncoder().encode(snapshot.id);
   const name = snapshot.raw?.name ?? new TextEncoder().encode(snapshot.name);
   const { extraBytes } = snapshot;
-  const bytes = new Uint8Array(
-    alignUp(SNAPSHOT_ENTRY_BYTES + extraBytes + id.length + name.length, 8),
-  );
+  const bytes = new Uint8Array(SNAPSHOT_ENTRY_BYTES + extraBytes + id.length + name.length);
   const view = new DataView(bytes.buffer);
   putU64(view, 0, snapshot.l1Offset);
   view.setUint32(8, snapshot.l1Entries);
@@ -212,5 +210,19 @@ export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
   );
   bytes.set(id, SNAPSHOT_ENTRY_BYTES + extraBytes);
   bytes.set(name, SNAPSHOT_ENTRY_BYTES + extraBytes + id.length);
+  return bytes;
+}
+
+/** A table as bytes: each entry starts at a multiple of 8, the last one is not padded. */
+export function serializeSnapshotTable(snapshots: readonly Snapshot[]): Uint8Array {
+  const entries = snapshots.map(serializeSnapshot);
+  let end = 0;
+  const starts = entries.map(({ length }) => {
+    const at = alignUp(end, 8);
+    end = at + length;
+    return at;
+  });
+  const bytes = new Uint8Array(end);
+  entries.forEach((entry, i) => void bytes.set(entry, starts[i]));
   return bytes;
 }

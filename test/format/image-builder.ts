@@ -25,7 +25,7 @@ import { ExtensionType, serializeExtension } from '../../src/format/header-exten
 import { serializeL1Entry } from '../../src/format/l1-entry.ts';
 import { type L2Entry, serializeL2Entry } from '../../src/format/l2-entry.ts';
 import { serializeL2ExtendedEntry } from '../../src/format/l2-extended-entry.ts';
-import { serializeSnapshot } from '../../src/format/snapshot-table.ts';
+import { serializeSnapshotTable } from '../../src/format/snapshot-table.ts';
 import { memoryStorage } from '../../src/storage/memory.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 
@@ -293,14 +293,14 @@ class Builder {
     const entries = snapshots.map((name, index) => {
       const l1Offset = this.store(l1);
       if (index === 0) this.places.snapshotL1 = l1Offset;
-      return serializeSnapshot({
+      return {
         ...{ id: String(index + 1), name, l1Offset, l1Entries: l1.length / 8 },
         ...{ dateSeconds: 1_700_000_000, dateNanoseconds: 0, clock: { high: 0, low: 0 } },
         ...{ vmStateBytes: 0, virtualSize: this.size, icount: { high: 0, low: 0 } },
         ...{ extraBytes, unknownExtra: new Uint8Array() },
-      });
+      };
     });
-    return this.store(concat(entries));
+    return this.store(serializeSnapshotTable(entries));
   }
 
   private storeBitmaps(): { readonly at: number; readonly length: number } {

@@ -3,7 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import type { Header } from '../../src/format/header.ts';
-import { type Snapshot, serializeSnapshot } from '../../src/format/snapshot-table.ts';
+import { type Snapshot, serializeSnapshotTable } from '../../src/format/snapshot-table.ts';
 import {
   findSnapshot,
   readSnapshots,
@@ -70,17 +70,6 @@ for (const selector of [
   });
 }
 
-function tableOf(snapshots: readonly Snapshot[]): Uint8Array {
-  const parts = snapshots.map(serializeSnapshot);
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
-}
-
 function read(table: Uint8Array, snapshotCount: number): Promise<Snapshot[]> {
   const storage = memoryStorage();
   storage.write(1024, table);
@@ -91,7 +80,7 @@ function read(table: Uint8Array, snapshotCount: number): Promise<Snapshot[]> {
 test('a table is read whole, also where its entries are long', async () => {
   for (const length of [3, 200, 2000]) {
     const snapshots = Array.from({ length: 30 }, (_, i) => snapshot(`${i}`, 'x'.repeat(length)));
-    const found = await read(tableOf(snapshots), 30);
+    const found = await read(serializeSnapshotTable(snapshots), 30);
     assert.equal(
       found.map(({ id, name }) => [id, name.length]),
       snapshots.map(({ id }) => [id, length]),
@@ -100,7 +89,7 @@ test('a table is read whole, also where its entries are long', async () => {
 });
 
 test('a table that the file cuts short is corrupt', async () => {
-  const table = tableOf([snapshot('1', 'a'), snapshot('2', 'b')]);
+  const table = serializeSnapshotTable([snapshot('1', 'a'), snapshot('2', 'b')]);
   for (const [bytes, count] of [
     [table.slice(0, -20), 2],
     [table, 3],

@@ -2,7 +2,7 @@
  * `snapshot` of the tool and of qemu-img on equal copies: what they print, how they end, and what
  * the images are then. And both in turn on one image. Replay with SEED=…, longer with SLOW=1.
  */
-import { copyFileSync, readFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { snapshot } from '../../src/cli/commands/snapshot.ts';
@@ -48,6 +48,8 @@ async function sound(folder: string, name: string): Promise<void> {
 
 async function same(folder: string): Promise<void> {
   await sound(folder, 'a.qcow2');
+  const [a, b] = ['a.qcow2', 'b.qcow2'].map((name) => statSync(join(folder, name)).size);
+  assert.is(a, b, 'length of the file');
   await qemuImg(['compare', '-q', 'a.qcow2', 'b.qcow2'], { cwd: folder });
   const map = async (name: string) =>
     (await qemuImg(['map', '--output=json', name], { cwd: folder })).toString();

@@ -5,7 +5,7 @@ import { SNAPSHOT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import {
   SNAPSHOT_EXTRA_BYTES,
   type Snapshot,
-  serializeSnapshot,
+  serializeSnapshotTable,
 } from '../../format/snapshot-table.ts';
 import { noteInactiveL2 } from './inactive-l2.ts';
 import { type MetadataStore, numberBytes } from './metadata-store.ts';
@@ -21,18 +21,6 @@ function complete(snapshot: Snapshot): Snapshot {
   return { ...snapshot, icount, extraBytes: Math.max(extraBytes, SNAPSHOT_EXTRA_BYTES) };
 }
 
-/** Bytes of the table in the file: its last entry is not padded. */
-export function snapshotTableBytes(snapshots: readonly Snapshot[]): Uint8Array {
-  const entries = snapshots.map((one) => serializeSnapshot(one));
-  const bytes = new Uint8Array(entries.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const entry of entries) {
-    bytes.set(entry, at);
-    at += entry.length;
-  }
-  return bytes;
-}
-
 /**
  * Replaces the snapshot table, durably. On failure the old one is in force, unless the store is
  * unsound then: nobody knows which one the header names. Called with the metadata lock held; what
@@ -45,12 +33,12 @@ export async function writeSnapshotTable(
 ): Promise<void> {
   const { store, allocator } = parts;
   const snapshots = list.map(complete);
-  const bytes = snapshotTableBytes(snapshots);
+  const bytes = serializeSnapshotTable(snapshots);
   if (bytes.length > SNAPSHOT_TABLE_BYTES_MAX) {
     throw new Qcow2Error('OUT_OF_RANGE', 'Snapshot table is too big');
   }
   const { snapshotsOffset: oldAt } = store.header;
-  const oldBytes = snapshotTableBytes(store.snapshots).length;
+  const oldBytes = serializeSnapshotTable(store.snapshots).length;
   const at = bytes.length === 0 ? 0 : await allocator.clusters(bytes.length);
   try {
     await store.order.flush();
@@ -103,7 +91,7 @@ const SNAPSHOT_KINDS: readonly MetadataRange['kind'][] = ['snapshot-table', 'ina
 /** Where the snapshot table and the snapshots' L1 tables are. */
 export function snapshotRanges(snapshots: readonly Snapshot[], at: number): MetadataRange[] {
   if (snapshots.length === 0) return [];
-  const { length } = snapshotTableBytes(snapshots);
+  const { length } = serializeSnapshotTable(snapshots);
   const ranges: MetadataRange[] = [{ kind: 'snapshot-table', at, length }];
   for (const { l1Offset, l1Entries } of snapshots) {
     if (l1Entries > 0) ranges.push({ kind: 'inactive-l1', at: l1Offset, length: l1Entries * 8 });
