@@ -148,7 +148,8 @@ function parseEntry(
   if (pos + ENTRY_BYTES > reader.length) fail('Broken bitmap directory', 0);
   const nameBytes = reader.u16(pos + 18, what);
   const extraBytes = reader.u32(pos + 20, what);
-  const length = alignUp(ENTRY_BYTES + extraBytes + nameBytes, 8);
+  // In 32 bits, so that what is far too long is told as what it is: extra data.
+  const length = alignUp(ENTRY_BYTES + extraBytes + nameBytes, 8) | 0;
   if (pos + length > reader.length) fail('Broken bitmap directory', 18);
   if (extraBytes !== 0) fail('Bitmap extra data is not supported', 20);
   const rawName = reader.slice(pos + ENTRY_BYTES, nameBytes, what).slice();

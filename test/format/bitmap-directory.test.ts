@@ -139,12 +139,15 @@ directory('an entry that reaches past the end is refused', () => {
   const data = bytesOf([GOOD]);
   for (const [field, bytes, value] of [
     [18, 2, 65535],
-    [20, 4, 2 ** 32 - 1],
+    [20, 4, 2 ** 20],
   ] as const) {
     const copy = data.slice();
     put(copy, field, bytes, value);
     refused(() => parse(copy, 1), 'CORRUPT', AT + 18, 'Broken bitmap directory');
   }
+  const endless = data.slice();
+  put(endless, 20, 4, 2 ** 32 - 1);
+  refused(() => parse(endless, 1), 'CORRUPT', AT + 20, 'Bitmap extra data is not supported');
   for (let length = 1; length < 24; length++) {
     const part = data.subarray(0, length);
     refused(() => parse(part, 1), 'CORRUPT', AT, 'Broken bitmap directory');

@@ -131,7 +131,11 @@ breakages('header', DATA, [
   ['2^53 bytes', put(24, 8, 2n ** 53n), ['UNSUPPORTED', 24, 'Image is too big']],
   ['2^63 - 512 bytes', put(24, 8, 2n ** 63n - 512n), ['UNSUPPORTED', 24, 'Image is too big']],
   ['2^63 bytes', put(24, 8, 2n ** 63n), ['UNSUPPORTED', 24, 'Image is too big']],
-  ['2^64 - 1 bytes', put(24, 8, 2n ** 64n - 1n), ['UNSUPPORTED', 24, 'Image is too big']],
+  [
+    '2^64 - 1 bytes',
+    put(24, 8, 2n ** 64n - 1n),
+    ['UNSUPPORTED', 24, 'Could not refresh total sector count: File too large'],
+  ],
   [
     'legacy encryption',
     put(32, 4, 1),
@@ -393,7 +397,7 @@ function bitmapBreakages(): Breakage[] {
     [
       'extra data of 2^32 - 1 bytes',
       inEntry(20, 4, 2 ** 32 - 1),
-      entryFails(18, 'Broken bitmap directory'),
+      entryFails(20, 'Bitmap extra data is not supported'),
     ],
   ];
 }

@@ -321,6 +321,7 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
       // A granularity that is none, and a name with bytes that are no text.
       [directory + 16, 24],
       [directory + 20, 8],
+      [directory + 20, 0xffff_ffff],
       [table, 0x0100_0000],
       [table + 4, 3],
     ] as const) {
@@ -336,6 +337,24 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
     await sameInAllModes(folder, [[]]);
   });
 });
+
+test('sizes that no disk has, and what else is wrong then', () =>
+  inScratch(async (folder) => {
+    await makeImage(folder);
+    await qemuImg(['bitmap', '--add', 'image', 'one'], { cwd: folder });
+    const sound = readFileSync(`${folder}/image`);
+    const extension = sound.indexOf(Buffer.from('23852875', 'hex'));
+    for (const size of [2n ** 64n - 1n, 2n ** 64n - 512n, 2n ** 64n - 2n ** 21n, 2n ** 63n]) {
+      for (const length of [24, 0]) {
+        writeFileSync(`${folder}/image`, sound);
+        change(folder, (bytes) => {
+          bytes.writeBigUInt64BE(size, 24);
+          bytes.writeUInt32BE(length, extension + 4);
+        });
+        await sameInAllModes(folder, [[], ['-r', 'all']]);
+      }
+    }
+  }));
 
 test('refcount table entries that no number holds', () =>
   inScratch(async (folder) => {

@@ -82,18 +82,24 @@ export async function readMetadata(
   }
   const backingName = parseBackingName(head, header);
   const geometry = headerGeometry(header);
+  const snapshots = options.lenient ? [] : await readSnapshots(storage, header, header.size);
+  const bitmaps = extensions.bitmaps
+    ? await readBitmapDirectory(storage, extensions.bitmaps, {
+        clusterSize,
+        diskSize: header.size,
+      })
+    : [];
+  if (header.size >= 2 ** 63) {
+    const message = 'Could not refresh total sector count: File too large';
+    throw new Qcow2Error('UNSUPPORTED', message, 24);
+  }
   return {
     header,
     extensions,
     geometry,
     backingName,
-    snapshots: options.lenient ? [] : await readSnapshots(storage, header, header.size),
-    bitmaps: extensions.bitmaps
-      ? await readBitmapDirectory(storage, extensions.bitmaps, {
-          clusterSize,
-          diskSize: header.size,
-        })
-      : [],
+    snapshots,
+    bitmaps,
     dirty: hasFeature(header.incompatible, Incompatible.dirty),
     corrupt: hasFeature(header.incompatible, Incompatible.corrupt),
     dataFile: hasFeature(header.incompatible, Incompatible.dataFile),
