@@ -18,6 +18,7 @@ import {
   randomSetting,
   writePattern,
 } from './random-image.ts';
+import { guestBytes } from './two-chains.ts';
 
 const SLOW = Boolean(process.env.SLOW);
 const images = (few: number) => (SLOW ? few * 12 : few);
@@ -197,8 +198,13 @@ test('an overlay that is there already gets what it does not show', () =>
     const args = next.oneIn(3) ? ['-c'] : [];
     const line = ['-n', ...args, '-O', 'qcow2', '-B', base, image, target];
     const what = `SEED=${SEED} ${line.join(' ')}\n${describe(setting)}\n${about}\nsize ${size}`;
+    const before = await guestBytes(folder, target, 'qcow2');
     await convert(folder, line, what);
-    await judge(folder, image, target, what);
+    await qemuImg(['check', '-q', target], { cwd: folder });
+    const wanted = await guestBytes(folder, image, 'qcow2');
+    // Behind the source's end it shows what it did, which may be bytes of a longer backing file.
+    const whole = Buffer.concat([wanted, before.subarray(wanted.length)]);
+    assert.is(difference(await guestBytes(folder, target, 'qcow2'), whole), '', what);
   }));
 
 test('a chain that is copied image by image is as deep and as long as with qemu-img', () =>
