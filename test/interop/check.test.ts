@@ -9,12 +9,14 @@ import { qemuSuite, requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
 import { difference, eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
 import { damage } from './damage.ts';
-import { type Outcome, ours, theirs } from './image-command.ts';
+import { type Outcome, ours } from './image-command.ts';
 import {
+  type Backing,
   createImage,
   describe,
   fillCommands,
   type ImageSetting,
+  makeRaw,
   randomSetting,
   writePattern,
 } from './random-image.ts';
@@ -27,13 +29,18 @@ async function makeImage(next: Random, folder: string): Promise<ImageSetting> {
   let setting = randomSetting(next);
   setting = { ...setting, size: Math.min(setting.size, 512 * (200 + next.below(2000))) };
   writePattern(next, folder);
-  await createImage(folder, 'image', setting);
+  let backing: Backing | undefined;
+  if (setting.dataFile !== 'raw' && next.oneIn(5)) {
+    await makeRaw(next, folder, 'base.raw', setting.size);
+    backing = { name: `${folder}/base.raw`, format: 'raw', stated: !next.oneIn(3) };
+  }
+  await createImage(folder, 'image', setting, backing);
   const cwd = folder;
   await qemuIo('image', fillCommands(next, setting, next.pick([2, 6, 12])), { cwd });
   const plain = { ...setting, compression: 'none' as const };
   // Narrow refcounts may be used up by the compressed clusters that share one.
-  const canSnapshot = setting.dataFile === 'none' && setting.refcountBits > 8;
-  const snapshots = canSnapshot ? next.below(3) : 0;
+  const isWide = setting.refcountBits > (setting.compression === 'none' ? 2 : 8);
+  const snapshots = setting.dataFile === 'none' && isWide ? next.below(3) : 0;
   for (let i = snapshots; i > 0; i--) {
     await qemuImg(['snapshot', '-c', `s${i}`, 'image'], { cwd });
     await qemuIo('image', fillCommands(next, plain, 3), { cwd });
@@ -46,11 +53,19 @@ async function makeImage(next: Random, folder: string): Promise<ImageSetting> {
   return setting;
 }
 
+/** Writes an image, and now and then less of it, or more than it is. */
+function changeEnd(next: Random, image: Buffer, path: string): string {
+  const lost = next.oneIn(8) ? next.below(image.length / 2) : 0;
+  const more = Buffer.alloc(next.oneIn(8) ? next.below(70_000) : 0);
+  writeFileSync(path, Buffer.concat([image.subarray(0, image.length - lost), more]));
+  return `${lost} bytes less, ${more.length} more`;
+}
+
 /** What may differ: where QEMU gives up, crashes, or does damage. */
 function isPardoned(mine: Outcome, expected: Outcome): boolean {
   const gaveUp = /Marking image as corrupt|Preventing invalid write/.test(expected.err);
   const isGrown = (outcome: Outcome) => !/Could not resize file/.test(outcome.err);
-  // It makes files so long that no refcount table is large enough for them.
+  // It makes files so long that no refcount table is large enough for them, and no memory.
   const overgrown = isGrown(expected) && !isGrown(mine);
   return expected.code === null || (gaveUp && mine.code !== null) || (overgrown && mine.code === 0);
 }
@@ -61,6 +76,15 @@ const OF_BITMAPS = /^(qcow2_free_clusters failed|.*Lost persistent bitmaps).*\n/
 /** A run's end as text. */
 function shown({ code, out, err }: Outcome): string {
   return `exit code ${code}\n${out}${err.replace(OF_BITMAPS, '')}`;
+}
+
+/** Kibibytes of addresses: where QEMU counts the clusters of a file of terabytes, it takes all. */
+const THEIRS_KIB_MAX = 2 ** 21;
+
+async function theirsWithinLimit(cwd: string, line: readonly string[]): Promise<Outcome> {
+  const limited = ['-c', `ulimit -v ${THEIRS_KIB_MAX}; exec "$@"`, 'sh', requireQemu().img];
+  const { code, stdout, stderr } = await run('sh', [...limited, 'check', ...line], { cwd });
+  return { code, out: stdout.toString(), err: stderr };
 }
 
 /** Both tools check, each its own copy; says what is different. */
@@ -77,7 +101,7 @@ async function compareTools(
   }
   const line = [...args, 'image'];
   const mine = await ours(check, folders[0]!, line);
-  const expected = await theirs('check', folders[1]!, line);
+  const expected = await theirsWithinLimit(folders[1]!, line);
   const pardoned = isPardoned(mine, expected);
   if (!pardoned) assert.is(shown(mine), shown(expected));
   return { mine, pardoned };
@@ -125,7 +149,8 @@ test('sound images, and damaged ones, repaired', async () => {
           for (let i = round === 0 ? 0 : next.pick([1, 1, 2, 4]); i > 0; i--) {
             about.push(damage(next, image) ?? 'nothing');
           }
-          writeFileSync(`${folder}/image`, image);
+          if (round > 0) about.push(changeEnd(next, image, `${folder}/image`));
+          else writeFileSync(`${folder}/image`, image);
           for (const mode of round === 0 ? MODES.slice(2) : MODES) {
             about.push(`check ${mode.join(' ')}`);
             const { mine, pardoned } = await compareTools(folder, mode);

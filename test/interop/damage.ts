@@ -15,8 +15,28 @@ const TARGETS = [
   'refcount block',
   'snapshot table',
   'snapshot L1',
-  'header',
+  'refcount header',
   'features',
+  'header',
+  'bitmap extension',
+  'bitmap directory',
+  'bitmap table',
+] as const;
+
+/** Fields of the header, and how wide they are. */
+const HEADER_FIELDS = [
+  ['backing name', 8, 8],
+  ['length of the backing name', 16, 4],
+  ['size', 24, 8],
+  ['encryption', 32, 4],
+  ['L1 entries', 36, 4],
+  ['L1', 40, 8],
+  ['snapshots', 60, 4],
+  ['snapshot table', 64, 8],
+  ['compatible features', 80, 8],
+  ['autoclear features', 88, 8],
+  ['refcount order', 96, 4],
+  ['header length', 100, 4],
 ] as const;
 
 /** Tables of an image, by the places of their entries. */
@@ -27,7 +47,43 @@ interface Tables {
   readonly blocks: number[];
   readonly snapshots: number[];
   readonly snapshotL1: number[];
+  readonly bitmaps: Bitmaps;
   readonly clusterSize: number;
+}
+
+/** Where an image says what bitmaps it has. */
+interface Bitmaps {
+  readonly extension: number[];
+  readonly directory: number[];
+  readonly tables: number[];
+}
+
+const BITMAPS = 0x23852875;
+
+function findBitmaps(image: Buffer): Bitmaps {
+  const none = { extension: [], directory: [], tables: [] };
+  if (image.readUInt32BE(4) === 2) return none;
+  let at = image.readUInt32BE(100);
+  while (at + 8 <= 512 && image.readUInt32BE(at) !== BITMAPS) {
+    if (image.readUInt32BE(at) === 0) return none;
+    at += 8 + Math.ceil(image.readUInt32BE(at + 4) / 8) * 8;
+  }
+  if (at + 32 > image.length) return none;
+  const [count, from] = [image.readUInt32BE(at + 8), Number(image.readBigUInt64BE(at + 24))];
+  const directory: number[] = [];
+  const tables: number[] = [];
+  for (let entry = from, index = 0; index < Math.min(count, 100); index++) {
+    if (entry + 24 > image.length) break;
+    directory.push(entry);
+    const table = Number(image.readBigUInt64BE(entry));
+    const words = Math.min(image.readUInt32BE(entry + 8), 1000);
+    for (let word = table; word < table + words * 8 && word + 8 <= image.length; word += 8) {
+      tables.push(word);
+    }
+    const length = image.readUInt16BE(entry + 18) + image.readUInt32BE(entry + 20);
+    entry += Math.ceil((24 + length) / 8) * 8;
+  }
+  return { extension: [at], directory, tables };
 }
 
 function findTables(image: Buffer): Tables {
@@ -72,6 +128,7 @@ function findTables(image: Buffer): Tables {
     blocks: [...blocks, ...used(blocks)],
     snapshots,
     snapshotL1,
+    bitmaps: findBitmaps(image),
     clusterSize,
   };
 }
@@ -106,6 +163,9 @@ function damageWord(next: Random, image: Buffer, at: number, tables: Tables): st
  * @returns what was done, or undefined where there is nothing of that kind
  */
 export function damage(next: Random, image: Buffer): string | undefined {
+  // Where the refcount table was said to be at the header, what it was damaged by may be this.
+  const clusterBits = image.readUInt32BE(20);
+  if (clusterBits < 9 || clusterBits > 21) return undefined;
   const tables = findTables(image);
   const target = next.pick(TARGETS);
   const places = {
@@ -115,8 +175,12 @@ export function damage(next: Random, image: Buffer): string | undefined {
     'refcount block': tables.blocks,
     'snapshot table': tables.snapshots,
     'snapshot L1': tables.snapshotL1,
-    header: [48],
+    'refcount header': [48],
     features: [72],
+    header: [0],
+    'bitmap extension': tables.bitmaps.extension,
+    'bitmap directory': tables.bitmaps.directory,
+    'bitmap table': tables.bitmaps.tables,
   }[target];
   if (places.length === 0) return undefined;
   const at = next.pick(places);
@@ -129,7 +193,7 @@ export function damage(next: Random, image: Buffer): string | undefined {
     else image.writeUInt16BE(value & 0xffff, at + field);
     return `snapshot at ${at.toString(16)}, field ${field}: ${value}`;
   }
-  if (target === 'header') {
+  if (target === 'refcount header') {
     const count = next.pick([0, 0, 1, image.readUInt32BE(56)]);
     if (next.oneIn(2)) {
       image.writeUInt32BE(count, 56);
@@ -143,5 +207,58 @@ export function damage(next: Random, image: Buffer): string | undefined {
     image.writeUInt32BE(image.readUInt32BE(76) ^ next.pick([1, 2, 3]), 76);
     return `features ${image.readUInt32BE(76)}`;
   }
+  if (target === 'header') {
+    const [name, field, bytes] = next.pick(HEADER_FIELDS);
+    return `${name} ${damageField(next, image, field, bytes)}`;
+  }
+  if (target === 'bitmap extension') {
+    // Length, count, reserved bytes, and the directory's size and place.
+    const [field, bytes] = next.pick([
+      [4, 4] as const,
+      [8, 4] as const,
+      [12, 4] as const,
+      [16, 8] as const,
+      [24, 8] as const,
+    ]);
+    return `${target} +${field} ${damageField(next, image, at + field, bytes)}`;
+  }
+  if (target === 'bitmap directory') {
+    // Table, its entries, flags, type, granularity, length of the name, extra data.
+    const [field, bytes] = next.pick([
+      [0, 8] as const,
+      [8, 4] as const,
+      [12, 4] as const,
+      [16, 1] as const,
+      [17, 1] as const,
+      [18, 2] as const,
+      [20, 4] as const,
+    ]);
+    return `${target} +${field} ${damageField(next, image, at + field, bytes)}`;
+  }
   return `${target} ${damageWord(next, image, at, tables)}`;
+}
+
+/** Overwrites a field of any width with something near it, small, large, or with one bit off. */
+function damageField(next: Random, image: Buffer, at: number, bytes: 1 | 2 | 4 | 8): string {
+  const bits = BigInt(bytes * 8);
+  const word = Buffer.alloc(8);
+  image.copy(word, 8 - bytes, at, at + bytes);
+  const before = word.readBigUInt64BE();
+  const value = next.pick([
+    0n,
+    1n,
+    before + 1n,
+    before - 1n,
+    before + 8n,
+    before * 2n,
+    before + 512n,
+    before ^ (1n << BigInt(next.below(bytes * 8))),
+    before ^ (1n << BigInt(next.below(bytes * 8))),
+    BigInt(next.below(8)) << BigInt(image.readUInt32BE(20)),
+    -1n,
+    (BigInt(next.u32()) << 32n) | BigInt(next.u32()),
+  ]);
+  word.writeBigUInt64BE(BigInt.asUintN(Number(bits), value));
+  word.copy(image, at, 8 - bytes);
+  return `${at.toString(16)}: ${before.toString(16)} -> ${word.toString('hex', 8 - bytes)}`;
 }
