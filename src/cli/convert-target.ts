@@ -525,6 +525,7 @@ async function intoExisting(
       backingBytes: request.overBacking ? backingOf(disk)?.size : undefined,
       compressedBytes: compress ? disk.sources[0]?.clusterSize : undefined,
     });
+    host.moveInBackground?.();
     const result =
       bitmapCode && request.bitmap !== undefined
         ? await bitmapCode.copyDirty(request, disks, disk, course)

@@ -4,7 +4,6 @@
  */
 import { settled } from '../base/awaitable.ts';
 import { assert } from '../base/errors.ts';
-import { tick } from '../base/tick.ts';
 import {
   type DataSource,
   type Disk,
@@ -13,10 +12,9 @@ import {
   extentWindow,
   type WritableDisk,
 } from '../image/disk.ts';
-import type { Storage } from '../storage/storage.ts';
+import { AheadTarget } from './ahead-target.ts';
 import { Conversion } from './conversion.ts';
 import { JOB_OPS_MAX, JobBuilder, OpKind } from './job.ts';
-import { lanesOver } from './lane.ts';
 import type { ConvertOptions } from './options.ts';
 import type { JobSource, PlannedJob } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
@@ -24,12 +22,8 @@ import { RawRunner } from './raw-runner.ts';
 /** How a commit goes. */
 export type CommitOptions = Pick<ConvertOptions, 'signal' | 'onProgress' | 'bytesPerSecond'>;
 
-/** Guest bytes of a job: what a runner reads before it writes. */
-const JOB_BYTES = 2 ** 19;
-/** Of one whose bytes the host copies, which take no memory. */
-const COPIED_JOB_BYTES = 2 ** 21;
-/** Milliseconds of copying between two looks at what else there is. */
-const TURN_MS = 20;
+/** Guest bytes of a job. */
+const JOB_BYTES = 2 ** 20;
 
 /**
  * Writes what a chain holds above a base into the base, which grows where the chain's disk is
@@ -48,64 +42,25 @@ export async function commitDisk(
   const { size } = disk;
   if (base.size < size) await base.resize(size);
   const storages = disk.sources.map(({ storage }) => storage);
-  const target = new CommitTarget(base);
-  const { bytesPerSecond } = options;
-  const copiedBytes = bytesPerSecond ? JOB_BYTES : COPIED_JOB_BYTES;
-  const runner = (files: readonly Storage[]) =>
-    new RawRunner(files, target, {
+  const conversion = new Conversion({
+    ...options,
+    jobs: new CommitPlanner(disk, first),
+    runner: new RawRunner(storages, new AheadTarget(base), {
       kind: 'raw',
-      copyRange: true,
+      ahead: true,
       clusterSizeMax: Math.max(1, ...disk.sources.map(({ clusterSize }) => clusterSize)),
       granule: 512,
       holeBytes: 0,
       allocate: false,
       zeroInline: 0,
-    });
-  const conversion = new Conversion({
-    ...options,
-    jobs: new CommitPlanner(disk, first, () => (target.copies ? copiedBytes : JOB_BYTES)),
-    runner: runner(storages),
-    lanes: lanesOver(storages, runner),
-    // In the disk's order, so that a base is the same after every run.
-    order: { kind: 'written' },
+    }),
+    // One runner, and so in the disk's order: a base is the same after every run.
+    order: { kind: 'none' },
     total: size,
     startWorkers: async () => [],
   });
   await conversion.run();
   await base.flush();
-}
-
-/** The base, as what a runner writes to. */
-class CommitTarget {
-  /** The host copies, as far as is known: then bytes are in nobody's hands, however many. */
-  copies: boolean;
-
-  private turnAt = performance.now();
-
-  constructor(private readonly base: WritableDisk) {
-    this.copies = base.copyFrom !== undefined;
-  }
-
-  write(guest: number, from: Uint8Array): Promise<void> {
-    return this.base.write(guest, from);
-  }
-
-  zero(guest: number, length: number): Promise<void> {
-    return this.base.zero(guest, length, { unmap: true });
-  }
-
-  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
-    const { base } = this;
-    if (!this.copies || !base.copyFrom) return 0;
-    const done = await base.copyFrom(source, from, guest, length);
-    if (done === 0) this.copies = false;
-    // It was copied at once: signals are heard in between.
-    if (performance.now() - this.turnAt > TURN_MS) {
-      await tick();
-      this.turnAt = performance.now();
-    }
-    return done;
-  }
 }
 
 /** Jobs of what lies above the base. */
@@ -116,14 +71,10 @@ class CommitPlanner implements JobSource {
   private partDone = 0;
   private windowEnd = 0;
 
-  /**
-   * @param baseSource index of the base's first source among the disk's
-   * @param jobBytes guest bytes of the next job
-   */
+  /** @param baseSource index of the base's first source among the disk's */
   constructor(
     private readonly disk: Disk,
     private readonly baseSource: number,
-    private readonly jobBytes: () => number,
   ) {
     this.list = new ExtentList(baseSource);
   }
@@ -133,7 +84,7 @@ class CommitPlanner implements JobSource {
     let until = this.windowEnd;
     for (;;) {
       for (; this.record < list.count; this.record++) {
-        if (builder.bytes >= this.jobBytes() || builder.count >= JOB_OPS_MAX) {
+        if (builder.bytes >= JOB_BYTES || builder.count >= JOB_OPS_MAX) {
           return this.takeJob(until);
         }
         until = this.addRecord();
@@ -170,7 +121,7 @@ class CommitPlanner implements JobSource {
     if (index >= this.baseSource) return guest + rest;
     const kind = list.kind(record);
     if (kind === ExtentKind.data) {
-      const length = Math.min(rest, this.jobBytes() - builder.bytes);
+      const length = Math.min(rest, JOB_BYTES - builder.bytes);
       const file = list.skip(record) + this.partDone;
       const host = list.host(record) + this.partDone;
       builder.add(OpKind.copy, index, host, 0, guest, length, file, 0);

@@ -6,7 +6,6 @@ import type { Disk, ExtentKind, WritableDisk } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
 import { Conversion } from './conversion.ts';
 import { DiskRunner } from './disk-runner.ts';
-import { lanesOver } from './lane.ts';
 import { type ConvertOptions, concatenatedSize } from './options.ts';
 import { allSources } from './plan.ts';
 import { OverlayPlanner } from './plan-overlay.ts';
@@ -45,8 +44,9 @@ export function writeDifferences(
   const own = allSources(disks);
   const sources = [...own, ...below.sources];
   const storages = sources.map(({ storage }) => storage);
-  const runner = (files: readonly Storage[]) =>
-    new DiskRunner(files, target, {
+  const conversion = new Conversion({
+    ...options,
+    runner: new DiskRunner(storages, target, {
       clusterSize: unitBytes,
       subclusterSize: unitBytes,
       clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
@@ -58,9 +58,7 @@ export function writeDifferences(
       compress,
       unmap,
       salvage: options.salvage ?? false,
-    });
-  const conversion = new Conversion({
-    ...options,
+    }),
     jobs: new OverlayPlanner(disks, below as Disk, {
       jobBytes: JOB_BYTES,
       clusterSize: unitBytes,
@@ -68,9 +66,8 @@ export function writeDifferences(
       sameFile: (a, b) => sameFile(a.storage, b.storage),
       ...(keeps ? { keeps } : {}),
     }),
-    runner: runner(storages),
-    lanes: lanesOver(storages, runner),
-    order: { kind: 'written' },
+    // One runner, and so in the disk's order.
+    order: { kind: 'none' },
     total,
     startWorkers: async () => [],
   });

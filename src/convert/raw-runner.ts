@@ -12,7 +12,13 @@ import { Workspace } from '../kernels/arena.ts';
 import type { Kernels } from '../kernels/kernels.ts';
 import type { Storage } from '../storage/storage.ts';
 import { OP_STRIDE, OpKind } from './job.ts';
-import type { RawRunnerOptions, Runner, Tally, Turn } from './runner.ts';
+import {
+  type RawRunnerOptions,
+  type Runner,
+  type Tally,
+  type Turn,
+  whenWritten,
+} from './runner.ts';
 import { SourceReader } from './source-reader.ts';
 
 /** Bytes of the output window. Small enough for a core's cache to keep between read and write. */
@@ -70,7 +76,7 @@ export class RawRunner implements Runner {
       return this.carryOut(ops, turn);
     });
     this.last = begun.catch(() => {});
-    return written(begun, writes);
+    return whenWritten(begun, writes);
   }
 
   private get output(): Region {
@@ -192,7 +198,7 @@ export class RawRunner implements Runner {
       this.tally.bytesWritten += to - from;
       const done = target.write(windowAt + from, output.bytes.subarray(from, to));
       if (settled(done)) return undefined;
-      // Disks, and what has no positions, are written front to back, and no further than it works.
+      // What has no positions is written front to back, and no further than it works.
       if (!options.ahead) return done;
       // Whoever waits for the job hears of it.
       done.catch(() => {});
@@ -243,14 +249,4 @@ export class RawRunner implements Runner {
     this.current = (this.current + 1) % OUTPUTS;
     await Promise.allSettled(this.outputs[this.current]!.underWay);
   }
-}
-
-/** Waits for a job, and for what it has begun to write, even if it failed. */
-async function written(job: Promise<void>, writes: readonly Promise<void>[]): Promise<void> {
-  try {
-    await job;
-  } finally {
-    await Promise.allSettled(writes);
-  }
-  await Promise.all(writes);
 }

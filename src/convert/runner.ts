@@ -159,7 +159,7 @@ export interface RawRunnerOptions extends ReadingOptions {
   readonly copyRange?: boolean;
   /** What becomes a hole is said to be zeros, since the target may hold something there. */
   readonly zeroHoles?: boolean;
-  /** While bytes are being written the next ones are read: the target is a file, by its place. */
+  /** While bytes are being written the next ones are read: each has its place in the target. */
   readonly ahead?: boolean;
   /** Zeros up to this many bytes are written along with their neighbours. Default 64 KiB. */
   readonly zeroInline?: number;
@@ -194,3 +194,16 @@ export interface ImageRunnerOptions extends ClusterOptions {
 
 /** What a runner is made with. Survives `postMessage` where its storages do. */
 export type RunnerOptions = RawRunnerOptions | ImageRunnerOptions;
+
+/** Waits for a job, and for what it has begun to write, even if it failed. */
+export async function whenWritten(
+  job: Promise<void>,
+  writes: readonly Promise<void>[],
+): Promise<void> {
+  try {
+    await job;
+  } finally {
+    await Promise.allSettled(writes);
+  }
+  await Promise.all(writes);
+}

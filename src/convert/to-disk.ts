@@ -4,6 +4,7 @@
  */
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
+import { AheadTarget } from './ahead-target.ts';
 import { Conversion } from './conversion.ts';
 import { writeDifferences } from './differences.ts';
 import { DiskRunner } from './disk-runner.ts';
@@ -65,8 +66,9 @@ export async function convertToDisk(
         unmap: true,
         salvage,
       })
-    : new RawRunner(storages, zeroing(target), {
+    : new RawRunner(storages, new AheadTarget(target), {
         kind: 'raw',
+        ahead: true,
         clusterSizeMax,
         granule: sparseBytes > 0 && sparseBytes % 4096 === 0 ? 4096 : 512,
         holeBytes: sparseBytes,
@@ -90,12 +92,4 @@ export async function convertToDisk(
   });
   const tally = await conversion.run();
   return resultOf(tally, total, target.format === 'qcow2' && isPacked ? clusterSize : 1);
-}
-
-/** A disk as what a runner writes to. Zeros may give up the clusters that held something. */
-function zeroing(disk: WritableDisk): Pick<Storage, 'write' | 'zero'> {
-  return {
-    write: (guest, from) => disk.write(guest, from),
-    zero: (guest, length) => disk.zero(guest, length, { unmap: true }),
-  };
 }

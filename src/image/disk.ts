@@ -223,6 +223,12 @@ export interface Disk {
   close(): Promise<void>;
 }
 
+/** A write that others may follow already. */
+export interface WriteUnderWay {
+  /** Settles as `write` would. */
+  readonly written: Promise<void>;
+}
+
 /** What a discarded or zeroed range may give up. */
 export interface ZeroOptions {
   /** Let clusters go where the range covers them whole, rather than keep them as zeros. */
@@ -247,11 +253,11 @@ export interface WritableDisk extends Disk {
   /** Writes guest bytes. Not on stable storage before a `flush` that starts later is done. */
   write(guest: number, from: Uint8Array): Promise<void>;
   /**
-   * Has the host copy guest bytes out of a file, plain ones, which no one has in hand then.
-   * @param from byte offset in the file
-   * @returns how many were written: fewer than asked for where the host does not copy them
+   * Writes as `write` does, and resolves when the next request may be made, which finds the disk's
+   * clusters as if this one were done; large pieces are written by calls that the host carries out
+   * meanwhile, where it has such. Ranges under way do not overlap, and `from` stays as it is.
    */
-  copyFrom?(source: Storage, from: number, guest: number, length: number): Promise<number>;
+  writeAhead?(guest: number, from: Uint8Array): Promise<WriteUnderWay>;
   /** Makes a range read as zeros, without writing them where the format can say so. */
   zero(guest: number, length: number, options?: ZeroOptions): Promise<void>;
   /**

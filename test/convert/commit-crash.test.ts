@@ -6,7 +6,7 @@ import { commitDisk } from '../../src/convert/commit.ts';
 import type { Disk, WritableDisk } from '../../src/image/disk.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../src/image/raw/raw-image.ts';
-import { copying } from '../image/copying-storage.ts';
+import { answeringLater } from '../image/later-storage.ts';
 import { type FileOpener, MemoryFiles } from '../image/paged-bytes.ts';
 import { createOptions } from '../image/qcow2-engine.ts';
 import { assertUndamaged, testVerbs, type Verb } from '../image/verb-crash.ts';
@@ -31,8 +31,8 @@ interface Case {
   readonly base: number;
   /** The top image stays as it is. */
   readonly drop?: boolean;
-  /** The host copies bytes that nobody looks at. */
-  readonly copies?: boolean;
+  /** The host writes while the next bytes are read. */
+  readonly later?: boolean;
 }
 
 const SIZE = 60 * 1024;
@@ -56,8 +56,8 @@ const CASES: readonly Case[] = [
     chain: [{ lazy: true }, { lazy: true, extended: true, clusterBits: 14, size: 2 * SIZE }],
     base: 1,
   },
-  { about: 'copied into a raw image', chain: [{}, { rawBytes: SIZE }], base: 1, copies: true },
-  { about: 'copied into an image', chain: [{}, { size: SIZE / 2 }], base: 1, copies: true },
+  { about: 'later into a raw image', chain: [{}, { rawBytes: SIZE }], base: 1, later: true },
+  { about: 'later into an image', chain: [{}, { size: SIZE / 2 }], base: 1, later: true },
 ];
 
 const nameOf = (step: number) => `image-${step}`;
@@ -73,9 +73,9 @@ async function openChain(
     writable = [0, one.base],
   }: { readonly step?: number; readonly writable?: number[] } = {},
 ): Promise<WritableDisk> {
-  const { chain, copies } = one;
+  const { chain, later } = one;
   const file = files.open(nameOf(step));
-  const storage = copies ? copying(file) : file;
+  const storage = later ? answeringLater(file) : file;
   const own = { writable: writable.includes(step), depth: step };
   if (isRaw(chain[step])) return RawImage.open(storage, own);
   return Qcow2Image.open(storage, {

@@ -124,6 +124,7 @@ async function commitInto(
   request: Request,
 ): Promise<void> {
   const progress = show(host, request, disk.size);
+  host.moveInBackground?.();
   try {
     const base: Disk | undefined = chainOf(disk)[depth];
     if (!base) throw new UsageError('Image does not have a backing file');

@@ -125,6 +125,7 @@ async function copy(host: Host, source: Disk, request: Request): Promise<void> {
   await create(host, request, { path, format: outputFormat, length });
   if (from > end) host.error(`${input}: cannot skip to specified offset`);
   if (length === 0) return;
+  host.moveInBackground?.();
   const { untrusted } = request;
   const options = { format: outputFormat, untrusted, role: 'target' } as const;
   const target = await openWritableImage(host, output, options);

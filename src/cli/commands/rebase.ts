@@ -144,6 +144,7 @@ async function changeBacking(
     const named = name === '' ? undefined : { name, format: format as string };
     if (unsafe) await image.setBackingName(named);
     else {
+      host.moveInBackground?.();
       if (progress.follow) await follow(host, progress, { image, disk });
       await rebaseImage(image, named && disk && { ...named, disk }, {
         signal: host.interrupted,

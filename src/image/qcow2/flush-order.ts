@@ -80,6 +80,11 @@ export class FlushOrder {
     if (this.setAside.size + this.unneeded.size > SET_ASIDE_MAX) await this.meetRefcountsAfterL2();
   }
 
+  /** Whether there are clusters that can be had after the next flush. */
+  get setsAside(): boolean {
+    return this.setAside.size > 0;
+  }
+
   isSetAside(cluster: number): boolean {
     return this.setAside.has(cluster);
   }

@@ -19,6 +19,7 @@ import {
   iterateExtents,
   type ResizeOptions,
   type WritableDisk,
+  type WriteUnderWay,
   type ZeroOptions,
 } from '../disk.ts';
 import type { AmendOptions } from './amend.ts';
@@ -205,8 +206,8 @@ export class Qcow2Image implements WritableDisk {
     await this.needWriter().write(guest, from);
   }
 
-  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
-    return this.needWriter().copyFrom(source, from, guest, length);
+  async writeAhead(guest: number, from: Uint8Array): Promise<WriteUnderWay> {
+    return this.needWriter().writeAhead(guest, from);
   }
 
   async zero(guest: number, length: number, options: ZeroOptions = {}): Promise<void> {

@@ -1,14 +1,13 @@
 /**
- * Writing guest bytes, from memory or out of another file. A request is cut into steps: a stretch
- * of clusters that can be written in place, or one that needs clusters, its edges filled with what
- * the guest saw there before.
+ * Writing guest bytes. A request is cut into steps: a stretch of clusters that can be written in
+ * place, or one that needs clusters, its edges filled with what the guest saw there before.
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { cHex } from '../../base/sizes.ts';
 import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
+import type { Storage } from '../../storage/storage.ts';
 import type { FreeOptions } from './allocate.ts';
-import { type Content, FileRange, inMemory } from './content.ts';
 import { corruption } from './corruption.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
@@ -27,6 +26,18 @@ interface Step {
   /** The range that is written: `guest` and `length`, and what is copied along on both sides. */
   readonly from: number;
   readonly to: number;
+  /** Clusters of it are left behind, and serve the next who needs some. */
+  readonly letsGo: boolean;
+}
+
+/** How a request goes that others follow before it is done. */
+export interface WriteAhead {
+  /** The image's data, large pieces of it written by calls that answer later. */
+  readonly data: Storage;
+  /** Called when the next request may begin, which is given the clusters that it would be later. */
+  readonly placed: () => void;
+  /** Waits for all that began before it. */
+  readonly settle: () => Promise<unknown>;
 }
 
 /** Encrypted bytes that are held at a time, before they are written. */
@@ -35,15 +46,13 @@ const CHUNK_BYTES = 1024 * 1024;
 /** No place in the file. */
 const NOWHERE = -1;
 
-/**
- * Writes guest bytes; the range lies inside the disk.
- * @returns how many were written: all, unless the host is asked to copy them and stops doing so
- */
+/** Writes guest bytes; the range lies inside the disk. */
 export async function writeGuest(
   parts: WriteParts,
   guest: number,
-  bytes: Content,
-): Promise<number> {
+  bytes: Uint8Array,
+  ahead?: WriteAhead,
+): Promise<void> {
   // Encrypted sectors are written whole, so that is how they are held.
   const { start, end } = sectorsAround(guest, guest + bytes.length);
   const range = parts.encryption
@@ -54,9 +63,9 @@ export async function writeGuest(
     needInside(parts, { guest, length: bytes.length });
     const marked = parts.bitmaps.mark(guest, bytes.length);
     if (!settled(marked)) await marked;
-    return writeRange(parts, guest, bytes);
+    await writeRange(parts, guest, bytes, ahead);
   };
-  return withRange(parts, range, work, { shared });
+  await withRange(parts, range, work, { shared });
 }
 
 /** Whether all of a range has clusters that are the image's own. */
@@ -89,31 +98,61 @@ function sectorsAround(from: number, to: number): { readonly start: number; read
 export async function writeRange(
   parts: WriteParts,
   from: number,
-  wanted: Content,
-): Promise<number> {
-  if (!parts.encryption) return writeSteps(parts, from, wanted);
-  const bytes = await inMemory(wanted);
-  const { start, end } = sectorsAround(from, from + bytes.length);
-  if (end - start === bytes.length) return writeSteps(parts, from, bytes);
-  await writeSteps(parts, start, await wholeSectors(parts, { start, end, from }, bytes));
-  return bytes.length;
+  wanted: Uint8Array,
+  ahead?: WriteAhead,
+): Promise<void> {
+  const { start, end } = sectorsAround(from, from + wanted.length);
+  if (!parts.encryption || end - start === wanted.length) {
+    return writeSteps(parts, from, wanted, ahead);
+  }
+  await writeSteps(parts, start, await wholeSectors(parts, { start, end, from }, wanted), ahead);
 }
 
-async function writeSteps(parts: WriteParts, guest: number, bytes: Content): Promise<number> {
+async function writeSteps(
+  parts: WriteParts,
+  guest: number,
+  bytes: Uint8Array,
+  ahead: WriteAhead | undefined,
+): Promise<void> {
+  const { data } = ahead ?? parts.store;
+  const underWay: Promise<void>[] = [];
+  // When entries change decides when clusters that were let go of can be had again.
+  const settle = async () => {
+    await ahead?.settle();
+    await Promise.allSettled(underWay);
+  };
   // Where the step before ended in its file: what follows on goes there if it can, as in QEMU.
   let next = NOWHERE;
-  let done = 0;
-  while (done < bytes.length) {
-    const wanted = { guest: guest + done, length: bytes.length - done, next };
-    const step = await parts.store.lock.run(() => planStep(parts, wanted));
-    const part: Content = bytes.subarray(done, done + step.length);
-    if (step.mode === 'in-place') await writeData(parts, step, part);
-    else await writeAllocated(parts, step, part);
-    done += step.length;
-    next = step.host + step.length;
-    if (bytes instanceof FileRange && bytes.isDeclined) break;
+  try {
+    for (let done = 0; done < bytes.length; ) {
+      const wanted = { guest: guest + done, length: bytes.length - done, next };
+      if (ahead && parts.store.order.setsAside) await settle();
+      const step = await parts.store.lock.run(() => planStep(parts, wanted));
+      if (ahead && step.letsGo) await settle();
+      const written = writeStep(parts, step, bytes.subarray(done, done + step.length), data);
+      if (ahead && !step.letsGo) {
+        // Whoever waits for all of them hears of it.
+        written.catch(() => {});
+        underWay.push(written);
+      } else await written;
+      done += step.length;
+      next = step.host + step.length;
+    }
+    ahead?.placed();
+  } finally {
+    await Promise.allSettled(underWay);
   }
-  return done;
+  await Promise.all(underWay);
+}
+
+async function writeStep(
+  parts: WriteParts,
+  step: Step,
+  bytes: Uint8Array,
+  data: Storage,
+): Promise<void> {
+  if (step.mode === 'in-place') await writeData(parts, step, bytes, { data });
+  else await writeAllocated(parts, step, bytes, data);
 }
 
 /** The sectors that a write touches, with what the guest reads in them now around its bytes. */
@@ -132,20 +171,20 @@ async function wholeSectors(
 
 /**
  * Writes bytes of plain clusters to their place, encrypted where the image is.
- * @param copied whether some of them were there before, elsewhere
+ * @param options.copied whether some of them were there before, elsewhere
+ * @param options.data in place of the image's own
  */
 export async function writeData(
   parts: WriteParts,
   place: SectorPlace,
-  bytes: Content,
-  copied = false,
+  bytes: Uint8Array,
+  { copied = false, data = parts.store.data }: { copied?: boolean; data?: Storage } = {},
 ): Promise<void> {
   const { store, encryption } = parts;
   const { host } = place;
   if (store.storage.announce) await store.storage.announce('write_aio');
   if (copied && store.storage.announce) await store.storage.announce('cow_write');
   if (!store.hasDataFile) store.overlap.check(host, bytes.length, 'data');
-  if (bytes instanceof FileRange) return bytes.copyTo(store.data, host);
   for (let done = 0; done < bytes.length; done += CHUNK_BYTES) {
     let part = bytes;
     if (encryption) {
@@ -153,7 +192,7 @@ export async function writeData(
       part = bytes.slice(done, done + CHUNK_BYTES);
       encryption.encrypt(part, { guest: place.guest + done, host: host + done });
     }
-    const written = store.data.write(host + done, part);
+    const written = data.write(host + done, part);
     if (!settled(written)) await written;
     if (!encryption) return;
   }
@@ -198,12 +237,14 @@ async function planStep(
   const covered = Math.min(length, taken.count * clusterSize - inFirst);
   const host = taken.host + inFirst;
   if (mode === 'in-place') {
-    return { guest, length: covered, mode, host, from: guest, to: guest + covered };
+    const to = guest + covered;
+    return { guest, length: covered, mode, host, from: guest, to, letsGo: false };
   }
+  const letsGo = mode === 'new' && [cell, ...others].some(hasCluster);
   const end = (inFirst + covered) % clusterSize;
   const from = guest - headBytes(parts, edges[0], cell, inFirst);
   const to = guest + covered + tailBytes(parts, edges[1], last, end);
-  return { guest, length: covered, mode, host, from, to };
+  return { guest, length: covered, mode, host, from, to, letsGo };
 }
 
 /** Clusters that are written in one request. */
@@ -265,6 +306,10 @@ function needAligned(
   const what = cell.kind === 'plain' && cell.data === 0 ? 'Preallocated zero' : 'Data';
   const place = `(guest offset: ${cHex(guest)})`;
   throw corruption(`${what} cluster offset ${cHex(host)} unaligned ${place}`, host);
+}
+
+function hasCluster(cell: Cell): boolean {
+  return cell.kind === 'compressed' || cell.host >= 0;
 }
 
 function hostOf(cell: Cell): number {
@@ -333,12 +378,17 @@ function hasData(cell: Cell, subcluster: number): boolean {
 }
 
 /** Writes data and what goes along with it, then shows it in the entries. */
-async function writeAllocated(parts: WriteParts, step: Step, bytes: Content): Promise<void> {
+async function writeAllocated(
+  parts: WriteParts,
+  step: Step,
+  bytes: Uint8Array,
+  data: Storage,
+): Promise<void> {
   const { store } = parts;
   try {
     const place = { guest: step.from, host: step.host - (step.guest - step.from) };
     const whole = await withEdges(parts, step, bytes);
-    await writeData(parts, place, whole, whole !== bytes);
+    await writeData(parts, place, whole, { copied: whole !== bytes, data });
   } catch (cause) {
     if (step.mode === 'new') await giveBack(parts, step);
     throw cause;
@@ -347,7 +397,7 @@ async function writeAllocated(parts: WriteParts, step: Step, bytes: Content): Pr
 }
 
 /** The bytes of a step with its edges filled by what the guest reads there now. */
-async function withEdges(parts: WriteParts, step: Step, bytes: Content): Promise<Content> {
+async function withEdges(parts: WriteParts, step: Step, bytes: Uint8Array): Promise<Uint8Array> {
   const { guest, length, from, to } = step;
   if (from === guest && to === guest + length) return bytes;
   const whole = new Uint8Array(to - from);
@@ -355,7 +405,7 @@ async function withEdges(parts: WriteParts, step: Step, bytes: Content): Promise
   const { storage } = parts.store;
   if (storage.announce) await storage.announce('cow_read');
   if (head > 0) await parts.reader.read(from, whole.subarray(0, head));
-  whole.set(await inMemory(bytes), head);
+  whole.set(bytes, head);
   if (to > guest + length) await parts.reader.read(guest + length, whole.subarray(head + length));
   return whole;
 }

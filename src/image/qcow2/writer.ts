@@ -8,12 +8,11 @@ import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.t
 import type { Header } from '../../format/header.ts';
 import type { Region } from '../../kernels/arena.ts';
 import type { Storage } from '../../storage/storage.ts';
-import type { Disk, ResizeOptions, ZeroOptions } from '../disk.ts';
+import type { Disk, ResizeOptions, WriteUnderWay, ZeroOptions } from '../disk.ts';
 import { Allocator } from './allocate.ts';
 import type { AmendOptions } from './amend.ts';
 import { BitmapStore } from './bitmap-store.ts';
 import { ClusterCompressor } from './cluster-compressor.ts';
-import { FileRange } from './content.ts';
 import type { CorruptionListener } from './corruption.ts';
 import { discardGuest } from './discard.ts';
 import { type EncryptionChoice, encryptFresh } from './encrypt-fresh.ts';
@@ -158,19 +157,31 @@ export class ImageWriter {
     if (from.length > 0) await writeGuest(this.parts, guest, from);
   }
 
-  /** Has the host copy a file's bytes to the guest's: see `WritableDisk.copyFrom`. */
-  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
-    this.checkRange(guest, length);
-    const { store, encryption } = this.parts;
-    if (length === 0 || encryption || !store.data.copyFrom || this.refused.has(source)) return 0;
-    const range = new FileRange(source, { at: from, length });
-    const done = await writeGuest(this.parts, guest, range);
-    // Whoever asks again has better ways than one piece after the other through memory.
-    if (range.isRefused) this.refused.add(source);
-    return done;
+  /** See `WritableDisk.writeAhead`. */
+  async writeAhead(guest: number, from: Uint8Array): Promise<WriteUnderWay> {
+    this.checkRange(guest, from.length);
+    if (from.length === 0) return { written: Promise.resolve() };
+    const { data, storage } = this.store;
+    // Who debugs requests holds them where they are carried out at once.
+    if (!storage.announce) this.dataLater ??= data.background?.();
+    let placed = () => {};
+    const isPlaced = new Promise<void>((resolve) => {
+      placed = resolve;
+    });
+    const others = [...this.underWay];
+    const settle = () => Promise.allSettled(others);
+    const ahead = { data: this.dataLater ?? data, placed, settle };
+    const written = writeGuest(this.parts, guest, from, ahead);
+    this.underWay.add(written);
+    const forget = () => this.underWay.delete(written);
+    written.then(forget, forget);
+    await Promise.race([isPlaced, written]);
+    return { written };
   }
-  /** Storages that the host does not copy from. */
-  private readonly refused = new WeakSet<Storage>();
+  /** Such requests that are not done. */
+  private readonly underWay = new Set<Promise<void>>();
+  /** The data, for requests that others follow before they are done. */
+  private dataLater: Storage | undefined;
 
   /** Writes state of a virtual machine: see `vm-state.ts`. */
   async writeVmState(at: number, from: Uint8Array): Promise<void> {

@@ -15,6 +15,7 @@ import {
   iterateExtents,
   type ResizeOptions,
   type WritableDisk,
+  type WriteUnderWay,
   type ZeroOptions,
 } from '../disk.ts';
 
@@ -31,8 +32,10 @@ export interface RawOpenOptions {
 export class RawImage implements WritableDisk {
   readonly format = 'raw';
   readonly sources: readonly DataSource[];
-  /** The last request, where it is not done yet: requests that change bytes queue behind it. */
+  /** The last requests, where they are not done yet: requests that change bytes queue behind it. */
   private last: Promise<unknown> | undefined;
+  /** The last one of them that is not a write ahead: these wait for no more than that. */
+  private turn: Promise<unknown> | undefined;
 
   private constructor(
     private readonly storage: Storage,
@@ -78,11 +81,21 @@ export class RawImage implements WritableDisk {
     if (from.length > 0) await this.inTurn(() => this.storage.write(guest, from));
   }
 
-  async copyFrom(source: Storage, from: number, guest: number, length: number): Promise<number> {
+  async writeAhead(guest: number, from: Uint8Array): Promise<WriteUnderWay> {
     this.needWritable();
-    this.needInside(guest, length, 'write');
-    return this.inTurn(() => this.storage.copyFrom?.(source, from, guest, length) ?? 0);
+    this.needInside(guest, from.length, 'write');
+    if (!this.storage.announce) this.later ??= this.storage.background?.();
+    const { later } = this;
+    if (!later || from.length === 0) {
+      await this.write(guest, from);
+      return { written: Promise.resolve() };
+    }
+    const written = Promise.resolve(this.turn).then(() => later.write(guest, from));
+    this.last = this.untilDone(Promise.allSettled([this.last, written]));
+    return { written };
   }
+  /** The storage, for requests that others follow before they are done. */
+  private later: Storage | undefined;
 
   /** Room for the range stays with the file, or comes to it, unless it may go (`unmap`). */
   async zero(guest: number, length: number, { unmap = false }: ZeroOptions = {}): Promise<void> {
@@ -179,15 +192,18 @@ export class RawImage implements WritableDisk {
     if (!this.writable || this.storage.keepsOrder) return work();
     const answer = this.last ? this.last.then(work) : work();
     if (settled(answer)) return answer;
-    const done: Promise<void> = answer.then(
-      () => this.forget(done),
-      () => this.forget(done),
-    );
-    this.last = done;
+    this.last = this.untilDone(answer);
+    this.turn = this.last;
     return answer;
   }
 
-  private forget(done: Promise<void>): void {
-    if (this.last === done) this.last = undefined;
+  /** Resolves when a request is done, of which nobody need know then. */
+  private untilDone(request: Promise<unknown>): Promise<void> {
+    const forget = () => {
+      if (this.last === done) this.last = undefined;
+      if (this.turn === done) this.turn = undefined;
+    };
+    const done: Promise<void> = request.then(forget, forget);
+    return done;
   }
 }

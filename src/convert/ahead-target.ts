@@ -1,0 +1,73 @@
+/** A disk that takes requests while earlier ones are still being carried out. */
+import type { WritableDisk, WriteUnderWay, ZeroOptions } from '../image/disk.ts';
+
+/**
+ * Writes into a disk, ahead where it can do that. Requests begin in the order they come, so that
+ * they are given the same clusters however long each takes, and none begins after one has failed.
+ * None may overlap another that is not done.
+ */
+export class AheadTarget {
+  /** Resolves when the last request has begun. */
+  private begun: Promise<unknown> = Promise.resolve();
+  private readonly underWay = new Set<Promise<void>>();
+  private failure: { readonly cause: unknown } | undefined;
+
+  constructor(private readonly disk: WritableDisk) {}
+
+  /** Resolves when it is written; `from` stays as it is until then. */
+  write(guest: number, from: Uint8Array): Promise<void> {
+    return this.inLine(() => this.begin(guest, from));
+  }
+
+  /**
+   * Makes zeros, which give up the clusters that held something; alone: what finds out how long a
+   * file is must not have it grow meanwhile.
+   */
+  zero(guest: number, length: number, options: ZeroOptions = { unmap: true }): Promise<void> {
+    return this.inLine(async () => {
+      await this.settle();
+      await this.disk.zero(guest, length, options);
+      return DONE;
+    });
+  }
+
+  /** Writes a cluster compressed, alone. */
+  writeCompressed(guest: number, from: Uint8Array): Promise<void> {
+    return this.inLine(async () => {
+      await this.settle();
+      await this.disk.writeCompressed(guest, from);
+      return DONE;
+    });
+  }
+
+  /** Waits until nothing is under way, however it ended. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.underWay);
+  }
+
+  private async begin(guest: number, from: Uint8Array): Promise<WriteUnderWay> {
+    const { disk } = this;
+    if (disk.writeAhead) return disk.writeAhead(guest, from);
+    await disk.write(guest, from);
+    return DONE;
+  }
+
+  private inLine(work: () => Promise<WriteUnderWay>): Promise<void> {
+    const begun = this.begun.then(() => {
+      if (this.failure) throw this.failure.cause;
+      return work();
+    });
+    const written = begun.then((request) => {
+      const done = request.written.finally(() => this.underWay.delete(done));
+      this.underWay.add(done);
+      return done;
+    });
+    written.catch((cause) => {
+      this.failure ??= { cause };
+    });
+    this.begun = begun.catch(() => {});
+    return written;
+  }
+}
+
+const DONE: WriteUnderWay = { written: Promise.resolve() };
