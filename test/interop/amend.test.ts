@@ -254,6 +254,27 @@ test('a width that has no room for a count', async () => {
   });
 });
 
+test('refcounts of another width take the clusters that qemu-img takes', async () => {
+  const next = rng(SEED);
+  const image = 'image0.qcow2';
+  for (const clusterSize of [512, 4096, 65536]) {
+    await inScratch(async (folder) => {
+      const cwd = folder;
+      const options = `cluster_size=${clusterSize},refcount_bits=${next.pick([1, 16, 64])}`;
+      await qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, image, '8M'], { cwd });
+      await qemuIo(image, [`write 0 ${1 + next.below(8)}M`], { cwd });
+      const holes = Array.from({ length: 6 }, () => next.below(15) * 512);
+      const discards = holes.map((at) => `discard ${at}k ${next.pick([64, 128, 512])}k`);
+      await qemuIo(image, discards, { cwd });
+      const lines = [64, 1, 8].map((bits) => `-p -o refcount_bits=${bits} ${image}`);
+      const folders = await sameAmends(folder, lines, options);
+      const [left, right] = folders.map((one) => readFileSync(`${one}/${image}`));
+      const title = `SEED=${SEED} ${options}\n${discards.join('\n')}`;
+      assert.is(difference(left as Buffer, right as Buffer), '', title);
+    });
+  }
+});
+
 test('steps of what takes long', async () => {
   await inScratch(async (folder) => {
     const cwd = folder;
