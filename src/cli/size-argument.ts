@@ -3,10 +3,13 @@ import { UsageError } from './command.ts';
 import { scanSize } from './options.ts';
 
 const INT64_MAX = 2n ** 63n - 1n;
+const SAFE_END = 2n ** 53n;
+const SECTOR = 512n;
 
 /**
  * @param what the name of it in messages
  * @param range the smallest and largest that will do
+ * @returns above 2^53, where numbers have whole sectors only, the end of the sector
  * @throws UsageError for what is no size, or out of range
  */
 export function sizeArgument(
@@ -22,7 +25,7 @@ export function sizeArgument(
   if (bytes === 'range' || bytes < min || bytes > max) {
     throw new UsageError(`Invalid ${what} specified. Must be between ${min} and ${max}.`);
   }
-  return Number(bytes);
+  return bytes < SAFE_END ? Number(bytes) : Number(((bytes + SECTOR - 1n) / SECTOR) * SECTOR);
 }
 
 /** What is told of a text that is no size. */

@@ -62,6 +62,26 @@ export function putRefcount(
   }
 }
 
+/** Adds 1 to, or takes 1 from, a counter that has room for it: exact, however high it counts. */
+export function stepRefcount(
+  view: DataView,
+  at: number,
+  index: number,
+  order: number,
+  delta: 1 | -1,
+): void {
+  if (order !== 6) {
+    const block = new DataView(view.buffer, view.byteOffset + at);
+    putRefcount(view, at, index, order, refcountAt(block, index, order) + delta);
+    return;
+  }
+  const place = at + index * 8;
+  const low = view.getUint32(place + 4) + delta;
+  const carry = low < 0 ? -1 : low >= HIGH ? 1 : 0;
+  view.setUint32(place, view.getUint32(place) + carry);
+  view.setUint32(place + 4, low);
+}
+
 /** Which block, and which counter of it, holds the count of host cluster `cluster`. */
 export function refcountPlace(
   cluster: number,

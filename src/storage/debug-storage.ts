@@ -19,6 +19,7 @@ export interface DebugOptions {
 /** Other storage, which it owns, with rules before it. */
 export class DebugStorage implements Storage {
   readonly label: string | undefined;
+  readonly limits: DebugLimits | undefined;
   readonly discard?: (at: number, length: number) => Awaitable<void>;
   readonly dataRanges?: NonNullable<Storage['dataRanges']>;
   /** Where there are limits, requests wait for each other here. */
@@ -31,6 +32,7 @@ export class DebugStorage implements Storage {
     { label, limits }: DebugOptions = {},
   ) {
     this.label = label;
+    this.limits = limits;
     this.keepsOrder = limits !== undefined;
     const requests = new DebugRequests(inner, rules, limits);
     this.requests = requests;

@@ -75,6 +75,7 @@ async function prepare(cwd: string): Promise<void> {
   writeFileSync(join(cwd, 'odd.raw'), Buffer.alloc(1000, 7));
   writeFileSync(join(cwd, 'pattern'), 'a text to write');
   writeFileSync(join(cwd, 'empty'), '');
+  writeFileSync(join(cwd, 'rules'), '[inject-error]\nevent = "write_aio"\n');
   writeFileSync(join(cwd, 'magic'), Buffer.from('514649fb00000003', 'hex'));
   await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '2M'], { cwd });
   const image = join(cwd, 'a.qcow2');
@@ -685,6 +686,18 @@ const RESETTINGS = [
   'l2-cache-entry-size=4k,l2-cache-size=1T',
   'refcount-cache-size=256T',
   'cache-clean-interval=-1',
+  'file=foo',
+  'file=',
+  'backing=foo',
+  'backing=null',
+  'backing.file=foo',
+  'backing.backing=foo',
+  'backing.read-only=on',
+  'backing.file.driver=file',
+  'backing.file.filename=a.qcow2',
+  'backing.file.filename=b.qcow2',
+  'encrypt.format=luks',
+  'encrypt.key-secret=foo',
 ];
 
 test('refcounts become lazy, or not, while the disk is open', () =>
@@ -792,6 +805,37 @@ test('settings of an open disk', () =>
       ],
     });
   }));
+
+test('what stands before a disk is there when it is opened again', () =>
+  eachAtOnce(
+    [
+      'blkdebug:rules:a.qcow2',
+      'blkdebug::a.qcow2',
+      '-o driver=blkdebug,image.driver=qcow2,image.file.filename=a.qcow2',
+      '-o driver=blkdebug,image.driver=file,image.filename=a.raw',
+    ],
+    (named) =>
+      compare({ commands: [`open -r ${named}`, 'reopen -w', 'write -P 3 128k 64k', 'read 0 64k'] }),
+  ));
+
+test('a disk whose end no aligned request meets is not written', () =>
+  eachAtOnce(
+    [
+      'driver=blkdebug,align=4k,image.driver=raw,image.file.filename=odd.raw',
+      'driver=blkdebug,align=4k,image.driver=file,image.filename=odd.raw',
+      'driver=blkdebug,align=4k,image.driver=qcow2,image.file.filename=a.qcow2',
+      'driver=blkdebug,align=4M,image.driver=qcow2,image.file.filename=a.qcow2',
+      'driver=raw,file.driver=blkdebug,file.align=4k,file.image.filename=odd.raw',
+      'driver=raw,file.driver=blkdebug,file.align=4k,file.image.filename=a.raw',
+      'driver=qcow2,file.driver=blkdebug,file.align=512k,file.image.filename=a.qcow2',
+    ],
+    (settings) => {
+      const [written, read] = ['write -P 3 0 512', 'read -P 3 0 512'];
+      return compare({
+        commands: [`open -o ${settings}`, written, 'close', `open -r -o ${settings}`, read],
+      });
+    },
+  ));
 
 // Behind the first request for data the next one fails.
 const SECOND_FAILS = [

@@ -1,7 +1,12 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { geometryOf } from '../../src/format/geometry.ts';
-import { refcountAt, refcountMax, refcountPlace } from '../../src/format/refcount-block.ts';
+import {
+  refcountAt,
+  refcountMax,
+  refcountPlace,
+  stepRefcount,
+} from '../../src/format/refcount-block.ts';
 import { rng, SEED } from '../random.ts';
 import { viewOf } from './refused.ts';
 
@@ -26,6 +31,30 @@ test('every width counts from the definition, in BigInt', () => {
       }
       const message = `order ${order}, index ${index}, SEED=${SEED}`;
       assert.is(refcountAt(view, index, order), Number(expected), message);
+    }
+  }
+});
+
+test('one more and one less, however high a counter is', () => {
+  for (const [order, was] of [
+    [6, 2n ** 63n],
+    [6, 2n ** 64n - 2n],
+    [6, 2n ** 32n - 1n],
+    [5, 2n ** 31n],
+    [2, 7n],
+  ] as const) {
+    for (const delta of [1, -1] as const) {
+      const view = viewOf(24);
+      const step = (by: 1 | -1) => stepRefcount(view, 8, 1, order, by);
+      const value = () => BigInt.asUintN(2 ** order, view.getBigUint64(16 - (order === 6 ? 0 : 8)));
+      if (order === 6) view.setBigUint64(16, was);
+      else if (order === 5) view.setUint32(12, Number(was));
+      else view.setUint8(8, Number(was) << 4);
+      const bits = () => (order === 2 ? BigInt(view.getUint8(8) >> 4) : value());
+      step(delta);
+      assert.is(bits(), was + BigInt(delta), `order ${order}, ${was} ${delta}`);
+      step(delta === 1 ? -1 : 1);
+      assert.is(bits(), was, `order ${order}, back to ${was}`);
     }
   }
 });

@@ -116,6 +116,7 @@ test('what can be changed, and what cannot', async () => {
     await make('extended.qcow2', 'extended_l2=on');
     await make('one.qcow2', 'refcount_bits=1');
     await make('file.qcow2', 'data_file=file.data');
+    await make('backed.qcow2', 'backing_file=v3.qcow2,backing_fmt=qcow2');
     for (const name of ['v3empty.qcow2', 'v3plain.qcow2', 'v3packed.qcow2']) {
       await make(name, 'compression_type=zstd');
     }
@@ -185,6 +186,10 @@ test('what can be changed, and what cannot', async () => {
       '-o compat=0.10 v3past.qcow2',
       '-o backing_file=foo v3.qcow2',
       '-o backing_fmt=qcow2 v3.qcow2',
+      '-o backing_file=v3.qcow2 backed.qcow2',
+      '-o backing_fmt=qcow2 backed.qcow2',
+      '-o backing_file=v3.qcow2,backing_fmt=qcow2 backed.qcow2',
+      '-o backing_file=v2.qcow2,backing_fmt=qcow2 backed.qcow2',
       '-o size=1M raw',
       '-f raw -o size=1M raw',
       '-t x -o size=1M v3.qcow2',

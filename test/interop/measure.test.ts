@@ -113,6 +113,11 @@ const MESSAGES: readonly string[] = [
   '-O qcow2 -o extended_l2=on,cluster_size=4k --size 1G',
   '-O qcow2 -o compat=0.10,extended_l2=on --size 1G',
   '-O qcow2 --size 7E',
+  // Numbers that only have whole sectors from here on.
+  ...[`${2n ** 53n - 1n}`, `${2n ** 53n + 1n}`, `${2n ** 62n + 513n}`].flatMap((size) => [
+    `-O raw --size ${size}`,
+    `-O qcow2 -o cluster_size=2M --output=json --size ${size}`,
+  ]),
   '-O qcow2 -o cluster_size=512 --size 1T',
   '-O qcow2 -o encrypt.format=aes --size 1M',
   '-O qcow2 -o encrypt.format=luks --size 1M',

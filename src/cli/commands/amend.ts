@@ -232,18 +232,15 @@ function imageChanges(values: ListValues): AmendOptions {
   };
 }
 
-/** @throws HintedError where another backing file is asked for */
+/** @throws HintedError where another backing file is asked for, or half of what is there */
 function refuseOtherBacking(image: Qcow2Image, values: ListValues): void {
-  const { name, format } = image.backingName;
-  const isOther = (given: string | undefined, own: string | undefined) =>
-    given !== undefined && given !== own;
-  if (
-    isOther(values.get('backing_file')?.text, name) ||
-    isOther(values.get('backing_fmt')?.text, format)
-  ) {
-    const hint = "You can use 'qemu-img rebase' instead.\n";
-    throw new HintedError('Cannot amend the backing file', hint);
-  }
+  const file = values.get('backing_file')?.text;
+  const format = values.get('backing_fmt')?.text;
+  if (file === undefined && format === undefined) return;
+  const own = image.backingName;
+  if (file === own.name && format === own.format) return;
+  const hint = "You can use 'qemu-img rebase' instead.\n";
+  throw new HintedError('Cannot amend the backing file', hint);
 }
 
 /** @throws UsageError for what cannot be changed afterwards */

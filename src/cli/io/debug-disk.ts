@@ -1,5 +1,6 @@
 /** A disk whose requests fail by rules, and fit limits: `blkdebug` above a format. */
 import type { Disk, WritableDisk } from '../../image/disk.ts';
+import type { DebugLimits } from '../../storage/debug-limits.ts';
 import { DebugRequests } from '../../storage/debug-requests.ts';
 import type { DebugRules } from '../../storage/debug-rules.ts';
 import { standIn } from '../../storage/stand-in.ts';
@@ -7,10 +8,11 @@ import type { Host } from '../command.ts';
 import { debugLimits, debugRules } from '../debug-settings.ts';
 import type { DebugNode } from '../image-node.ts';
 
-/** The same disk, and the rules that its requests meet. */
+/** The same disk, the rules that its requests meet, and the limits that they have to fit. */
 export interface DebuggedDisk {
   readonly disk: Disk;
   readonly rules: DebugRules;
+  readonly limits: DebugLimits | undefined;
 }
 
 /**
@@ -46,5 +48,5 @@ export function debugDisk(host: Host, node: DebugNode, disk: Disk): DebuggedDisk
       requests.discard(guest, length, (at, bytes) => writable.discard(at, bytes));
     own.flush = async () => requests.flush(() => writable.flush());
   }
-  return { disk: standIn(disk as WritableDisk, own), rules };
+  return { disk: standIn(disk as WritableDisk, own), rules, limits };
 }

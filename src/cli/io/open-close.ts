@@ -1,7 +1,9 @@
 /** `open`, `close` and `reopen`. */
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import type { Disk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { repairHint } from '../explain-open.ts';
+import { driverAbove } from '../image-node.ts';
 import { HintedError } from '../option-list.ts';
 import { checkTuning, isTuning, joinTuning } from '../qcow2-settings.ts';
 import { parseSettings, type Settings, switchOf, textOf } from '../settings.ts';
@@ -175,22 +177,24 @@ function refuseChanges(
   if (ofCache && given.cache !== undefined) {
     throw refuse('Cannot set both -c and the cache options');
   }
-  const { disk } = opened;
+  const { disk, place } = opened;
   const isQcow2 = disk instanceof Qcow2Image;
   for (const [name, value] of settings) {
     if (CHANGEABLE.includes(name) || isTuningOf(opened, name)) continue;
-    if (value === settingNow(opened, name)) continue;
-    const part = /^(file|backing)\./.exec(name)?.[0] ?? '';
-    const isThere = part !== 'backing.' || (isQcow2 && disk.backing !== undefined);
-    throw refuse(`Cannot change the option '${isThere ? name.slice(part.length) : name}'`);
+    // Keys are looked for when an image is opened, and at no other time.
+    if (isQcow2 && name.startsWith('encrypt.')) continue;
+    const { now, inNode } = settingNow(opened, name);
+    if (value === now) continue;
+    if (REFERENCES.includes(inNode)) refuseUnknownNode(place.asked.settings, value);
+    throw refuse(`Cannot change the option '${inNode}'`);
   }
   if (isQcow2) {
     const { clusterSize } = disk.sources[0]!;
     const judged = { header: disk.header, geometry: { clusterSize } };
-    checkTuning(joinTuning(opened.place.settings, settings), judged);
+    checkTuning(joinTuning(place.settings, settings), judged);
   }
   if (switchOf(settings, 'read-only') && opened.writable && !opened.readOnly) {
-    const node = textOf(opened.place.settings, 'node-name') ?? '#block100';
+    const node = textOf(place.settings, 'node-name') ?? '#block100';
     throw refuse(`Read-only block node '${node}' cannot support read-write users`);
   }
 }
@@ -215,21 +219,37 @@ function isTuningOf({ disk, place }: OpenedDisk, name: string): boolean {
   return disk.format === 'raw' && !place.bare && (name === 'offset' || name === 'size');
 }
 
-/** What a setting is, for those that a disk has without being told. */
-function settingNow({ disk, place }: OpenedDisk, name: string): string | undefined {
-  if (place.settings.has(name)) return place.settings.get(name);
-  switch (name) {
-    case 'driver':
-      return place.bare ? 'file' : disk.format;
-    case 'file.driver':
-      return place.bare ? undefined : 'file';
-    case 'file.filename':
-      return place.bare ? undefined : place.path;
-    case 'backing.driver':
-      return disk instanceof Qcow2Image ? disk.backing?.format : undefined;
-    default:
-      return undefined;
+/** Settings that name the node below. */
+const REFERENCES = ['file', 'backing'];
+
+/** @throws Qcow2Error REFUSED where no node of the disk has that name */
+function refuseUnknownNode(settings: Settings, value: string): void {
+  const names = [...settings].filter(([key]) => /(^|\.)node-name$/.test(key));
+  if (names.some(([, known]) => known === value)) return;
+  throw new Qcow2Error('REFUSED', `Cannot find device='' nor node-name='${value}'`);
+}
+
+/** What a setting is now, and its name in the node of the disk that it is about. */
+function settingNow(
+  { disk: top, place }: OpenedDisk,
+  name: string,
+): { readonly now: string | undefined; readonly inNode: string } {
+  let disk: Disk = top;
+  let inNode = name;
+  while (inNode.startsWith('backing.') && disk instanceof Qcow2Image && disk.backing) {
+    disk = disk.backing;
+    inNode = inNode.slice('backing.'.length);
   }
+  const isFile = inNode.startsWith('file.');
+  if (isFile) inNode = inNode.slice('file.'.length);
+  const isTop = disk === top;
+  const bare = isTop && place.bare;
+  const given = REFERENCES.includes(name) ? `${name}.node-name` : name;
+  if (place.asked.settings.has(given)) return { now: place.asked.settings.get(given), inNode };
+  const known: Readonly<Record<string, string | undefined>> = isFile
+    ? { driver: 'file', filename: isTop ? place.path : disk.sources[0]?.storage.name }
+    : { driver: bare ? 'file' : disk.format, 'read-only': isTop ? undefined : 'on' };
+  return { now: isFile && bare ? undefined : known[inNode], inNode };
 }
 
 /**
@@ -250,12 +270,13 @@ async function reopenWith(session: Session, flags: OpenFlags, tuning: Settings):
     session.opened = { ...current, flags, readOnly: true };
     return;
   }
-  const old = new Map(place.settings);
+  const { filename, settings: asked } = place.asked;
+  const old = new Map(asked);
   for (const name of CHANGEABLE) old.delete(name);
-  const isNamed = old.has('file.filename') || old.has('filename');
-  const format = place.bare ? 'file' : disk.format;
+  // What it was found to be it stays, whatever stands in its first bytes by now.
+  const format = driverAbove(place) ?? disk.format;
   const again = (how: OpenFlags, settings: Settings) =>
-    openForIo(host, isNamed ? undefined : place.path, { ...how, settings, format });
+    openForIo(host, filename, { ...how, settings, format });
   await session.close();
   const { guessedRaw } = current;
   try {

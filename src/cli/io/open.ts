@@ -7,7 +7,7 @@ import type { Host } from '../command.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { sayRepairs } from '../open-image.ts';
 import { openImageNode } from '../open-node.ts';
-import { debugDisk } from './debug-disk.ts';
+import { type DebuggedDisk, debugDisk } from './debug-disk.ts';
 import type { OpenFlags } from './open-flags.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { type DiskPlace, resolvePlace } from './place.ts';
@@ -76,7 +76,7 @@ export async function openForIo(
     throw new Qcow2Error('UNSUPPORTED', `${what}: ${place.bare ? 'file' : image.format}`);
   }
   if (guessedRaw && !readOnly) warnOfGuess(host, path);
-  const debugged = await debug(host, place, image);
+  const debugged = await debug(host, place, image, { writable });
   const disk = snapshot ? new OverlayDisk(debugged.disk) : debugged.disk;
   return {
     place,
@@ -89,20 +89,36 @@ export async function openForIo(
   };
 }
 
-/** Rules may stand before the disk, or before its file. */
+type MaybeDebugged = Pick<DebuggedDisk, 'disk'> & Partial<DebuggedDisk>;
+
+/**
+ * Rules may stand before the disk, or before its file.
+ * @throws Qcow2Error REFUSED for a disk to be written whose end no aligned request would meet
+ */
 async function debug(
   host: Host,
   { filters }: DiskPlace,
   disk: Disk,
-): Promise<{ readonly disk: Disk; readonly rules?: DebugRules }> {
+  { writable }: { readonly writable: boolean },
+): Promise<MaybeDebugged> {
   try {
-    if (filters?.debug) return debugDisk(host, filters.debug, disk);
+    const storage = disk.sources[0]?.storage;
+    const debugged: MaybeDebugged = filters?.debug
+      ? debugDisk(host, filters.debug, disk)
+      : storage instanceof DebugStorage
+        ? { disk, rules: storage.rules, limits: storage.limits }
+        : { disk };
+    // An image grows the file that it is in; a raw disk is all of its file.
+    const ends = filters?.debug || disk.format === 'raw';
+    if (writable && ends && disk.size % (debugged.limits?.align ?? 1) !== 0) {
+      const why = 'Image size is not a multiple of request alignment';
+      throw refused(`Cannot get 'write' permission without 'resize': ${why}`);
+    }
+    return debugged;
   } catch (cause) {
     await disk.close();
     throw cause;
   }
-  const storage = disk.sources[0]?.storage;
-  return storage instanceof DebugStorage ? { disk, rules: storage.rules } : { disk };
 }
 
 function refused(message: string): Qcow2Error {

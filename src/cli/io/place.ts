@@ -3,7 +3,7 @@ import { Qcow2Error } from '../../base/errors.ts';
 import type { Host } from '../command.ts';
 import { zeroPolicy } from '../general-settings.ts';
 import { type ImageNode, pathOf, resolveImage } from '../image-node.ts';
-import { type Settings, switchOf } from '../settings.ts';
+import { type Settings, settingsOfName, switchOf } from '../settings.ts';
 import { type OpenFlags, withDirect } from './open-flags.ts';
 
 /** Where a disk is and how it is opened. */
@@ -11,6 +11,8 @@ export interface DiskPlace extends ImageNode {
   /** Path of its file, or the name that it was given by. */
   readonly path: string;
   readonly flags: OpenFlags;
+  /** What it was asked for by: the file's name, if that is no list of settings, and settings. */
+  readonly asked: { readonly filename: string | undefined; readonly settings: Settings };
 }
 
 /**
@@ -22,7 +24,12 @@ export function resolvePlace(
   filename: string | undefined,
   flags: OpenFlags,
 ): DiskPlace {
-  const node = resolveImage(host, filename, flags);
+  const listed = filename === undefined ? undefined : settingsOfName(filename);
+  const asked = {
+    filename: listed ? undefined : filename,
+    settings: new Map([...(listed ?? []), ...(flags.settings ?? [])]),
+  };
+  const node = resolveImage(host, asked.filename, { ...flags, settings: asked.settings });
   const { settings, filters } = node;
   const flagged = {
     ...withSwitches(flags, settings),
@@ -34,7 +41,7 @@ export function resolvePlace(
   if (flagged.readOnly && !flags.readOnly) {
     throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
   }
-  return { ...node, path: pathOf(node.file) ?? filename ?? '', flags: flagged };
+  return { ...node, path: pathOf(node.file) ?? filename ?? '', flags: flagged, asked };
 }
 
 /** Flags, and what the settings say of the same. */

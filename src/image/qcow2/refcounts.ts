@@ -12,7 +12,7 @@ import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
-import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
+import { putRefcount, refcountAt, refcountMax, stepRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { strayWrite } from './corruption.ts';
 import type { DiscardReason } from './give-back.ts';
@@ -226,7 +226,9 @@ export class Refcounts {
     if (!settled(loaded)) return loaded.then(() => this.changeOne(cluster, delta, freed));
     const count = this.peek(block, index) + delta;
     if (count < 0) throw underflow(cluster * geometry.clusterSize);
-    if (count > refcountMax(geometry.refcountOrder)) {
+    // The highest count of 64 bits is read as one more.
+    const most = Math.min(refcountMax(geometry.refcountOrder), 2 ** 64 - 2 ** 11);
+    if (delta > 0 && count > most) {
       const message = `refcount of cluster ${cluster} exceeds ${2 ** geometry.refcountOrder} bits`;
       throw new Qcow2Error('OUT_OF_RANGE', message, cluster * geometry.clusterSize);
     }
@@ -242,7 +244,7 @@ export class Refcounts {
       }
     }
     const { view, at } = refcountBlocks.bytesAt(block);
-    putRefcount(view, at, index, geometry.refcountOrder, count);
+    stepRefcount(view, at, index, geometry.refcountOrder, delta);
     refcountBlocks.markDirty(block);
     return 'done';
   }
