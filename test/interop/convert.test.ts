@@ -107,7 +107,7 @@ async function check(next: Random, what: Check): Promise<void> {
     if (map) {
       const json = await qemuImg(['map', '--output=json', ...args, image], { cwd: folder });
       const wanted = parseMap(json.toString(), rules);
-      assert.equal(await mapOf(disk.extents(), rules), wanted, `map: ${about}`);
+      assert.equal(await mapOf(disk.extents()), wanted, `map: ${about}`);
     }
   } finally {
     await disk.close();
@@ -341,7 +341,7 @@ test('raw images of any length', () =>
     for (let at = 0; at < size; at++) bytes[at] = at % 5000 < 900 ? 0 : next.u32();
     writeFileSync(join(folder, 'a.raw'), bytes);
     const open = { format: 'raw' } as const;
-    const rules = { rawDepths: [0], placelessDepths: [] };
+    const rules = { rawDepths: [0] };
     return { image: 'a.raw', about: `raw ${size}`, args: ['-f', 'raw'], open, rules };
   }));
 

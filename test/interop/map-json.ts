@@ -7,10 +7,9 @@
  *   data         true     false  true   of the bytes
  *   compressed   true     false  true   –
  *
- * What QEMU tells beyond that is left out of the comparison:
- * - holes of the host's files: `zero` of data that lies in one (QEMU looks for them where it takes
- *   an image for preallocated), and ranges without data in raw images;
- * - `offset` of zeros where a data file has subclusters: ours know of none in the cluster at 0.
+ * What QEMU tells beyond that is left out of the comparison, holes of the host's files: `zero` of
+ * data that lies in one (QEMU looks for them where it takes an image for preallocated), and ranges
+ * without data in raw images.
  */
 import type { Extent } from '../../src/image/disk.ts';
 
@@ -29,12 +28,10 @@ export interface MapEntry {
 export interface MapRules {
   /** Where in the chain there are raw images. */
   readonly rawDepths: readonly number[];
-  /** Where in the chain there are images with subclusters and a data file. */
-  readonly placelessDepths: readonly number[];
 }
 
 /** Our extents as `map` would list them. */
-export async function mapOf(extents: AsyncIterable<Extent>, rules: MapRules): Promise<MapEntry[]> {
+export async function mapOf(extents: AsyncIterable<Extent>): Promise<MapEntry[]> {
   const entries: MapEntry[] = [];
   for await (const { guest, length, kind, depth, host } of extents) {
     const data = kind === 'data' || kind === 'compressed';
@@ -46,8 +43,7 @@ export async function mapOf(extents: AsyncIterable<Extent>, rules: MapRules): Pr
       zero: !data,
       data,
     };
-    const placeless = !data && rules.placelessDepths.includes(depth);
-    if (host !== undefined && !placeless) entry.offset = host;
+    if (host !== undefined) entry.offset = host;
     add(entries, entry);
   }
   return entries;
@@ -62,8 +58,7 @@ export function parseMap(json: string, rules: MapRules): MapEntry[] {
     if (length === 0) continue;
     const data = entry.data || (present && rules.rawDepths.includes(depth));
     const shown: MapEntry = { start, length, depth, present, zero: !data, data };
-    const placeless = !data && rules.placelessDepths.includes(depth);
-    if (offset !== undefined && !placeless) shown.offset = offset;
+    if (offset !== undefined) shown.offset = offset;
     add(entries, shown);
   }
   return entries;

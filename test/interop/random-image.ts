@@ -240,46 +240,43 @@ export async function makeSingle(
 
 /** An image by itself, made with the setting. */
 export function chainOf(image: string, setting: ImageSetting): Chain {
-  const rules = { rawDepths: [], placelessDepths: isPlaceless(setting) ? [0] : [] };
-  return { image, size: setting.size, rules, about: describe(setting) };
+  return { image, size: setting.size, rules: { rawDepths: [] }, about: describe(setting) };
 }
 
-function isPlaceless({ dataFile, extended }: ImageSetting): boolean {
-  return dataFile !== 'none' && extended;
-}
-
-/** Makes a chain of `depth` images behind the top one. */
+/**
+ * Makes a chain of `depth` images behind the top one.
+ * @param prefix what the names of its files begin with
+ */
 export async function makeChain(
   next: Random,
   folder: string,
   depth: number,
   fixed: Partial<ImageSetting> = {},
+  prefix = '',
 ): Promise<Chain> {
   const about: string[] = [];
-  const placelessDepths: number[] = [];
   let backing: Backing | undefined;
   let size = 0;
   const rawBase = depth > 0 && next.oneIn(2);
   if (rawBase) {
     size = randomSize(next, 16) + next.pick([0, 0, 1, 100, 511]);
-    await makeRaw(next, folder, 'base.raw', size);
+    await makeRaw(next, folder, `${prefix}base.raw`, size);
     // What is not stated is found out, and an unstated raw image is written to by nobody.
-    backing = { name: 'base.raw', format: 'raw', stated: !next.oneIn(3) };
+    backing = { name: `${prefix}base.raw`, format: 'raw', stated: !next.oneIn(3) };
     about.push(`raw size=${size}`);
   }
   const images = rawBase ? depth : depth + 1;
   for (let left = images - 1; left >= 0; left--) {
-    const name = `image${left}.qcow2`;
+    const name = `${prefix}image${left}.qcow2`;
     let setting = randomSetting(next, fixed);
     // With a backing file clusters of a raw data file would say nothing of what lies below.
     if (backing && setting.dataFile === 'raw') setting = { ...setting, dataFile: 'file' };
     await makeImage(next, folder, name, setting, backing);
     const stated = backing ? ` stated=${backing.stated}` : '';
     about.unshift(describe(setting) + stated);
-    if (isPlaceless(setting)) placelessDepths.push(left);
     backing = { name, format: 'qcow2', stated: !next.oneIn(3) };
     size = setting.size;
   }
-  const rules = { rawDepths: rawBase ? [images] : [], placelessDepths };
-  return { image: 'image0.qcow2', size, rules, about: about.join('\n') };
+  const rules = { rawDepths: rawBase ? [images] : [] };
+  return { image: `${prefix}image0.qcow2`, size, rules, about: about.join('\n') };
 }

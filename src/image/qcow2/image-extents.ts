@@ -6,7 +6,7 @@ import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { RunKind } from '../../kernels/kernels.ts';
 import { type DataSource, type Disk, ExtentKind, type ExtentList } from '../disk.ts';
 import type { ImageParts } from './image-parts.ts';
-import type { RunVisitor } from './mapping.ts';
+import { NO_PLACE, type RunVisitor } from './mapping.ts';
 
 /** The image's own files, as sources of extents: the image, and where plain clusters are. */
 export function ownSources(parts: ImageParts): DataSource[] {
@@ -33,7 +33,7 @@ export function collectImageExtents(
   list: ExtentList,
   sourceBase: number,
 ): Awaitable<void> {
-  const { mapping, metadata, reader, writer, encryption, backing } = parts;
+  const { metadata, encryption, backing } = parts;
   const sources = ownSources(parts).length;
   const dataSource = sourceBase + sources - 1;
   // The old AES counts guest sectors, so that its plain bytes are found by guest offset.
@@ -42,7 +42,7 @@ export function collectImageExtents(
   // Ranges that the backing disk answers for, in order, until the visit is over: its answer may
   // take time, and the list must stay in guest order.
   let pending: Promise<void> | undefined;
-  const keep = (host: number) => (host === 0 || encryption ? -1 : host);
+  const keep = (host: number) => (encryption ? NO_PLACE : host);
   const pushHole = ({ guest, length, host }: Hole) => {
     list.push(ExtentKind.hole, guest, length, host >= 0 ? dataSource : sourceBase, host);
   };
@@ -82,13 +82,22 @@ export function collectImageExtents(
     // It is waited for at the end: until then its failure is not one that nobody handles.
     pending.catch(() => {});
   };
-  const visited = reader.watched(() =>
+  const visited = visitRuns(parts, { from, to }, visitor);
+  if (settled(visited)) return pending;
+  return visited.then(() => pending);
+}
+
+/** Visits what the image itself has of the guest bytes [from, to). @see Mapping.visit */
+export function visitRuns(
+  { mapping, reader, writer }: ImageParts,
+  { from, to }: { readonly from: number; readonly to: number },
+  visitor: RunVisitor,
+): Awaitable<void> {
+  return reader.watched(() =>
     writer
       ? writer.store.lock.run(() => mapping.visit(from, to, visitor))
       : mapping.visit(from, to, visitor),
   );
-  if (settled(visited)) return pending;
-  return visited.then(() => pending);
 }
 
 /** What a backing disk shorter than the image does not have is the image's zeros. */

@@ -11,10 +11,16 @@ import { atGuest, Qcow2Error } from '../../base/errors.ts';
 import type { Geometry } from '../../format/geometry.ts';
 import { parseL1Offset } from '../../format/l1-entry.ts';
 import type { Region } from '../../kernels/arena.ts';
-import { RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
+import { L2Flags, RUN_BYTES, RunKind } from '../../kernels/kernels.ts';
 import { entryCorruption, noticing } from './corruption.ts';
 
-/** Takes one run. Numbers are bytes; `host` 0 where the run has none. */
+/** A run that has no place in a file. */
+export const NO_PLACE = -1;
+
+/**
+ * Takes one run. Numbers are bytes; `host` is where its bytes are, or would be (those of zeros, or
+ * of subclusters that are not there, whose cluster has a place), or `NO_PLACE`.
+ */
 export type RunVisitor = (
   kind: RunKind,
   guest: number,
@@ -90,7 +96,7 @@ export class Mapping {
     const table = this.l2Table(index);
     if (table === 0) {
       const end = Math.min(to, this.emptyUntil(index, Math.ceil(to / l2Span)) * l2Span);
-      visitor(RunKind.unallocated, at, end - at, 0, 0);
+      visitor(RunKind.unallocated, at, end - at, NO_PLACE, 0);
       return end;
     }
     const { cache } = this.parts;
@@ -145,7 +151,9 @@ export class Mapping {
     const start = alignDown(at, subclusterSize);
     const entriesLeft = (cache.sliceBytes - place.inSlice) / l2EntryBytes;
     const sliceEnd = alignDown(at, clusterSize) + entriesLeft * clusterSize;
-    const end = Math.min(to, sliceEnd);
+    // A data file has a place 0, which kernels take for none: that cluster is looked at alone.
+    const mayBeFirst = extendedL2 && (flags & L2Flags.dataFile) !== 0 && at < clusterSize;
+    const end = Math.min(to, sliceEnd, mayBeFirst ? clusterSize : sliceEnd);
     const units = Math.ceil((end - start) / subclusterSize);
     const table = address + place.inSlice;
     const count = extendedL2
@@ -175,48 +183,55 @@ export class Mapping {
       // The first and the last run may reach beyond what was asked for.
       const skip = Math.max(0, at - guest);
       const take = Math.min(guest + length, end) - guest - skip;
-      const hasPlace = kind === RunKind.data || (kind === RunKind.zero && host !== 0);
       const stored = view.getUint32(record + 16, true);
-      if (kind === RunKind.unallocated && extendedL2) {
-        this.visitHoles(table, { from: guest + skip, length: take, start }, visitor);
-      } else visitor(kind, guest + skip, take, hasPlace ? host + skip : host, stored);
+      const isNothing = kind === RunKind.unallocated || (kind === RunKind.zero && host === 0);
+      if (isNothing && (kind === RunKind.unallocated ? extendedL2 : mayBeFirst)) {
+        this.visitHoles(table, { kind, from: guest + skip, length: take, start }, visitor);
+      } else {
+        const place = kind === RunKind.compressed ? host : isNothing ? NO_PLACE : host + skip;
+        visitor(kind, guest + skip, take, place, stored);
+      }
       guest += length;
     }
     return Math.min(guest, end);
   }
 
   /**
-   * Visits subclusters that are not there, cut where their clusters are: `host` is the place that
+   * Visits subclusters that have no bytes, cut where their clusters are: `host` is the place that
    * is kept for them.
    * @param table address of the entry of the cluster that `start` lies in
    */
-  private visitHoles(
-    table: number,
-    hole: { readonly from: number; readonly length: number; readonly start: number },
-    visitor: RunVisitor,
-  ): void {
-    const { geometry, records } = this.parts;
-    const { clusterSize } = geometry;
-    const view = new DataView(records.kernels.memory.buffer);
-    const end = hole.from + hole.length;
+  private visitHoles(table: number, hole: Hole, visitor: RunVisitor): void {
+    const { clusterSize } = this.parts.geometry;
+    const { kind, from } = hole;
+    const end = from + hole.length;
     const base = alignDown(hole.start, clusterSize);
-    let runStart = hole.from;
-    let runHost = 0;
-    for (let at = hole.from; at < end; ) {
+    let runStart = from;
+    let runHost = NO_PLACE;
+    for (let at = from; at < end; ) {
       const cluster = alignDown(at, clusterSize);
-      const entry = table + ((cluster - base) / clusterSize) * 16;
-      const high = view.getUint32(entry) & 0x00ff_ffff;
-      const place = high * HIGH + view.getUint32(entry + 4);
-      const host = place === 0 ? 0 : place + at - cluster;
-      const follows = runHost === 0 ? host === 0 : host === runHost + at - runStart;
+      const place = this.placeOf(table + ((cluster - base) / clusterSize) * 16);
+      const host = place === NO_PLACE ? NO_PLACE : place + at - cluster;
+      const follows = runHost === NO_PLACE ? host === NO_PLACE : host === runHost + at - runStart;
       if (at > runStart && !follows) {
-        visitor(RunKind.unallocated, runStart, at - runStart, runHost, 0);
+        visitor(kind, runStart, at - runStart, runHost, 0);
         runStart = at;
       }
       if (at === runStart) runHost = host;
       at = cluster + clusterSize;
     }
-    visitor(RunKind.unallocated, runStart, end - runStart, runHost, 0);
+    visitor(kind, runStart, end - runStart, runHost, 0);
+  }
+
+  /** Where the cluster of an extended entry is. @param address of the entry, in memory */
+  private placeOf(address: number): number {
+    const { records, flags } = this.parts;
+    const view = new DataView(records.kernels.memory.buffer);
+    const high = view.getUint32(address);
+    const place = (high & 0x00ff_ffff) * HIGH + view.getUint32(address + 4);
+    if (place !== 0) return place;
+    const isCopied = high >>> 31 === 1;
+    return isCopied && (flags & L2Flags.dataFile) !== 0 ? 0 : NO_PLACE;
   }
 
   /** @param address of the entry, in memory */
@@ -249,6 +264,18 @@ export class Mapping {
     }
   }
 
+  /**
+   * Where the stretch ends that no L2 table is for and that a guest offset lies in; the offset
+   * itself, where there is a table.
+   * @throws Qcow2Error CORRUPT
+   */
+  emptyFrom(at: number, to: number): number {
+    const { l2Span } = this.parts.geometry;
+    const index = Math.floor(at / l2Span);
+    if (this.l2Table(index) !== 0) return at;
+    return Math.min(to, this.emptyUntil(index, Math.ceil(to / l2Span)) * l2Span);
+  }
+
   /** The first index from `index` on whose L1 entry has a table, at most `limit`. */
   private emptyUntil(index: number, limit: number): number {
     const { l1View } = this;
@@ -261,6 +288,15 @@ export class Mapping {
     }
     return limit;
   }
+}
+
+/** Subclusters of one kind that have no bytes, `from` some byte of them on. */
+interface Hole {
+  readonly kind: RunKind;
+  readonly from: number;
+  readonly length: number;
+  /** The guest offset that was looked at first. */
+  readonly start: number;
 }
 
 /** An entry's way through the file. */
