@@ -42,6 +42,14 @@ export class DebuggedSource implements Disk {
     return this.disk.size;
   }
 
+  get passesTo(): Disk {
+    return this.disk;
+  }
+
+  meetStatus(from: number, length: number): void {
+    this.storage.meetStatus(from, length);
+  }
+
   async read(guest: number, into: Uint8Array): Promise<void> {
     await this.storage.read(guest, into);
   }
@@ -51,7 +59,7 @@ export class DebuggedSource implements Disk {
   }
 
   async collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Promise<void> {
-    this.storage.meetStatus(from, to - from);
+    this.meetStatus(from, to - from);
     const inner = new ExtentList();
     const collected = this.disk.collectExtents(from, to, inner);
     if (!settled(collected)) await collected;

@@ -37,7 +37,9 @@ export class PercentSteps {
 
   /** Whether a percentage is printed, as those before it were. */
   next(percent: number): boolean {
-    const isStep = Math.abs(percent - this.last) > this.step;
+    // Sums are C's `float`, too.
+    const { last, step } = this;
+    const isStep = percent > Math.fround(last + step) || percent < Math.fround(last - step);
     if (!isStep && percent !== 0 && percent < 100) return false;
     this.last = percent;
     return true;

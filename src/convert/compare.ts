@@ -9,10 +9,10 @@ import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { type Disk, ExtentKind } from '../image/disk.ts';
 import { type Region, Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
+import { type ComparisonStep, comparisonSteps } from './compare-steps.ts';
 import { ExtentCursor } from './extent-cursor.ts';
 import { JobBuilder, OP_STRIDE, OpKind } from './job.ts';
 import { SourceReader } from './source-reader.ts';
-import { StatusOracle } from './status-flags.ts';
 
 /** How disks are compared. */
 export interface CompareOptions {
@@ -148,7 +148,9 @@ export class DiskComparison {
   place: ComparePlace = { step: 'extents', side: 0, guest: 0 };
   private readonly sides: readonly [Side, Side];
   private readonly pairs: Region;
-  private readonly oracle: StatusOracle | undefined;
+  /** QEMU's steps, where what is allocated counts. */
+  private readonly steps: AsyncGenerator<ComparisonStep> | undefined;
+  private step: ComparisonStep | undefined;
   private segments: Segment[] = [];
 
   constructor(
@@ -159,7 +161,7 @@ export class DiskComparison {
     const workspace = new Workspace();
     this.sides = [new Side(a, workspace), new Side(b, workspace)];
     this.pairs = workspace.reserve(8);
-    if (options.strict) this.oracle = new StatusOracle([a, b]);
+    if (options.strict) this.steps = comparisonSteps([a, b]);
   }
 
   /** Once only. @throws as `compareDisks` */
@@ -170,7 +172,6 @@ export class DiskComparison {
       return { identical: false, sameSize, what: 'size', guest: 0 };
     }
     const end = Math.max(a.disk.size, b.disk.size);
-    await this.oracle?.prepare();
     for (let at = 0; at < end; ) {
       const { signal } = this.options;
       if (signal?.aborted) throw new Qcow2Error('ABORTED', 'comparison was stopped');
@@ -217,10 +218,10 @@ export class DiskComparison {
         if (!settled(sought)) await sought;
       }
       let to = Math.min(end, a.cursor.endAt(at), b.cursor.endAt(at));
-      if (this.oracle) {
-        const status = this.oracle.compare([a.cursor, b.cursor], at);
-        if (!status.same) return { at, mismatch: true };
-        to = Math.min(to, status.end);
+      const step = this.steps && (await this.stepAt(at));
+      if (step) {
+        if (!step.isAlike) return { at, mismatch: true };
+        to = Math.min(to, step.end);
       }
       const sides = (a.cursor.hasBytes(at) ? 1 : 0) | (b.cursor.hasBytes(at) ? 2 : 0);
       if (sides !== 0 && !(sides === 3 && this.isSame(at))) {
@@ -234,6 +235,15 @@ export class DiskComparison {
     return { at, mismatch: false };
   }
 
+  private async stepAt(at: number): Promise<ComparisonStep | undefined> {
+    while (this.steps && !(this.step && at < this.step.end)) {
+      const { value } = await this.steps.next();
+      if (!value) return undefined;
+      this.step = value;
+    }
+    return this.step;
+  }
+
   private seek(side: 0 | 1, at: number): Awaitable<void> {
     const { cursor } = this.sides[side];
     // Only what leaves the window can fail.
@@ -243,7 +253,7 @@ export class DiskComparison {
 
   private note(from: number, to: number, sides: number): void {
     const last = this.segments.at(-1);
-    if (last && last.to === from && last.sides === sides && !this.oracle) last.to = to;
+    if (last && last.to === from && last.sides === sides && !this.steps) last.to = to;
     else this.segments.push({ from, to, sides });
   }
 

@@ -204,6 +204,10 @@ export interface Disk {
   readonly size: number;
   /** The image's own files first, then those of its backing chain. */
   readonly sources: readonly DataSource[];
+  /** The disk whose bytes these are, where this one only watches what is asked of it. */
+  readonly passesTo?: Disk;
+  /** Of such a disk: somebody asks what a range is made of. @throws Qcow2Error IO */
+  meetStatus?(from: number, length: number): void;
   /**
    * Reads guest bytes. Holes read as zeros; bytes past the end are refused.
    * @throws Qcow2Error OUT_OF_RANGE, CORRUPT, UNSUPPORTED or IO

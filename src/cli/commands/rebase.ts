@@ -170,8 +170,7 @@ async function follow(
   const { rebaseMarks } = await import('../../convert/progress-marks.ts');
   const isNew = (one: Disk) => disk && isSameFile(host, pathOf(one), pathOf(disk));
   const options = {
-    oldSize: image.backing?.size ?? 0,
-    newSize: disk?.size ?? 0,
+    backing: disk,
     depth: Math.max(0, chainOf(image).findIndex(isNew)),
   };
   await followMarks(progress, STEP_PERCENT, (isTold) => rebaseMarks(image, options, isTold));

@@ -5,7 +5,6 @@
  */
 import type { Awaitable } from '../../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { L2_SLICE_BYTES_MAX } from '../../base/limits.ts';
 import type { KeySlotChange } from '../../crypto/luks-slots.ts';
 import { Autoclear, hasFeature, Incompatible } from '../../format/feature-bits.ts';
 import type { Header } from '../../format/header.ts';
@@ -31,8 +30,10 @@ import type { CheckResult } from './check-findings.ts';
 import type { Qcow2CreateOptions, writeFreshImage } from './create.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
 import type { Encryption } from './encryption.ts';
-import { collectImageExtents, ownSources } from './image-extents.ts';
+import { collectImageExtents, ownSources, visitRuns } from './image-extents.ts';
 import { type ImageParts, openParts, type Qcow2OpenOptions } from './image-parts.ts';
+import type { RunVisitor } from './mapping.ts';
+import { qemuSliceSpan } from './slice-span.ts';
 import { Snapshots } from './snapshots.ts';
 import { vmStateOffset } from './vm-state.ts';
 import type { ImageWriter } from './writer.ts';
@@ -120,10 +121,29 @@ export class Qcow2Image implements WritableDisk {
     return this.parts.backing;
   }
 
-  /** Guest bytes that one slice of an L2 table maps: QEMU looks no further at a time. */
+  /** Guest bytes that one slice of an L2 table maps for QEMU, which looks no further at a time. */
   get sliceSpan(): number {
-    const { clusterSize, l2EntryBytes } = this.parts.metadata.geometry;
-    return (Math.min(clusterSize, L2_SLICE_BYTES_MAX) / l2EntryBytes) * clusterSize;
+    return qemuSliceSpan(this.parts.metadata);
+  }
+
+  /** The size of a cluster. */
+  get clusterSize(): number {
+    return this.parts.metadata.geometry.clusterSize;
+  }
+
+  /** The unit of allocation: a subcluster, or a cluster where there are none. */
+  get subclusterSize(): number {
+    return this.parts.metadata.geometry.subclusterSize;
+  }
+
+  /** Plain clusters are encrypted. */
+  get isEncrypted(): boolean {
+    return this.parts.encryption !== undefined;
+  }
+
+  /** The file that plain clusters are in, as it is. */
+  get dataStorage(): Storage {
+    return this.parts.dataStorage;
   }
 
   /**
@@ -336,6 +356,23 @@ export class Qcow2Image implements WritableDisk {
 
   extents(from = 0, to = this.size): AsyncIterable<Extent> {
     return iterateExtents(this, from, to);
+  }
+
+  /**
+   * What the image itself has of the guest range [from, to), in order and without gaps.
+   * @throws Qcow2Error CORRUPT or IO
+   */
+  visitRuns(from: number, to: number, visitor: RunVisitor): Awaitable<void> {
+    return visitRuns(this.parts, { from, to }, visitor);
+  }
+
+  /**
+   * Where the stretch ends that no L2 table is for and that a guest offset lies in; the offset
+   * itself, where there is a table.
+   * @throws Qcow2Error CORRUPT
+   */
+  emptyFrom(at: number): number {
+    return this.parts.mapping.emptyFrom(at, this.size);
   }
 
   collectExtents(from: number, to: number, list: ExtentList, sourceBase = 0): Awaitable<void> {
