@@ -1,4 +1,5 @@
 /** A disk that takes requests while earlier ones are still being carried out. */
+import { Qcow2Error } from '../base/errors.ts';
 import type { WritableDisk, WriteUnderWay, ZeroOptions } from '../image/disk.ts';
 
 /**
@@ -40,8 +41,21 @@ export class AheadTarget {
     });
   }
 
-  /** Waits until nothing is under way, however it ended. */
-  async settle(): Promise<void> {
+  get size(): number {
+    return this.disk.size;
+  }
+
+  /**
+   * Has no request begin any more, and waits for those that have, however they end: whoever closes
+   * the disk sooner has them write to whatever file comes next.
+   */
+  async close(): Promise<void> {
+    this.failure ??= { cause: new Qcow2Error('ABORTED', 'the disk is not written any more') };
+    await this.begun;
+    await this.settle();
+  }
+
+  private async settle(): Promise<void> {
     await Promise.allSettled(this.underWay);
   }
 

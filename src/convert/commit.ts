@@ -42,10 +42,11 @@ export async function commitDisk(
   const { size } = disk;
   if (base.size < size) await base.resize(size);
   const storages = disk.sources.map(({ storage }) => storage);
+  const ahead = new AheadTarget(base);
   const conversion = new Conversion({
     ...options,
     jobs: new CommitPlanner(disk, first),
-    runner: new RawRunner(storages, new AheadTarget(base), {
+    runner: new RawRunner(storages, ahead, {
       kind: 'raw',
       ahead: true,
       clusterSizeMax: Math.max(1, ...disk.sources.map(({ clusterSize }) => clusterSize)),
@@ -59,7 +60,7 @@ export async function commitDisk(
     total: size,
     startWorkers: async () => [],
   });
-  await conversion.run();
+  await conversion.run().finally(() => ahead.close());
   await base.flush();
 }
 

@@ -66,6 +66,6 @@ export async function copyPlain(
     }
     await Promise.all(writes);
   } finally {
-    await ahead.settle();
+    await ahead.close();
   }
 }

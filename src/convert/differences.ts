@@ -4,6 +4,7 @@
  */
 import type { Disk, ExtentKind, WritableDisk } from '../image/disk.ts';
 import type { Storage } from '../storage/storage.ts';
+import { AheadTarget } from './ahead-target.ts';
 import { Conversion } from './conversion.ts';
 import { DiskRunner } from './disk-runner.ts';
 import { type ConvertOptions, concatenatedSize } from './options.ts';
@@ -44,9 +45,10 @@ export function writeDifferences(
   const own = allSources(disks);
   const sources = [...own, ...below.sources];
   const storages = sources.map(({ storage }) => storage);
+  const ahead = new AheadTarget(target);
   const conversion = new Conversion({
     ...options,
-    runner: new DiskRunner(storages, target, {
+    runner: new DiskRunner(storages, ahead, {
       clusterSize: unitBytes,
       subclusterSize: unitBytes,
       clusterSizeMax: Math.max(1, ...sources.map((source) => source.clusterSize)),
@@ -71,5 +73,5 @@ export function writeDifferences(
     total,
     startWorkers: async () => [],
   });
-  return conversion.run();
+  return conversion.run().finally(() => ahead.close());
 }

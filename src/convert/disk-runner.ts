@@ -4,10 +4,9 @@
  * ones are read.
  */
 import { assert } from '../base/errors.ts';
-import type { WritableDisk } from '../image/disk.ts';
 import { Workspace } from '../kernels/arena.ts';
 import type { Storage } from '../storage/storage.ts';
-import { AheadTarget } from './ahead-target.ts';
+import type { AheadTarget } from './ahead-target.ts';
 import { ClusterBuffer } from './cluster-buffer.ts';
 import { OP_STRIDE, OpKind } from './job.ts';
 import { type ClusterOptions, type Runner, type Tally, UnitState, whenWritten } from './runner.ts';
@@ -33,18 +32,16 @@ interface Slot {
 /** Writes clusters into a disk: reads one job at a time. */
 export class DiskRunner implements Runner {
   private readonly reader: SourceReader;
-  private readonly target: AheadTarget;
   private readonly slots: readonly Slot[];
   private jobs = 0;
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(
     sources: readonly Storage[],
-    private readonly disk: WritableDisk,
+    private readonly target: AheadTarget,
     private readonly options: DiskRunnerOptions,
   ) {
     const workspace = new Workspace();
-    this.target = new AheadTarget(disk);
     this.reader = new SourceReader(workspace, sources, options);
     this.slots = Array.from({ length: options.compress ? 1 : BUFFERS }, () => ({
       buffer: new ClusterBuffer(workspace, { ...options, compress: undefined }, this.reader),
@@ -98,7 +95,7 @@ export class DiskRunner implements Runner {
 
   /** Writes units that have the same fate. */
   private async write(buffer: ClusterBuffer, unit: number, end: number): Promise<void> {
-    const { target, disk, options, tally } = this;
+    const { target, options, tally } = this;
     const { clusterSize, diskSize, unmap } = options;
     const state = buffer.state[unit]!;
     if (state === UnitState.skip) return;
@@ -109,7 +106,7 @@ export class DiskRunner implements Runner {
     const at = buffer.at[unit]!;
     const bytes = buffer.plain.bytes.subarray(at, at + length);
     // A part of a cluster cannot be compressed, unless nothing of the disk lies behind it.
-    const isWhole = length === clusterSize || guest + length === disk.size;
+    const isWhole = length === clusterSize || guest + length === target.size;
     const packs = this.isPacked(buffer, unit) && isWhole;
     await (packs ? target.writeCompressed(guest, bytes) : target.write(guest, bytes));
     tally[packs ? 'compressedClusters' : 'dataClusters'] += end - unit;

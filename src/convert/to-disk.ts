@@ -52,8 +52,9 @@ export async function convertToDisk(
   const clusterSize = Math.max(512, target.sources[0]?.clusterSize ?? 1);
   const isPacked = compress && target.format === 'qcow2';
   const jobBytes = Math.ceil(Math.max(JOB_BYTES, clusterSizeMax) / clusterSize + 1) * clusterSize;
+  const ahead = new AheadTarget(target);
   const runner = isPacked
-    ? new DiskRunner(storages, target, {
+    ? new DiskRunner(storages, ahead, {
         clusterSizeMax,
         clusterSize,
         subclusterSize: clusterSize,
@@ -66,7 +67,7 @@ export async function convertToDisk(
         unmap: true,
         salvage,
       })
-    : new RawRunner(storages, new AheadTarget(target), {
+    : new RawRunner(storages, ahead, {
         kind: 'raw',
         ahead: true,
         clusterSizeMax,
@@ -90,6 +91,6 @@ export async function convertToDisk(
     total,
     startWorkers: async () => [],
   });
-  const tally = await conversion.run();
+  const tally = await conversion.run().finally(() => ahead.close());
   return resultOf(tally, total, target.format === 'qcow2' && isPacked ? clusterSize : 1);
 }

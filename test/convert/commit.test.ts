@@ -1,6 +1,7 @@
 // What a commit asks of the images of a chain, and of the host.
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { tick } from '../../src/base/tick.ts';
 import { commitDisk } from '../../src/convert/commit.ts';
 import { Qcow2Image } from '../../src/image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../src/image/raw/raw-image.ts';
@@ -57,6 +58,33 @@ test('bytes are read while the ones before them are written', async () => {
   await commitDisk(top, raw);
   assert.is(most > 1, true);
   assert.is(firstDifference(await readWhole(raw), await readWhole(top)), '', `SEED=${SEED}`);
+  await top.close();
+});
+
+test('one that is stopped leaves nothing to be written later', async () => {
+  const stop = new AbortController();
+  let [begun, ended] = [0, 0];
+  const file = memoryStorage(new Uint8Array(SIZE));
+  const counting = standIn<Storage>(file, {
+    background: () =>
+      standIn<Storage>(file, {
+        async write(at, from) {
+          if (++begun === 2) stop.abort();
+          for (let turn = 0; turn < 20; turn++) await tick();
+          file.write(at, from);
+          ended++;
+        },
+      }),
+  });
+  const { top, raw } = await chainOver(counting);
+  await commitDisk(top, raw, { signal: stop.signal }).then(
+    () => assert.unreachable(),
+    (cause) => assert.is(cause.code, 'ABORTED'),
+  );
+  const before = begun;
+  assert.is(ended, before);
+  for (let turn = 0; turn < 40; turn++) await tick();
+  assert.is(begun, before);
   await top.close();
 });
 
