@@ -1,6 +1,6 @@
 /** What a subcommand is, and what it may touch. */
 import type { StartWorkers } from '../convert/pool.ts';
-import type { NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
+import type { FileDriver, NodeFileOptions, NodeFileStorage } from '../storage/node-file.ts';
 import type { PipeStorage } from '../storage/node-pipe.ts';
 import type { ClaimOptions } from './image-claims.ts';
 import type { OptionSpec } from './options.ts';
@@ -105,4 +105,6 @@ export interface GateOptions {
   readonly untrusted: boolean;
   /** What the files are claimed for, among those who lock images; absent: for nothing. */
   readonly claim?: ClaimOptions | undefined;
+  /** The kind of file that they have to be; absent: whatever they are. */
+  readonly driver?: FileDriver | undefined;
 }

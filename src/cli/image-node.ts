@@ -57,10 +57,18 @@ export interface DebugNode {
   readonly settings: Settings;
 }
 
+/** A node above a disk, which passes its requests on. */
+export interface FilterNode {
+  readonly driver: string;
+  readonly settings: Settings;
+  /** Of blkdebug. */
+  readonly debug?: DebugNode;
+}
+
 /** What nodes above a disk change of how it is read and written. */
 export interface Filters {
-  /** The topmost one. */
-  readonly driver: string;
+  /** All of them, from the disk up. */
+  readonly nodes: readonly FilterNode[];
   /** What is read of images further down the chain is written to the disk. */
   readonly copyOnRead?: boolean;
   /** Whole clusters are written, compressed. */
@@ -96,6 +104,8 @@ export type Backing = ((name: string) => BackingNode) | 'none' | undefined;
 export type BackingNode = Omit<ImageNode, 'file' | 'bare' | 'filters'> & {
   readonly file: FileNode | undefined;
   readonly bare?: boolean;
+  /** The kind of file that the one has to be which the image names. */
+  readonly kind?: FileDriver;
 };
 
 /** What else each driver takes; names that end in a dot begin those of more settings. */
@@ -118,12 +128,15 @@ const OF_DRIVER: Record<string, readonly string[]> = {
   compress: ['file', 'file.'],
 };
 /** Drivers that stand above a disk. */
-const FILTERS: Readonly<Record<string, Filters>> = {
-  'copy-on-read': { driver: 'copy-on-read', copyOnRead: true },
-  compress: { driver: 'compress', compress: true },
+const FILTERS: Readonly<Record<string, Omit<Filters, 'nodes'>>> = {
+  'copy-on-read': { copyOnRead: true },
+  compress: { compress: true },
 };
 /** Drivers that need no format above them. */
-const BARE = ['file', 'host_device', 'host_cdrom', 'null-co', 'null-aio', 'blkdebug'];
+const FILE_DRIVERS: readonly FileDriver[] = ['file', 'host_device', 'host_cdrom'];
+const BARE: readonly string[] = [...FILE_DRIVERS, 'null-co', 'null-aio', 'blkdebug'];
+/** Settings of a filter that are about what it stands on, too. */
+const PASSED_ON = GENERAL.filter((name) => name !== 'driver' && name !== 'node-name');
 /** Settings about what is behind an image. */
 const BEHIND = /^backing(\.|$)/;
 /** Bytes of `null-co` where nothing is said. */
@@ -175,17 +188,19 @@ export function resolveImage(
   if ((isDriver || filters) && !isNode) checkSharing(settings, given.use);
   checkNodeName(settings);
   if (driver !== undefined && filters) {
-    checkSettings(settings, driver);
     const own = settingsUnder(settings, 'file');
+    const named = textOf(settings, 'file');
+    if (named !== undefined) throw own.size > 0 ? referenceAndMore() : noNode(named);
     if (path === undefined && own.size === 0) throw needBlockDevice('file');
-    return filtered(resolveImage(host, path, { settings: own }), settings, filters);
+    return filtered(nodeBelow(host, own, path), { driver, settings }, filters);
   }
   if (driver !== undefined && BARE.includes(driver)) {
     const backing = backingOf(host, settings);
     const others = [...settings].filter(([name]) => !BEHIND.test(name));
     const file = fileNode(host, new Map(others), path, driver);
     if (file.driver === 'blkdebug' && file.below.driver === 'image') {
-      return filtered(file.below.image, settings, { driver, debug: file });
+      const above = { driver, settings, debug: file };
+      return filtered(file.below.image, above, { debug: file });
     }
     return { file, format: 'raw', bare: true, backing, dataFile: undefined, settings };
   }
@@ -219,11 +234,23 @@ export function checkSharing(settings: Settings, use: NodeUse | undefined): void
   }
 }
 
-/** A disk with nodes above it: those say, too, how it may be used. */
-function filtered(node: ImageNode, above: Settings, filters: Filters): ImageNode {
-  const general = [...above].filter(([name]) => name !== 'driver' && GENERAL.includes(name));
-  const settings = new Map([...node.settings, ...general]);
-  return { ...node, settings, filters: { ...node.filters, ...filters } };
+/** What a filter stands on: a file by itself, where no driver is named. */
+function nodeBelow(host: Host, settings: Settings, path: string | undefined): ImageNode {
+  if (textOf(settings, 'driver') !== undefined) return resolveImage(host, path, { settings });
+  const file = fileNode(host, settings, path, undefined);
+  const rest = { backing: undefined, dataFile: undefined, settings };
+  return { file, format: 'raw', bare: true, ...rest };
+}
+
+/** A disk with a node above it, which says, too, how it may be used. */
+function filtered(node: ImageNode, above: FilterNode, changes: Omit<Filters, 'nodes'>): ImageNode {
+  const general = [...above.settings].filter(([name]) => PASSED_ON.includes(name));
+  const nodes = [...(node.filters?.nodes ?? []), above];
+  return {
+    ...node,
+    settings: new Map([...node.settings, ...general]),
+    filters: { ...node.filters, ...changes, nodes },
+  };
 }
 
 /** The node that settings have under a name, or that a file's name stands for. */
@@ -253,6 +280,7 @@ function fileNode(
   name: string | undefined,
   given: string | undefined,
 ): FileNode {
+  if ((given ?? name ?? textOf(settings, 'filename')) === undefined) throw needDriver();
   checkNodeName(settings);
   checkSwitches(settings);
   const scheme = name === undefined ? undefined : /^(blkdebug|null-co|null-aio):/.exec(name)?.[1];
@@ -262,9 +290,6 @@ function fileNode(
     case 'host_device':
     case 'host_cdrom': {
       const path = name === undefined ? textOf(settings, 'filename') : resolveName(name, '');
-      if (path === undefined && given === undefined) {
-        throw needDriver();
-      }
       if (path === undefined) throw wrong(`The '${driver}' block driver requires a file name`);
       checkSettings(settings, driver, 'file');
       checkFileSettings(settings);
@@ -286,7 +311,9 @@ function fileNode(
       return partOf(file, settings);
     }
     default:
-      if (!isFormat(driver)) throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+      if (!isFormat(driver) && !FILTERS[driver]) {
+        throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
+      }
       return { driver: 'image', image: resolveImage(host, name, { settings }), settings };
   }
 }
@@ -380,11 +407,12 @@ function backingNode(host: Host, settings: Settings, isNamed: boolean): BackingN
     if (isNamed && driver.startsWith('null-')) {
       throw wrong(`The only allowed filename for this driver is '${driver}://'`);
     }
-    if (!isNamed || driver !== 'file') return resolveImage(host, undefined, { settings });
-    checkSettings(settings, driver);
+    const kind = FILE_DRIVERS.find((one) => one === driver);
+    if (!isNamed || !kind) return resolveImage(host, undefined, { settings });
+    checkSettings(settings, driver, 'file');
     checkFileSettings(settings);
     const others = { backing: undefined, dataFile: undefined, settings };
-    return { file: undefined, format: 'raw', bare: true, ...others };
+    return { file: undefined, kind, format: 'raw', bare: true, ...others };
   }
   if (driver !== undefined && !isFormat(driver)) {
     throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${driver}'`);
@@ -442,7 +470,7 @@ function isKnown(driver: string, name: string): boolean {
  * @param like another driver, which takes the same settings
  * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know
  */
-function checkSettings(settings: Settings, driver: string, like = driver): void {
+export function checkSettings(settings: Settings, driver: string, like = driver): void {
   const name = inTableOrder([...settings.keys()]).find((one) => !isKnown(like, one));
   if (name === undefined) return;
   if (BARE.includes(driver)) {
@@ -532,6 +560,11 @@ export function isOwnNode({ bare, file, settings }: BackingNode): boolean {
   return !(bare && file) && file?.settings !== settings;
 }
 
+/** The name that the topmost node has; undefined: nobody has given it one. */
+export function nodeNameGiven({ filters, settings }: ImageNode): string | undefined {
+  return textOf(filters?.nodes.at(-1)?.settings ?? settings, 'node-name');
+}
+
 /** The driver of a node, in QEMU's words. */
 export function driverOf(file: FileNode): string {
   return (file.driver === 'file' ? file.kind : undefined) ?? file.driver;
@@ -539,7 +572,15 @@ export function driverOf(file: FileNode): string {
 
 /** What QEMU calls a node that is no format: a filter, or what a file is reached by without one. */
 export function driverAbove({ filters, bare, file }: ImageNode): string | undefined {
-  return filters?.driver ?? (bare ? driverOf(file) : undefined);
+  return filters?.nodes.at(-1)?.driver ?? (bare ? driverOf(file) : undefined);
+}
+
+/** The image whose disk has another one within it, however deep; undefined: none has. */
+export function imageWithin({ file }: ImageNode): ImageNode | undefined {
+  let below = file;
+  while ('below' in below) below = below.below;
+  if (below.driver !== 'image') return undefined;
+  return imageWithin(below.image) ?? below.image;
 }
 
 /** Path of the file that the node's bytes are in, if they are in one. */

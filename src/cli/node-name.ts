@@ -27,6 +27,7 @@ export interface OwnNames {
 
 /** @param own what of it is opened besides; absent: nothing, so that settings of it do not count */
 export function nodeName(node: ImageNode, format: string, own?: OwnNames): string {
+  if (node.filters) return filteredName(node, format);
   if (node.bare) return fileNodeName(node.file);
   // A raw part of a file is a node of its own, and stands for the format.
   if (node.file.settings === node.settings) return jsonName(fileMembers(node.file));
@@ -34,6 +35,30 @@ export function nodeName(node: ImageNode, format: string, own?: OwnNames): strin
   const name = fileName(node.file);
   if (name !== undefined && Object.keys(strong).length === 0) return name;
   return jsonName({ driver: format, ...strong, file: fileMembers(node.file) });
+}
+
+/** The name of a disk with filters above it: only blkdebug has one that is no JSON. */
+function filteredName(node: ImageNode, format: string): string {
+  const { filters, ...disk } = node;
+  let name: string | undefined = nodeName(disk, format);
+  if (name.startsWith('json:')) name = undefined;
+  for (const { driver, settings, debug } of filters?.nodes ?? []) {
+    const { config: _, ...others } = strongOf(driver, settings);
+    const isPlain = debug !== undefined && Object.keys(others).length === 0;
+    name = isPlain && name !== undefined ? `blkdebug:${debug.config ?? ''}:${name}` : undefined;
+  }
+  return name ?? jsonName(diskMembers(node, format));
+}
+
+/** All that makes a disk what it is. */
+function diskMembers({ bare, file, settings, filters }: ImageNode, format: string): Members {
+  const strong = strongOf(format, settings);
+  let members = bare ? fileMembers(file) : { driver: format, ...strong, file: fileMembers(file) };
+  for (const { driver, settings, debug } of filters?.nodes ?? []) {
+    const child = debug ? 'image' : 'file';
+    members = { driver, ...strongOf(driver, settings), [child]: members };
+  }
+  return members;
 }
 
 /** Another backing file than the image's own, or none in its place. */
@@ -88,8 +113,7 @@ function fileMembers(node: FileNode): Members {
   if (driver === 'file') return { driver: node.kind ?? driver, filename: node.path };
   if (driver === 'image') {
     const { image } = node;
-    const format = image.format ?? 'raw';
-    return { driver: format, ...strongOf(format, image.settings), file: fileMembers(image.file) };
+    return diskMembers(image, image.format ?? 'raw');
   }
   const own = { driver, ...strongOf(driver, node.settings) };
   if (driver === 'blkdebug') {

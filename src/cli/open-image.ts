@@ -7,8 +7,8 @@ import { explainOpen } from './explain-open.ts';
 import { warnOfGuess } from './guessed-format.ts';
 import type { ImageUse } from './image-claims.ts';
 import { type NameRole, nameImage } from './image-name.ts';
-import { type DebugNode, driverAbove, driverOf, type ImageNode, pathOf } from './image-node.ts';
-import { openImageNode } from './open-node.ts';
+import { type DebugNode, driverAbove, type ImageNode, imageWithin, pathOf } from './image-node.ts';
+import { type OpenedImage, type OpenImageNodeOptions, openImageNode } from './open-node.ts';
 
 /** How an image of the command line is opened. */
 export interface OpenImageOptions {
@@ -21,10 +21,12 @@ export interface OpenImageOptions {
   readonly use?: ImageUse;
   /** `-U`: others may write it meanwhile. */
   readonly forceShare?: boolean;
-  /** The backing file that the image names is left alone. */
+  /** The backing file that the image names is left alone, unless filters stand above the image. */
   readonly backing?: 'none' | undefined;
   /** Rules of blkdebug above the format are for what is read of the disk. */
   readonly debugged?: boolean;
+  /** A raw disk within another image's stands for that image, which can more. */
+  readonly innermost?: boolean;
 }
 
 /**
@@ -43,22 +45,41 @@ export function openImage(host: Host, filename: string, options: OpenImageOption
       role: options.role,
       use: { writable: false, forceShare },
     });
-    const node = options.backing ? { ...named.node, backing: options.backing } : named.node;
-    const above = driverAbove(node);
-    if (snapshot !== undefined && above !== undefined) throw withoutSnapshots(above);
+    const alone = options.backing !== undefined && !named.node.filters;
+    const node = alone ? { ...named.node, backing: options.backing } : named.node;
+    const above = snapshot === undefined ? undefined : driverAbove(node);
     const isInput = use === 'convert' && pathOf(node.file) === '-';
-    const { disk } = await openImageNode(host, node, {
-      snapshot,
+    const opened = await openImageNodeOf(host, node, options.innermost, {
+      snapshot: above === undefined ? snapshot : undefined,
       untrusted,
       writable: false,
       cacheBytes: CACHE_BYTES,
       claim: { use, forceShare },
       ...(isInput ? { storage: await host.openInput() } : {}),
-      ...(options.backing ? { opens: 'data file' } : {}),
+      ...(alone ? { opens: 'data file' } : {}),
     });
+    const { disk } = opened;
+    if (above !== undefined) {
+      await disk.close();
+      throw withoutSnapshots(above);
+    }
     const debug = options.debugged ? node.filters?.debug : undefined;
     return debug ? debuggedSource(host, debug, disk) : disk;
   });
+}
+
+/** The same as `openImageNode`, of the innermost image if that is meant. */
+async function openImageNodeOf(
+  host: Host,
+  node: ImageNode,
+  innermost: boolean | undefined,
+  options: OpenImageNodeOptions,
+): Promise<OpenedImage> {
+  const opened = await openImageNode(host, node, options);
+  const image = innermost && opened.disk.format === 'raw' ? imageWithin(node) : undefined;
+  if (!image) return opened;
+  await opened.disk.close();
+  return openImageNode(host, image, options);
 }
 
 async function debuggedSource(host: Host, node: DebugNode, disk: Disk): Promise<Disk> {
@@ -86,7 +107,7 @@ export async function openWritableImage(
 /** How an image of the command line is opened to be written. */
 type OpenWritableImageOptions = Pick<
   OpenImageOptions,
-  'format' | 'untrusted' | 'role' | 'forceShare' | 'backing'
+  'format' | 'untrusted' | 'role' | 'forceShare' | 'backing' | 'innermost'
 > & {
   /** Warns of a raw image that nobody says is raw. */
   readonly warns?: boolean;
@@ -99,7 +120,7 @@ type OpenWritableImageOptions = Pick<
 /** A disk to be written, and what the command line has it be. */
 interface WritableNode {
   readonly disk: WritableDisk;
-  /** What QEMU calls that which it is: a format, or what a file is reached by without one. */
+  /** What QEMU calls that which it is: a format, or the driver that stands in its place. */
   readonly driver: string;
   readonly node: ImageNode;
   /** The path of a raw image that nobody says is raw. */
@@ -120,9 +141,10 @@ export function openWritableNode(
     const use = { writable: true, forceShare: options.forceShare };
     const named = nameImage(host, filename, options.format, { role, use });
     const { untrusted, forceShare, warns, writableDepth, backing, resizes } = options;
-    const node = backing ? { ...named.node, backing } : named.node;
+    const alone = backing !== undefined && !named.node.filters;
+    const node = alone ? { ...named.node, backing } : named.node;
     let guessed: string | undefined;
-    const { disk } = await openImageNode(host, node, {
+    const { disk } = await openImageNodeOf(host, node, options.innermost, {
       untrusted,
       writable: true,
       writableDepth,
@@ -133,9 +155,9 @@ export function openWritableNode(
         guessed = pathOf(node.file) ?? filename;
         if (warns) warnOfGuess(host, guessed);
       },
-      ...(backing ? { opens: 'data file' } : {}),
+      ...(alone ? { opens: 'data file' } : {}),
     });
-    const driver = node.bare ? driverOf(node.file) : disk.format;
+    const driver = driverAbove(node) ?? disk.format;
     return { disk: disk as WritableDisk, driver, node, guessed };
   });
 }

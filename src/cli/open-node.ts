@@ -125,13 +125,17 @@ export async function openImageNode(
       checkQcow2Settings(settings, metadata, { opens });
     },
     ...(cacheBytes === undefined ? {} : { cacheBytes }),
-    ...backingChoice(host, node.backing, behind),
+    ...backingChoice(host, node.backing, { first: path, untrusted, claim: behind }),
     onRepair: options.onRepair,
     onCorruption: sayCorruption(host),
     onStaleBitmaps: (version) => warnOfBitmaps(host, version),
   });
   try {
     if (format === 'qcow2') refuseUnknownSettings(settings, { opens: options.opens });
+    if (node.filters) {
+      const { takeFilters } = await import('./filter-nodes.ts');
+      await takeFilters(host, node, { format, storage, writable });
+    }
   } catch (cause) {
     await disk.close();
     throw cause;
@@ -166,21 +170,31 @@ function unmaps(text: string): 'unmap' | 'ignore' {
   return text === 'unmap' || text === 'on' ? 'unmap' : 'ignore';
 }
 
+/** How images behind another are opened. */
+interface BehindOptions {
+  /** Path of the image that the person named. */
+  readonly first: string;
+  readonly untrusted: boolean;
+  readonly claim: ClaimOptions;
+}
+
 /** Settings about the backing file as the engine takes them. */
 export function backingChoice(
   host: Host,
   backing: Backing,
-  claim: ClaimOptions,
+  options: BehindOptions,
 ): Pick<OpenDiskOptions, 'backing'> {
   if (backing === undefined) return {};
   if (backing === 'none') return { backing };
+  const { first, untrusted, claim } = options;
   const choice = (name: string): BackingChoice => {
     const node = backing(name);
-    const { file, format, dataFile, settings } = node;
+    const { file, kind, format, dataFile, settings } = node;
+    const named = kind && pathGate(host, first, { untrusted, claim, driver: kind });
     return {
       format,
-      ...backingChoice(host, node.backing, claim),
-      ...(file ? { storage: (writable) => openOther(host, node, { file, claim, writable }) } : {}),
+      ...backingChoice(host, node.backing, options),
+      storage: file ? ({ writable }) => openOther(host, node, { file, claim, writable }) : named,
       ...dataFileChoice(host, dataFile, claim),
       onFormat: (found, storage) =>
         checkBehind(() => {

@@ -30,14 +30,14 @@ export function resolveName(name: string, from: string): string {
 
 /** @param first the image that the person named */
 export function pathGate(host: Host, first: string, options: GateOptions): Gate {
-  const { untrusted, claim } = options;
+  const { untrusted, claim, driver } = options;
   return ({ kind, name, from, writable }) => {
     const beside = resolveName(name, from);
     // QEMU counts the name of a data file from the current directory, where it makes the file.
     const isElsewhere = kind === 'data-file' && !host.exists(beside);
     const path = isElsewhere ? resolveName(name, '') : beside;
     if (untrusted) confine(host, path, first);
-    const file = host.openFile(path, { writable });
+    const file = host.openFile(path, { writable, driver });
     try {
       if (claim) {
         const own = { ...claim, use: writable ? 'write' : claim.use } as const;

@@ -70,8 +70,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
 
 /** What a caller knows better about a backing file than the image in front of it. */
 export interface BackingChoice {
-  /** Opens the file, in place of the one that the image names, or where it names none. */
-  readonly storage?: (writable: boolean) => Awaitable<Storage>;
+  /** Opens the file, in place of the gate, also where the image names none. */
+  readonly storage?: Gate | undefined;
   /** The file's format, in place of what the image says. */
   readonly format?: Format | undefined;
   /** See `OpenDiskOptions`. */
@@ -158,7 +158,7 @@ async function openAt(
     }
     const isWritten = depth + 1 === writableDepth;
     const request = { kind: 'backing', name, from: storage.name, writable: isWritten } as const;
-    const file = await (choice?.storage ? choice.storage(request.writable) : gate(request));
+    const file = await (choice?.storage ?? gate)(request);
     // All the chain's tables share one memory, which a long chain must not outgrow.
     const chained = {
       gate,

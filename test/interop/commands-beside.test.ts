@@ -52,6 +52,21 @@ test('every command warns of bitmaps that nobody vouches for', async () => {
   assert.is(found.join('\n\n'), '', found.join('\n\n'));
 });
 
+test('rebase onto an image of its own chain by another format keeps the bytes', async () => {
+  const lines = [
+    ...[
+      '-b base.raw -F luks top.qcow2',
+      '-b base.raw -F qcow2 top.qcow2',
+      '-b top.qcow2 same.qcow2',
+    ],
+    ...['-b mid.qcow2 -F raw same.qcow2', '-b ../base.raw -F luks sub/over.qcow2'],
+    ...['-b sub/../base.raw -F raw same.qcow2', '-p -b base.raw -F luks same.qcow2'],
+  ];
+  const cases = lines.map((line) => ({ args: ['rebase', ...line.split(' ')], writes: true }));
+  const found = await tryCases(world as World, cases);
+  assert.is(found.join('\n\n'), '', found.join('\n\n'));
+});
+
 test('convert: of several errors the same one is told', async () => {
   const lines = [
     ...['-O qcow2 -o compat=bad plain.qcow2 new.img', '-O raw plain.qcow2 nowhere/x'],

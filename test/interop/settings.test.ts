@@ -47,6 +47,7 @@ const BEHIND = [
   ...['driver=raw,backing.size=5G,backing.file.filename=base.raw', 'driver=raw,backing.size=x'],
   ...['data-file.filename=nowhere', 'data-file.filename=raw.img', 'data-file.foo=1'],
   ...['driver=null-co,backing.size=64k', 'driver=file,backing.filename=base.raw'],
+  ...['driver=host_device', 'driver=host_cdrom,backing.node-name=a', 'driver=host_device,bogus=1'],
 ].map((what) => `driver=qcow2,file.filename=top.qcow2,backing.${what}`);
 /** The same of images that name no such thing, or none at all, or are not there. */
 const BACKING_LISTS = [
@@ -76,6 +77,7 @@ const LISTS = [
   ...['driver=raw,offset=512,file.driver=raw,file.file.filename=raw.img'],
   ...['driver=raw,file.driver=raw,file.offset=512,file.file.filename=raw.img'],
   ...['driver=blkdebug,image.driver=raw,image.file.filename=raw.img'],
+  ...['driver=qcow2,node-name=a,file.node-name=a,file.filename=plain.qcow2'],
   ...['driver=null-co,size=64k', 'driver=null-aio,latency-ns=5', 'driver=null-co,read-zeroes=on'],
   ...['driver=raw,offset=512,file.driver=null-co', 'driver=blkdebug,image.driver=null-co'],
 ];
@@ -107,6 +109,32 @@ const NAMES = [
   '{"driver":"raw","offset":0,"file":{"driver":"blkdebug","align":512,"image.filename":"raw.img"}}',
 ].map((text) => `json:${text}`);
 
+/** Nodes above a disk. */
+const FILTERED = [
+  ...['compress', 'copy-on-read'].flatMap((driver) =>
+    [
+      ...['', 'file=x', 'file.driver=file', 'file.filename=plain.qcow2', 'file.filename=raw.img'],
+      ...['file.driver=raw,file.file.filename=raw.img', 'file.driver=bogus', 'file.node-name=1'],
+      'file.driver=luks,file.key-secret=s,file.file.filename=luks.img',
+      ...['top.qcow2', 'snaps.qcow2', 'leaks.qcow2', 'bits.qcow2'].flatMap((name) =>
+        ['', ',bogus=1', ',node-name=a,file.node-name=a', ',node-name=b,file.file.node-name=a'].map(
+          (more) => `file.driver=qcow2,file.file.filename=${name}${more}`,
+        ),
+      ),
+      'file.driver=compress,file.file.driver=qcow2,file.file.file.filename=top.qcow2',
+      'file.driver=copy-on-read,file.file.driver=qcow2,file.file.file.filename=top.qcow2',
+      'file.driver=blkdebug,file.image.driver=qcow2,file.image.file.filename=top.qcow2',
+    ].map((more) => `driver=${driver}${more === '' ? '' : ','}${more}`),
+  ),
+  ...['top.qcow2', 'snaps.qcow2', 'leaks.qcow2'].flatMap((name) =>
+    [
+      ...['', ',node-name=a,image.node-name=a', ',config=passphrase', ',config=nowhere'],
+      ...[',align=4096', ',align=3', ',bogus=1', ',set-state.0.event=x'],
+    ].map((more) => `driver=blkdebug,image.driver=qcow2,image.file.filename=${name}${more}`),
+  ),
+  'driver=blkdebug,image.driver=compress,image.file.driver=qcow2,image.file.file.filename=v2.qcow2',
+];
+
 /** Words before and behind the image. */
 const COMMANDS = [
   ...[['info', '--output=json'], ['map'], ['check', '-q'], ['measure', '-O', 'raw']],
@@ -117,10 +145,25 @@ const COMMANDS = [
   ],
 ];
 
-function linesOf(name: string, isList: boolean): { args: string[]; writes: boolean }[] {
-  return COMMANDS.map(([command = '', ...more]) => {
+const WRITERS = [
+  ...[
+    ['bitmap', '--', 'b', '--add'],
+    ['bitmap', '--', 'b0', '--remove'],
+    ['snapshot', '-d', 'one'],
+    ['snapshot', '-c', 'new'],
+  ],
+  ...[['rebase', '-b', ''], ['rebase', '-u', '-b', 'base.raw', '-F', 'raw'], ['commit']],
+  ...[['check'], ['check', '-r', 'all'], ['amend', '-o', 'help'], ['info']],
+];
+
+function linesOf(
+  name: string,
+  isList: boolean,
+  commands = COMMANDS,
+): { args: string[]; writes: boolean }[] {
+  return commands.map(([command = '', ...more]) => {
     const options = isList ? ['--image-opts'] : [];
-    const writes = command === 'resize' || command === 'amend';
+    const writes = commands !== COMMANDS || command === 'resize' || command === 'amend';
     const args =
       more[0] === '--'
         ? [command, ...options, name, ...more.slice(1)]
@@ -141,6 +184,21 @@ test('files without a format, to commands that read', () =>
 
 test('what is said of a backing file', () =>
   expectNone([...BEHIND, ...BACKING_LISTS].flatMap((list) => linesOf(list, true))));
+
+test('what stands above a disk', () =>
+  expectNone(FILTERED.flatMap((list) => linesOf(list, true, [...COMMANDS, ...WRITERS]))));
+
+test('snapshots of an image with a raw disk within its own', () =>
+  expectNone(
+    ['', 'offset=512,', 'size=4k,', 'offset=1M,'].flatMap((part) => {
+      const inner = 'file.driver=qcow2,file.file.filename=snaps.qcow2';
+      const list = `driver=raw,${part}${inner}`;
+      const actions = ['-l', '-c new', '-d one', '-a one', '-a nowhere', '-d nowhere'];
+      return actions.map((action) => {
+        return { args: ['snapshot', ...action.split(' '), '--image-opts', list], writes: true };
+      });
+    }),
+  ));
 
 test('JSON', () => expectNone(NAMES.flatMap((name) => linesOf(name, false))));
 

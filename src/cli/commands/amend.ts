@@ -99,6 +99,7 @@ async function openAndAmend(
     options,
   );
   try {
+    if (driver !== image.format) throw notAmendable(driver);
     if (asksForHelp(list) && image.format !== 'raw') return printHelp(host, image.format);
     if (!(image instanceof Qcow2Image) && !(image instanceof LuksImage)) {
       throw notAmendable(driver);

@@ -6,9 +6,9 @@ import { judgeBitmap } from '../../image/qcow2/bitmap-verbs.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
+import { nodeNameGiven } from '../image-node.ts';
 import { formatJson } from '../json.ts';
-import { openImage } from '../open-image.ts';
-import { openWritable } from '../open-writable.ts';
+import { openImage, openWritableNode } from '../open-image.ts';
 import { given, type OptionSpec, type ParsedOptions, valueGiven } from '../options.ts';
 import { sizeArgument } from '../size-argument.ts';
 
@@ -31,8 +31,8 @@ const OPTIONS: readonly OptionSpec[] = [
 const ACTIONS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
 type Action = (typeof ACTIONS)[number];
 
-/** The name that QEMU gives the image's node is another in every run; ours is this one. */
-const NODE = '#block100';
+/** The name that QEMU gives a node without one is another in every run; ours is this one. */
+const UNNAMED = '#block100';
 
 /** What was asked for, checked. */
 interface Request {
@@ -105,14 +105,16 @@ function parseRequest(parsed: ParsedOptions): Request {
 async function change(host: Host, request: Request): Promise<number> {
   const { filename, format, source, untrusted } = request;
   // Bitmaps are of an image's own; what lies behind it needs not be there.
-  const disk = await openWritable(host, filename, { format, untrusted, backing: 'none' });
+  const options = { format, untrusted, backing: 'none', warns: true } as const;
+  const { disk, driver, node } = await openWritableNode(host, filename, options);
   try {
     // It is a name, also where the image's own is a list of options.
     const plain = { untrusted, backing: 'none', role: 'path' } as const;
+    const top = { driver, node: nodeNameGiven(node) ?? UNNAMED };
     const from = source ? await openImage(host, source.filename, { ...source, ...plain }) : disk;
     try {
       for (const { action, value } of request.actions) {
-        await act(disk, request, { action, source: from, value });
+        await act(disk, request, { action, source: from, value, ...top });
       }
     } finally {
       if (from !== disk) await from.close();
@@ -136,13 +138,20 @@ class InconsistentBitmap extends Error {}
 async function act(
   disk: WritableDisk,
   { bitmap: name, granularity }: Request,
-  step: { readonly action: Action; readonly value: string; readonly source: unknown },
+  step: {
+    readonly action: Action;
+    readonly value: string;
+    readonly source: unknown;
+    /** What stands at the top: a format, or what stands above one. */
+    readonly driver: string;
+    readonly node: string;
+  },
 ): Promise<void> {
-  const { action } = step;
+  const { action, driver, node } = step;
   try {
     // Wherever it is to be, it has to be one.
     if (action === 'add') judgeBitmap(name, granularity || 65536);
-    const image = needQcow2(disk, action, name);
+    const image = needQcow2(disk, { ...step, name });
     const { bitmaps } = image;
     if (action === 'add') await bitmaps.add(name, { granularity });
     else if (action === 'remove') await bitmaps.remove(name);
@@ -153,8 +162,8 @@ async function act(
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
     const why =
-      action === 'add' && cause.code === 'UNSUPPORTED' && disk.format === 'qcow2'
-        ? `Can't make bitmap '${name}' persistent in '${NODE}': ${cause.message}`
+      action === 'add' && cause.code === 'UNSUPPORTED' && driver === 'qcow2'
+        ? `Can't make bitmap '${name}' persistent in '${node}': ${cause.message}`
         : cause.message;
     const message = `Operation ${action} on bitmap ${name} failed: ${why}`;
     if (/is inconsistent and cannot be used$/.test(message)) throw new InconsistentBitmap(message);
@@ -162,11 +171,24 @@ async function act(
   }
 }
 
-function needQcow2(disk: WritableDisk, action: Action, name: string): Qcow2Image {
-  if (disk instanceof Qcow2Image) return disk;
+function needQcow2(
+  disk: WritableDisk,
+  {
+    action,
+    name,
+    driver,
+    node,
+  }: {
+    readonly action: Action;
+    readonly name: string;
+    readonly driver: string;
+    readonly node: string;
+  },
+): Qcow2Image {
+  if (disk instanceof Qcow2Image && driver === disk.format) return disk;
   const message =
     action === 'add'
-      ? `Can't store persistent bitmaps to ${NODE}: Operation not supported`
+      ? `Can't store persistent bitmaps to ${node}: Operation not supported`
       : `Dirty bitmap '${name}' not found`;
   throw new Qcow2Error('UNSUPPORTED', message);
 }

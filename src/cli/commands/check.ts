@@ -1,8 +1,8 @@
 /** `check`: is an image sound, and where not, repairs it. */
-import type { Awaitable } from '../../base/awaitable.ts';
 import { formatFixed } from '../../base/decimals.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { isFormat } from '../../image/formats.ts';
+import type { GateRequest } from '../../image/gate.ts';
 import { type OpenDiskOptions, openDisk } from '../../image/open.ts';
 import { checkImage } from '../../image/qcow2/check.ts';
 import type { CheckResult, Repair } from '../../image/qcow2/check-findings.ts';
@@ -23,6 +23,7 @@ import { nameImage } from '../image-name.ts';
 import {
   checkFormatSettings,
   checkQcow2Settings,
+  driverAbove,
   isOwnNode,
   refuseUnknownSettings,
 } from '../image-node.ts';
@@ -147,8 +148,13 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       },
     );
     const files: OpenedImage['files'] = [storage];
-    const done = (image: OpenedImage) => {
-      if (!isKept) return image;
+    const above = driverAbove(node);
+    const done = async (image: OpenedImage) => {
+      if (node.filters) {
+        const { takeFilters } = await import('../filter-nodes.ts');
+        await takeFilters(host, node, { format, storage, writable });
+      }
+      if (!isKept) return above === undefined ? image : { ...image, metadata: undefined };
       throw new Qcow2Error('READ_ONLY', 'Block node is read-only');
     };
     try {
@@ -156,13 +162,13 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       if (isOwnNode(node)) takeNodeName(host, node.settings, storage);
       if (format === 'raw') {
         if (writable && node.format === undefined) warnOfGuess(host, filename);
-        return done({ storage, metadata: undefined, files });
+        return await done({ storage, metadata: undefined, files });
       }
       if (format === 'luks') {
         const { LuksImage } = await import('../../image/luks/luks-image.ts');
         files.splice(0, 1);
         files.push(await LuksImage.open(storage, { secret }));
-        return done({ storage, metadata: undefined, files });
+        return await done({ storage, metadata: undefined, files });
       }
       const metadata = await readCheckMetadata(storage);
       await tryNeedless(host, node, { metadata, claim, opens: 'all' });
@@ -174,7 +180,11 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       const behind = { use: 'read', forceShare } as const;
       const gate = pathGate(host, filename, { untrusted, claim: behind });
       const { dataFile } = dataFileChoice(host, node.dataFile, claim);
-      const { backing } = backingChoice(host, node.backing, behind);
+      const { backing } = backingChoice(host, node.backing, {
+        first: filename,
+        untrusted,
+        claim: behind,
+      });
       const behindIt = { from: filename, writable: false };
       if (metadata.dataFile && dataFileName === undefined && !dataFile) {
         throw new UsageError(
@@ -189,14 +199,14 @@ function openForCheck(host: Host, request: Request): Promise<OpenedImage> {
       if (bitmapsInconsistent) warnOfBitmaps(host, metadata.header.version);
       const { backingName: name } = metadata;
       if (name && backing !== 'none') {
-        const own = () => gate({ ...behindIt, kind: 'backing', name });
-        const open = { name, backing, format: backingFormat, own };
+        const request = { ...behindIt, kind: 'backing', name } as const;
+        const open = { request, backing, format: backingFormat };
         const onStaleBitmaps = (version: 2 | 3) => warnOfBitmaps(host, version);
         const options = { gate, secret, cacheBytes: 2 ** 20, onStaleBitmaps };
         files.push(await openBacking(open, options));
       }
       refuseUnknownSettings(node.settings);
-      return done({ storage, metadata, files });
+      return await done({ storage, metadata, files });
     } catch (cause) {
       for (const file of files.reverse()) await file.close();
       throw cause;
@@ -214,27 +224,26 @@ function oneDown(secret: Secret): Secret {
 async function openBacking(
   {
     backing,
-    own,
+    request,
     ...named
   }: {
     readonly backing: Exclude<OpenDiskOptions['backing'], 'none'>;
     readonly format: string | undefined;
-    readonly own: () => Awaitable<Storage>;
-    readonly name: string;
+    readonly request: GateRequest;
   },
   options: Required<Pick<OpenDiskOptions, 'gate' | 'cacheBytes' | 'onStaleBitmaps'>> & {
     readonly secret: Secret;
   },
 ): Promise<{ close(): Promise<void> }> {
   try {
-    const choice = backing?.(named.name);
+    const choice = backing?.(request.name);
     const format = choice?.format ?? named.format;
     if (format !== undefined && !isFormat(format)) {
       throw new Qcow2Error('UNSUPPORTED', `Unknown driver '${format}'`);
     }
     const { backing: behind, dataFile, onFormat, onMetadata } = choice ?? {};
     const chosen = { format, backing: behind, dataFile, onFormat, onMetadata };
-    const storage = await (choice?.storage ? choice.storage(false) : own());
+    const storage = await (choice?.storage ?? options.gate)(request);
     return await openDisk(storage, { ...options, ...chosen, secret: oneDown(options.secret) });
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;

@@ -13,7 +13,7 @@ import { nameImage } from '../image-name.ts';
 import {
   checkFormatSettings,
   checkQcow2Settings,
-  driverOf,
+  driverAbove,
   type ImageNode,
   isDebugged,
   isNull,
@@ -140,6 +140,9 @@ function reportLink(host: Host, link: Link, request: Request): Promise<ImageRepo
   });
 }
 
+/** What is known of images alone, and not of what stands above one. */
+const OF_FILTERS = { encrypted: false, backing: undefined, specific: undefined } as const;
+
 /** Looks at an image without what lies behind it, so that settings of that make no sense. */
 async function reportNode(
   outer: Host,
@@ -147,6 +150,13 @@ async function reportNode(
   claim: ClaimOptions,
   { untrusted }: Pick<Request, 'untrusted'>,
 ): Promise<ImageReport> {
+  // What stands above an image opens it as whoever reads it does.
+  if (node.filters) {
+    const { openImageNode } = await import('../open-node.ts');
+    const whole = { ...claim, part: undefined, use: 'read' } as const;
+    const { disk } = await openImageNode(outer, node, { writable: false, untrusted, claim: whole });
+    await disk.close();
+  }
   const host = hostWithSettings(outer, node.settings);
   const forceShare = switchOf(node.settings, 'force-share') ?? claim.forceShare;
   const { storage, format } = await openFileNode(host, node.file, {
@@ -167,12 +177,14 @@ async function reportNode(
         refuseUnknownSettings(node.settings, { opens: 'nothing' });
       },
     });
+    const isBehindRules = node.filters?.debug !== undefined || isDebugged(node.file);
     return {
       ...report,
+      ...(node.filters ? OF_FILTERS : {}),
       filename: nodeName(node, format),
-      format: node.bare ? driverOf(node.file) : format,
+      format: driverAbove(node) ?? format,
       knowsDirty: !isNull(node.file),
-      allocatedBytes: isDebugged(node.file) ? undefined : report.allocatedBytes,
+      allocatedBytes: isBehindRules ? undefined : report.allocatedBytes,
     };
   } finally {
     await storage.close();

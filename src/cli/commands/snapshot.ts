@@ -77,7 +77,12 @@ function parseRequest(args: readonly string[]): Request {
 }
 
 async function list(host: Host, { filename, json, forceShare, untrusted }: Request) {
-  const disk = await openImage(host, filename, { format: undefined, forceShare, untrusted });
+  const disk = await openImage(host, filename, {
+    format: undefined,
+    forceShare,
+    untrusted,
+    innermost: true,
+  });
   try {
     const snapshots = disk instanceof Qcow2Image ? disk.snapshots.list() : [];
     if (json) host.out(`${formatJson(snapshots.map(snapshotMembers))}\n`);
@@ -92,7 +97,8 @@ async function list(host: Host, { filename, json, forceShare, untrusted }: Reque
 
 async function change(host: Host, request: Request): Promise<number> {
   const { filename, action, name, forceShare, untrusted } = request;
-  const options = { format: undefined, forceShare, untrusted, warns: true } as const;
+  const flags = { warns: true, innermost: true } as const;
+  const options = { format: undefined, forceShare, untrusted, ...flags };
   const { disk, guessed } = await openWritableNode(host, filename, options);
   try {
     const image = disk instanceof Qcow2Image ? disk : undefined;

@@ -65,15 +65,7 @@ export async function openForIo(
   });
   if (flags.copyOnRead && readOnly) {
     await image.close();
-    // The tool's own option is one of the device, the driver is a node.
-    const isNode = place.filters?.copyOnRead ?? false;
-    const why = isNode ? 'Block node is read-only' : "Can't use copy-on-read on read-only device";
-    throw refused(why);
-  }
-  if (flags.compress && image.format !== 'qcow2') {
-    await image.close();
-    const what = 'Compression is not supported for underlying format';
-    throw new Qcow2Error('UNSUPPORTED', `${what}: ${place.bare ? 'file' : image.format}`);
+    throw refused("Can't use copy-on-read on read-only device");
   }
   if (guessedRaw && !readOnly) warnOfGuess(host, path);
   const debugged = await debug(host, place, image, { writable });
