@@ -3,8 +3,9 @@ import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
 import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { type Host, silent, UsageError } from './command.ts';
+import type { Course } from './convert-course.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
-import { type Course, convertInto, explainFailure, isStream } from './convert-target.ts';
+import { convertInto, explainFailure, isStream } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
 
