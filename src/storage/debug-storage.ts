@@ -89,6 +89,15 @@ export class DebugStorage implements Storage {
     return this.requests.zero(at, length, (from, bytes) => this.inner.zero(from, bytes));
   }
 
+  async zeroUnwritten(at: number, length: number): Promise<boolean> {
+    let done = this.inner.zeroUnwritten !== undefined;
+    if (!done) return false;
+    await this.requests.zero(at, length, async (from, bytes) => {
+      if (!(await this.inner.zeroUnwritten?.(from, bytes))) done = false;
+    });
+    return done;
+  }
+
   truncate(size: number): Awaitable<void> {
     return this.inner.truncate(size);
   }

@@ -53,8 +53,8 @@ export interface Libc {
   seekHole(fd: number, at: number): number;
   /** Gives a range back to the file system: it reads as zeros, the file's size stays. */
   punchHole(fd: number, at: number, length: number): void;
-  /** Makes a range read as zeros and keeps room for it; the file's size stays. */
-  zeroRange(fd: number, at: number, length: number): void;
+  /** Makes a range read as zeros and keeps room for it. */
+  zeroRange(fd: number, at: number, length: number, options: { readonly keepSize: boolean }): void;
   /** Reserves room for a range, leaving what is in it as it is. */
   allocate(fd: number, at: number, length: number, options: { readonly keepSize: boolean }): void;
   /** Cuts a file off or lets it grow, beyond the 2^53 bytes that Node's own call is for, too. */
@@ -160,8 +160,8 @@ function bind(koffi: Koffi): Libc {
     seekHole: (fd, at) => attempt('lseek', () => lseek(fd, at, SEEK_HOLE)),
     punchHole: (fd, at, length) =>
       allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length),
-    zeroRange: (fd, at, length) =>
-      allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, length),
+    zeroRange: (fd, at, length, { keepSize }) =>
+      allocate(fd, FALLOC_FL_ZERO_RANGE | (keepSize ? FALLOC_FL_KEEP_SIZE : 0), at, length),
     allocate: (fd, at, length, { keepSize }) =>
       allocate(fd, keepSize ? FALLOC_FL_KEEP_SIZE : 0, at, length),
     truncate(fd, size) {

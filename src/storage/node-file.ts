@@ -60,6 +60,8 @@ export class NodeFileStorage implements Storage {
   readonly isFixed: boolean;
   /** Cleared when the file system turns out to have no holes. */
   private mayPunch: boolean;
+  /** Cleared when it turns out not to have room that reads as zeros. */
+  private mayReserve = true;
   /** Cleared when the host turns out not to copy for us. */
   private mayCopy = true;
 
@@ -155,10 +157,24 @@ export class NodeFileStorage implements Storage {
     if (length === 0) return true;
     const punched =
       this.attempt(() => native.punchHole(this.fd, at, length)) ||
-      this.attempt(() => native.zeroRange(this.fd, at, length));
+      this.attempt(() => native.zeroRange(this.fd, at, length, { keepSize: true }));
     // A block device may refuse this range and take the next, which is aligned.
     if (!punched && this.kind === 'regular') this.mayPunch = false;
     return punched;
+  }
+
+  zeroUnwritten(at: number, length: number): boolean {
+    this.needWritable();
+    const native = this.kind === 'regular' && this.mayReserve ? libc() : undefined;
+    if (!native) return false;
+    if (length === 0) return true;
+    const keepSize = false;
+    // tmpfs has holes, and room to give them, but not both in one call.
+    this.mayReserve =
+      this.attempt(() => native.zeroRange(this.fd, at, length, { keepSize })) ||
+      (this.attempt(() => native.punchHole(this.fd, at, length)) &&
+        this.attempt(() => native.allocate(this.fd, at, length, { keepSize })));
+    return this.mayReserve;
   }
 
   discard(at: number, length: number): void {

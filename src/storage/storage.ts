@@ -94,6 +94,12 @@ export interface Storage {
   write(at: number, from: Uint8Array): Awaitable<void>;
   /** Makes the range read as zeros, as cheaply as this storage can, growing it when it must. */
   zero(at: number, length: number): Awaitable<void>;
+  /**
+   * Makes a range read as zeros without writing them, with room for it, growing the storage when it
+   * must.
+   * @returns false where the host cannot: what the range reads as is not known then
+   */
+  zeroUnwritten?(at: number, length: number): Awaitable<boolean>;
   /** Says that a range is not needed: its room may go. It reads as before or as zeros then. */
   discard?(at: number, length: number): Awaitable<void>;
   /** Makes sure that there is room for a range, growing the storage; what is there stays. */

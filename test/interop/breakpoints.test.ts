@@ -14,7 +14,11 @@ function plain(text: string): string {
 }
 
 /** The image's first 64 KiB, and those from 2 MiB on, have clusters. */
-async function compare(commands: readonly string[], backing: readonly string[]): Promise<void> {
+async function compare(
+  commands: readonly string[],
+  backing: readonly string[],
+  image = 'blkdebug::a.qcow2',
+): Promise<void> {
   await inScratch(async (folder) => {
     const [ours, theirs] = await Promise.all(
       [[process.execPath, IO_TOOL], [requireQemu().io]].map(
@@ -26,7 +30,7 @@ async function compare(commands: readonly string[], backing: readonly string[]):
           await qemuImg(['create', '-q', '-f', 'qcow2', ...backing, 'a.qcow2', '4M'], { cwd });
           const fill = ['-c', 'write -P 1 0 64k', '-c', 'write -P 2 2M 128k', 'a.qcow2'];
           await run(requireQemu().io, ['-f', 'qcow2', ...fill], { cwd });
-          const args = [...commands.flatMap((one) => ['-c', one]), 'blkdebug::a.qcow2'];
+          const args = [...commands.flatMap((one) => ['-c', one]), image];
           const { code, stdout, stderr } = await run(name, [...first, ...args], { cwd });
           const read = ['-f', 'qcow2', '-c', 'read -v 0 2k', '-c', 'read -v 1M 2k', 'a.qcow2'];
           const left = await run(requireQemu().io, read, { cwd });
@@ -75,6 +79,20 @@ for (const [what, backing] of [
         return compare([...held, other, 'resume A', 'aio_flush', 'read 0 4k'], backing);
       },
     ));
+}
+
+for (const [what, backing] of [
+  ['nothing is behind it', []],
+  ['a file is', ['-b', 'base', '-F', 'raw']],
+] as const) {
+  test(`what goes along with data is read and written only where there is some: ${what}`, () =>
+    eachAtOnce(['cow_read', 'cow_write', 'cluster_alloc_space'], (event) => {
+      const file = { driver: 'file', filename: 'a.qcow2' };
+      const rules = [{ event, errno: 5, once: true }];
+      const debugged = { driver: 'blkdebug', image: file, 'inject-error': rules };
+      const image = `json:${JSON.stringify({ driver: 'qcow2', file: debugged })}`;
+      return compare(['write -P 7 1M 1k', 'write -P 8 3M 1k', 'read 0 4k'], backing, image);
+    }));
 }
 
 test('what would wait for ever fails', () =>

@@ -1,5 +1,5 @@
 /** Sparse raw disks and preallocated targets, beside qemu-img. */
-import { readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openDisk } from '../../src/image/open.ts';
@@ -128,6 +128,63 @@ test('what a qcow2 disk lets go of leaves the file, as with qemu-io', () =>
       await qemuImg(['compare', '-q', 'ours.qcow2', 'theirs.qcow2'], { cwd: folder });
     }
   }));
+
+/** Options of the image, of the backing file if there is one, and what is written before. */
+const PARTS: readonly {
+  readonly options: string;
+  readonly backing?: string;
+  readonly first?: readonly string[];
+}[] = [
+  { options: 'cluster_size=64k' },
+  { options: 'cluster_size=2M' },
+  { options: 'cluster_size=2M,extended_l2=on' },
+  { options: 'cluster_size=64k', first: ['write -z 0 8M'] },
+  { options: 'cluster_size=2M,extended_l2=on', first: ['write 1M 64k', 'write -z 0 1M'] },
+  { options: 'cluster_size=64k,preallocation=metadata' },
+  { options: 'cluster_size=512k,compat=0.10', first: ['write 0 1M', 'discard 0 1M'] },
+  { options: 'cluster_size=512k', backing: 'qcow2' },
+  { options: 'cluster_size=512k,extended_l2=on', backing: 'qcow2' },
+  { options: 'cluster_size=512k', backing: 'raw' },
+  { options: 'cluster_size=512k,data_file=d.data' },
+];
+
+const PART_WRITES = [
+  ...['write -P 1 100 100', 'write -P 2 700k 10k', 'write -P 3 2100k 1100k'],
+  ...['write -P 4 5000000 9', 'write -P 5 4095k 2k', 'write -P 6 8388600 8'],
+];
+
+for (const { options, backing, first = [] } of PARTS) {
+  const about = `${options}${backing ? `, on ${backing}` : ''} ${first.join(', ')}`;
+  test(`a part of a cluster is written, the zeros around it are not: ${about}`, () =>
+    inScratch(async (folder) => {
+      const seen = [];
+      for (const program of [[process.execPath, resolve('dist/qcow2-io.js')], [requireQemu().io]]) {
+        const cwd = join(folder, `${seen.length}`);
+        mkdirSync(cwd);
+        const behind = backing ? ['-b', 'base', '-F', backing] : [];
+        if (backing) {
+          await qemuImg(['create', '-q', '-f', backing, 'base', '6M'], { cwd });
+          const format = backing === 'raw' ? 'raw' : 'qcow2';
+          await qemuIo('base', ['write -P 9 4M 64k'], { cwd, format });
+        }
+        await qemuImg(['create', '-q', '-f', 'qcow2', '-o', options, ...behind, 'a', '8M'], {
+          cwd,
+        });
+        if (first.length > 0) await qemuIo('a', first, { cwd });
+        const commands = PART_WRITES.flatMap((one) => ['-c', one]);
+        await must(program[0]!, [...program.slice(1), ...commands, 'a'], { cwd });
+        const files = options.includes('data_file') ? ['a', 'd.data'] : ['a'];
+        const maps = files.map((name) =>
+          qemuImg(['map', '-f', 'raw', '--output=json', name], { cwd }),
+        );
+        const [check, ...holes] = await Promise.all([qemuImg(['check', 'a'], { cwd }), ...maps]);
+        seen.push({ check: `${check}`, holes: holes.join(), bytes: readFileSync(join(cwd, 'a')) });
+      }
+      const [mine, real] = seen as [(typeof seen)[0], (typeof seen)[0]];
+      assert.is(difference(mine.bytes, real.bytes), '');
+      assert.equal([mine.check, mine.holes], [real.check, real.holes]);
+    }));
+}
 
 test('zeros keep their room in a raw data file, unless it may go', () =>
   inScratch(async (cwd) => {

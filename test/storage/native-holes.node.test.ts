@@ -55,6 +55,15 @@ test('zeros at odd places leave their neighbours alone', () => {
   assert.is(Buffer.compare(readFileSync(path), wanted), 0);
 });
 
+test('zeros that nobody writes have room, within the file and behind its end', () => {
+  writeFileSync(path, Buffer.alloc(2 * MIB, 1));
+  const given = withFile((file) => file.zeroUnwritten(MIB + 5, 3 * MIB));
+  if (!given) return;
+  const wanted = Buffer.alloc(4 * MIB + 5).fill(1, 0, MIB + 5);
+  assert.is(Buffer.compare(readFileSync(path), wanted), 0);
+  assert.ok(allocated() >= 4 * MIB);
+});
+
 test('reserves room without touching what is there', () => {
   writeFileSync(path, Buffer.alloc(MIB, 1));
   withFile((file) => {

@@ -9,6 +9,7 @@ import { SECTOR_BYTES } from '../../crypto/sector-batch.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { FreeOptions } from './allocate.ts';
 import { corruption } from './corruption.ts';
+import { type Edge, edgeOf, largerEdge, zeroEdges } from './edges.ts';
 import type { SectorPlace } from './encryption.ts';
 import { discardRange } from './give-back.ts';
 import { ALL, type Cell, type CellPlace } from './l2-tables.ts';
@@ -26,6 +27,8 @@ interface Step {
   /** The range that is written: `guest` and `length`, and what is copied along on both sides. */
   readonly from: number;
   readonly to: number;
+  /** What the guest reads on both sides of the data, up to there. */
+  readonly edges: Edge;
   /** Clusters of it are left behind, and serve the next who needs some. */
   readonly letsGo: boolean;
 }
@@ -238,13 +241,18 @@ async function planStep(
   const host = taken.host + inFirst;
   if (mode === 'in-place') {
     const to = guest + covered;
-    return { guest, length: covered, mode, host, from: guest, to, letsGo: false };
+    return { guest, length: covered, mode, host, from: guest, to, edges: 'none', letsGo: false };
   }
   const letsGo = mode === 'new' && [cell, ...others].some(hasCluster);
   const end = (inFirst + covered) % clusterSize;
-  const from = guest - headBytes(parts, edges[0], cell, inFirst);
-  const to = guest + covered + tailBytes(parts, edges[1], last, end);
-  return { guest, length: covered, mode, host, from, to, letsGo };
+  const head = headBytes(parts, edges[0], cell, inFirst);
+  const tail = tailBytes(parts, edges[1], last, end);
+  const [from, to] = [guest - head, guest + covered + tail];
+  const both = largerEdge(
+    head > 0 ? edgeOf(parts, cell, touchedMask(parts, inFirst - head, inFirst)) : 'none',
+    tail > 0 ? edgeOf(parts, last, touchedMask(parts, end, end + tail)) : 'none',
+  );
+  return { guest, length: covered, mode, host, from, to, edges: both, letsGo };
 }
 
 /** Clusters that are written in one request. */
@@ -387,8 +395,13 @@ async function writeAllocated(
   const { store } = parts;
   try {
     const place = { guest: step.from, host: step.host - (step.guest - step.from) };
-    const whole = await withEdges(parts, step, bytes);
-    await writeData(parts, place, whole, { copied: whole !== bytes, data });
+    const zeroed = zeroEdges(parts, step, place.host, data);
+    if (settled(zeroed) ? zeroed : await zeroed) {
+      await writeData(parts, step, bytes, { data });
+    } else {
+      const whole = await withEdges(parts, step, bytes);
+      await writeData(parts, place, whole, { copied: whole !== bytes, data });
+    }
   } catch (cause) {
     if (step.mode === 'new') await giveBack(parts, step);
     throw cause;
