@@ -1,18 +1,29 @@
 /**
  * Secrets that the command line defines: `--object secret,id=s0,data=…` or `file=…`, as they are
- * or in Base64. Messages never say what is in one.
+ * or in Base64, and encrypted with another one where `keyid` names it. Messages never say what is
+ * in one.
  */
 import { Qcow2Error } from '../base/errors.ts';
 import { type Host, UsageError } from './command.ts';
+import { decryptSecret } from './encrypted-secret.ts';
+
+/** Objects that QEMU's tools know, and that there is nothing for here. */
+const OTHER_OBJECTS = [
+  ...['authz-list', 'authz-pam', 'authz-simple', 'iothread', 'main-loop', 'pr-manager-helper'],
+  ...['secret_keyring', 'thread-context', 'throttle-group', 'tls-cipher-suites'],
+  ...['tls-creds-anon', 'tls-creds-psk', 'tls-creds-x509'],
+];
 
 /** The settings that an object of this kind takes. */
-const SETTINGS = ['qom-type', 'id', 'data', 'file', 'format'];
+const SETTINGS = ['qom-type', 'id', 'data', 'file', 'format', 'keyid', 'iv'];
 const IDENTIFIER = /^[a-z][a-z0-9._-]*$/i;
 /** Names lead into structures by dots. */
 const NAME = /^[a-z][\w.-]*$/i;
-const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
+const BASE64 = /^[A-Za-z0-9+/=]*$/;
 /** Longer files are no passphrases. */
 const FILE_BYTES_MAX = 16 * 2 ** 20;
+
+const encoder = new TextEncoder();
 
 /** `name=value` pairs, commas in values written twice; what has no `=` is the value of `first`. */
 export function parseKeyValues(text: string, first: string): Map<string, string> {
@@ -49,6 +60,7 @@ export class Secrets {
     const values = parseKeyValues(text, 'qom-type');
     const type = values.get('qom-type');
     if (type === undefined) throw new UsageError("Parameter 'qom-type' is missing");
+    if (OTHER_OBJECTS.includes(type)) throw new UsageError(`invalid object type: ${type}`);
     if (type !== 'secret') {
       throw new UsageError(`Parameter 'qom-type' does not accept value '${type}'`);
     }
@@ -69,14 +81,25 @@ export class Secrets {
       const message = `attempt to add duplicate property '${id}' to object (type 'container')`;
       throw new UsageError(message);
     }
-    const bytes = contentOf(host, values.get('data'), values.get('file'));
-    this.known.set(id, format === 'base64' ? fromBase64(bytes) : bytes);
+    const given = contentOf(host, values.get('data'), values.get('file'));
+    const keyId = values.get('keyid');
+    const key = keyId === undefined ? undefined : this.bytesOf(keyId);
+    const iv = values.get('iv');
+    const vector = key && iv !== undefined ? fromBase64(encoder.encode(iv)) : undefined;
+    const bytes = format === 'base64' ? fromBase64(given) : given;
+    this.known.set(id, key ? decryptSecret(bytes, { key, vector }) : bytes);
+  }
+
+  /** @throws Qcow2Error UNSUPPORTED where there is none of this name */
+  private bytesOf(id: string): Uint8Array {
+    const bytes = this.known.get(id);
+    if (!bytes) throw new Qcow2Error('UNSUPPORTED', `No secret with id '${id}'`);
+    return bytes;
   }
 
   /** @throws Qcow2Error UNSUPPORTED where there is none of this name, or it is no text */
   passphrase(id: string): Uint8Array {
-    const bytes = this.known.get(id);
-    if (!bytes) throw new Qcow2Error('UNSUPPORTED', `No secret with id '${id}'`);
+    const bytes = this.bytesOf(id);
     try {
       new TextDecoder('utf-8', { fatal: true }).decode(bytes);
     } catch {
@@ -94,7 +117,7 @@ function contentOf(
   if (data !== undefined && file !== undefined) {
     throw new UsageError("'file' and 'data' are mutually exclusive");
   }
-  if (data !== undefined) return new TextEncoder().encode(data);
+  if (data !== undefined) return encoder.encode(data);
   if (file === undefined) throw new UsageError("Either 'file' or 'data' must be provided");
   return readSecretFile(host, file);
 }
@@ -114,8 +137,18 @@ function readSecretFile(host: Pick<Host, 'openFile'>, path: string): Uint8Array 
   }
 }
 
-function fromBase64(bytes: Uint8Array): Uint8Array {
-  const text = new TextDecoder().decode(bytes).replace(/[\r\n]+/g, '');
-  if (!BASE64.test(text)) throw new UsageError('Base64 data contains invalid characters');
-  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+/** Characters in groups of four, as the C library of QEMU's choice reads them. */
+function fromBase64(text: Uint8Array): Uint8Array {
+  const chars = new TextDecoder().decode(text).replaceAll('\n', '');
+  if (!BASE64.test(chars)) throw new UsageError('Base64 data contains invalid characters');
+  const bytes: number[] = [];
+  // What is less than a group means nothing; `=` stands for zeros, and at its end for no byte.
+  for (let at = 0; at + 4 <= chars.length; at += 4) {
+    const group = chars.slice(at, at + 4);
+    const three = atob(group.replaceAll('=', 'A'));
+    bytes.push(three.charCodeAt(0));
+    if (group[2] !== '=') bytes.push(three.charCodeAt(1));
+    if (group[3] !== '=') bytes.push(three.charCodeAt(2));
+  }
+  return Uint8Array.from(bytes);
 }

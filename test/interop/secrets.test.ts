@@ -1,5 +1,6 @@
 // Secrets and images named by options: the built tools against QEMU's, messages and all.
 import { spawn } from 'node:child_process';
+import { createCipheriv } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -33,6 +34,7 @@ test('what is wrong with a secret, in the same words', async () => {
       'secret,id=s',
       'secret,data=x',
       'foo,id=x',
+      'iothread,id=x',
       'id=3x,qom-type=secret,data=x',
       'secret,id=s,file=nope',
       'secret,id=s,data=x,file=y',
@@ -47,6 +49,80 @@ test('what is wrong with a secret, in the same words', async () => {
     await same(folder, ['info', '--image-opts', '-f', 'raw', 'file.filename=disk']);
     for (const name of ['driver=raw', 'driver=raw,file.filename=nope', 'nothing']) {
       await same(folder, ['info', '--image-opts', name]);
+    }
+  });
+});
+
+/** A secret that another one, `k`, is the key of. */
+function encryptedSecret(data: string): string {
+  const [key, iv] = [Buffer.alloc(32, 7), Buffer.alloc(16, 9)];
+  const cipher = createCipheriv('aes-256-cbc', key, iv);
+  const bytes = Buffer.concat([cipher.update(data), cipher.final()]).toString('base64');
+  return `secret,id=s,keyid=k,iv=${iv.toString('base64')},format=base64,data=${bytes}`;
+}
+const KEY = [
+  '--object',
+  `secret,id=k,format=base64,data=${Buffer.alloc(32, 7).toString('base64')}`,
+];
+
+test('secrets that are encrypted with another one', async () => {
+  await inScratch(async (folder) => {
+    const made = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=4k';
+    const create = ['create', '-q', ...SECRET, '-f', 'qcow2', '-o', made, 'image', '64k'];
+    await oftenEnough(() => qemuImg(create, { cwd: folder }));
+    for (const secret of [encryptedSecret('abc'), encryptedSecret('wrong')]) {
+      const line = ['convert', ...KEY, '--object', secret, '--image-opts', '-O', 'raw'];
+      await same(folder, [...line, opts('image'), 'raw']);
+    }
+  });
+});
+
+test('what is wrong with an encrypted secret, in the same words', async () => {
+  await inScratch(async (folder) => {
+    const right = encryptedSecret('abc');
+    for (const object of [
+      right,
+      right.replace(/iv=[^,]*,/, ''),
+      right.replace(/iv=[^,]*/, 'iv=AAAA'),
+      right.replace(/iv=[^,]*/, 'iv=A*A'),
+      right.replace('keyid=k', 'keyid=x'),
+      right.replace('keyid=k', 'keyid='),
+      right.replace('format=base64', 'format=raw'),
+      right.replace(/data=.*/, 'data=AAAAAAAAAAAAAAAAAAAAAA=='),
+      right.replace(/data=.*/, 'data='),
+      right.replace(/,data=.*/, ''),
+      'secret,id=s,data=x,iv=no',
+    ]) {
+      await same(folder, ['info', ...KEY, '--object', object, 'missing']);
+    }
+    const short = ['--object', 'secret,id=k,data=short'];
+    await same(folder, ['info', ...short, '--object', right, 'missing']);
+  });
+});
+
+test('Base64 is read as there, whole or not', async () => {
+  await inScratch(async (folder) => {
+    for (const text of [
+      'YWJj',
+      'YWI=',
+      'YW\nJj\n',
+      'YWJjYQ',
+      'YWJjYW',
+      'YQ=a',
+      'YWJj\r\n',
+      'YWJj=',
+    ]) {
+      writeFileSync(`${folder}/key`, text);
+      const key = ['--object', 'secret,id=s,format=base64,file=key'];
+      const made = 'encrypt.format=aes,encrypt.key-secret=s,cluster_size=4k';
+      await same(folder, ['create', '-q', ...key, '-f', 'qcow2', '-o', made, 'image', '4k']);
+      const { code } = await run(requireQemu().img, ['info', ...key, 'image'], { cwd: folder });
+      if (code !== 0) continue;
+      const write = ['--image-opts', opts('image'), '-c', 'write -P 5 0 4k'];
+      await must('qemu-io', [...key, ...write], { cwd: folder });
+      const read = ['--image-opts', opts('image'), '-c', 'read -P 5 0 4k'];
+      const done = await must(process.execPath, [IO, ...key, ...read], { cwd: folder });
+      assert.not.match(done.toString(), /verification failed/, JSON.stringify(text));
     }
   });
 });
