@@ -1,6 +1,6 @@
 /** Making storage longer, with room for what is new where that is asked for. */
 import { settled } from '../base/awaitable.ts';
-import { Qcow2Error } from '../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import type { Storage } from './storage.ts';
 
 /** `off`: what is new may be a hole. `falloc`: it has its room. `full`: zeros are written. */
@@ -17,10 +17,7 @@ export async function extendStorage(
   size: number,
   reserve: Reserve,
 ): Promise<void> {
-  if (reserve === 'off') {
-    await storage.truncate(size);
-    return;
-  }
+  if (reserve === 'off') return setLength(storage, size);
   if (storage.isFixed) {
     const what = `Preallocation mode '${reserve}' unsupported for this non-regular file`;
     throw new Qcow2Error('UNSUPPORTED', what);
@@ -30,13 +27,43 @@ export async function extendStorage(
     throw new Qcow2Error('OUT_OF_RANGE', 'Cannot use preallocation for shrinking files');
   }
   if (size === from) return;
-  if (reserve === 'falloc' && storage.allocate) {
-    await storage.allocate(from, size - from);
-    return;
+  try {
+    if (reserve === 'falloc' && storage.allocate) await storage.allocate(from, size - from);
+    else {
+      await setLength(storage, size);
+      await writeZeros(storage, from, size);
+    }
+  } catch (cause) {
+    // Room that is of no use is given back.
+    await storage.truncate(from);
+    throw cause;
   }
-  const zeros = new Uint8Array(Math.min(ZEROS_BYTES, size - from));
-  for (let at = from; at < size; at += zeros.length) {
-    const written = storage.write(at, zeros.subarray(0, Math.min(zeros.length, size - at)));
-    if (!settled(written)) await written;
+}
+
+async function setLength(storage: Storage, size: number): Promise<void> {
+  try {
+    await storage.truncate(size);
+  } catch (cause) {
+    // A device says itself what it cannot do.
+    throw storage.isFixed ? cause : failed('Could not resize file', cause);
   }
+}
+
+async function writeZeros(storage: Storage, from: number, to: number): Promise<void> {
+  const zeros = new Uint8Array(Math.min(ZEROS_BYTES, to - from));
+  try {
+    for (let at = from; at < to; at += zeros.length) {
+      const written = storage.write(at, zeros.subarray(0, Math.min(zeros.length, to - at)));
+      if (!settled(written)) await written;
+    }
+  } catch (cause) {
+    throw failed('Could not write zeros for preallocation', cause);
+  }
+}
+
+/** An error of the storage, which says what it did and why it could not, in QEMU's words. */
+function failed(what: string, cause: unknown): unknown {
+  if (!isQcow2Error(cause) || cause.cause === undefined) return cause;
+  const why = cause.message.replace(/^.*: /s, '');
+  return new Qcow2Error(cause.code, `${what}: ${why}`, undefined, cause.cause);
 }

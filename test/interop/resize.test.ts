@@ -282,4 +282,42 @@ test('command lines that are wrong', async () => {
   });
 });
 
+/** Whether this machine lets a small file system be mounted. */
+const mayMount = await inScratch(async (folder) => {
+  const { code } = await run('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', folder]);
+  if (code === 0) await run('umount', [folder]);
+  return code === 0;
+});
+const mounted: typeof test = mayMount
+  ? test
+  : Object.assign((title: string) => test.skip(title), test);
+
+mounted('a disk that is full: what is told, and the room that is given back', async () => {
+  for (const image of ['-f raw', '-f qcow2', '-f qcow2 -o cluster_size=512']) {
+    await inScratch(async (folder) => {
+      await run('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'none', folder]);
+      try {
+        for (const preallocation of ['full', 'falloc']) {
+          const seen: string[] = [];
+          for (const isOurs of [false, true]) {
+            await qemuImg(['create', '-q', ...image.split(' '), `${folder}/image`, '64k']);
+            const before = statSync(`${folder}/image`).size;
+            const line = `${image.slice(0, 8).trim()} --preallocation=${preallocation} image 8M`;
+            const args = line.split(' ');
+            const done: Outcome = isOurs
+              ? await ours(resize, folder, args)
+              : await theirs('resize', folder, args);
+            const { size, blocks } = statSync(`${folder}/image`);
+            assert.ok(blocks * 512 < 2 ** 20, `${line}: ${blocks} blocks`);
+            seen.push(JSON.stringify([done, size - before]));
+          }
+          assert.is(seen[1], seen[0]);
+        }
+      } finally {
+        await run('umount', [folder]);
+      }
+    });
+  }
+});
+
 test.run();

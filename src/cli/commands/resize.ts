@@ -1,10 +1,8 @@
 /** `resize`: changes the virtual size of an image. */
-import { isQcow2Error } from '../../base/errors.ts';
 import { VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import type { Preallocation, WritableDisk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { RawImage } from '../../image/raw/raw-image.ts';
-import { errnoText } from '../../storage/node-error.ts';
 import { type Command, UsageError } from '../command.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { openWritable } from '../open-writable.ts';
@@ -124,13 +122,7 @@ async function changeSize(disk: WritableDisk, request: Request): Promise<void> {
     }
     throw new UsageError('Cannot resize device files');
   }
-  try {
-    await disk.resize(Number(bytes), { preallocation });
-  } catch (cause) {
-    if (!isQcow2Error(cause) || disk.format !== 'raw') throw cause;
-    if (cause.cause === undefined) throw cause;
-    throw new UsageError(`Could not resize file: ${errnoText(cause.cause)}`);
-  }
+  await disk.resize(Number(bytes), { preallocation });
 }
 
 /** Sizes that are no whole numbers here, or that no disk can have. */
