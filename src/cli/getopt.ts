@@ -62,17 +62,36 @@ export function takeOptions(
   return [...options, ...(looksLikeOption ? ['--'] : []), ...operands];
 }
 
+/**
+ * Takes the options that stand before the first operand.
+ * @param take says whether nothing behind the option counts
+ * @returns what is behind them
+ * @throws UsageError for what the table does not have
+ */
+export function takeLeadingOptions(
+  program: string,
+  args: readonly string[],
+  specs: readonly OptionSpec[],
+  take: (option: OptionGiven) => boolean,
+): string[] {
+  return scan(program, args, specs, take, true);
+}
+
 /** @returns the operands */
 function scan(
   command: string,
   args: readonly string[],
   specs: readonly OptionSpec[],
   onOption: Scan['onOption'],
+  leading = false,
 ): string[] {
   const scan: Scan = { args, specs, next: 0, onOption, operands: [], command };
   let ended = false;
   while (!ended && scan.next < args.length) {
     const arg = args[scan.next++]!;
+    if (leading && (arg === '-' || !arg.startsWith('-'))) {
+      return args.slice(scan.next - 1);
+    }
     if (arg === '--') {
       scan.operands.push(...args.slice(scan.next));
       break;

@@ -2,8 +2,10 @@
 import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
+import { takeLeadingOptions } from './getopt.ts';
 import { takeGlobalOptions } from './global-options.ts';
 import { codeOfOutput, dieBySignal, leave, nodeHost } from './host-node.ts';
+import type { OptionSpec } from './options.ts';
 
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
@@ -24,26 +26,37 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   snapshot: async () => (await import('./commands/snapshot.ts')).snapshot,
 };
 
+/** Options of the tool itself, before the command. */
+const OPTIONS: readonly OptionSpec[] = [
+  { name: 'help', short: 'h', value: false },
+  { name: 'version', short: 'V', value: false },
+  // Nothing here has events to trace.
+  { name: 'trace', short: 'T', value: true },
+  { name: 'demo', value: false, own: true },
+];
+
 async function runCommand(host: Host, args: readonly string[]): Promise<number> {
-  const [name, ...rest] = args;
-  if (name === undefined) throw new UsageError('Not enough arguments', true);
-  if (name === '--help' || name === '-h') {
+  if (args.length === 0) throw new UsageError('Not enough arguments', true);
+  let asked: string | undefined;
+  const [name, ...rest] = takeLeadingOptions(host.program, args, OPTIONS, (option) => {
+    if (option.name !== 'trace') asked = option.name;
+    return asked !== undefined;
+  });
+  if (asked === 'help') {
     const { toolHelp } = await import('./help/help-text.ts');
     host.out(toolHelp(host.program, Object.keys(COMMANDS)));
     return 0;
   }
-  if (name === '--version' || name === '-V') {
+  if (asked === 'version') {
     const { versionText } = await import('./help/version-text.ts');
     host.out(versionText(host.program));
     return 0;
   }
-  if (name === '--demo') return (await import('./demo.ts')).demo(host);
+  if (asked === 'demo') return (await import('./demo.ts')).demo(host);
+  if (name === undefined) throw new UsageError('Not enough arguments', true);
   if (name === 'completion') return completion(host, rest[0]);
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (!load) {
-    if (name.startsWith('-')) throw new UsageError(`unrecognized option '${name}'`, true);
-    throw new UsageError(`Command not found: ${name}`, true);
-  }
+  if (!load) throw new UsageError(`Command not found: ${name}`, true);
   const command = await load();
   const left = takeGlobalOptions(host, command, rest);
   if (left) return command.run(left, host);
