@@ -10,7 +10,7 @@ import { type Host, UsageError } from './command.ts';
 import { type Course, nameOf } from './convert-course.ts';
 import type { ConvertRequest } from './convert-request.ts';
 import { RAW_WRITE } from './image-claims.ts';
-import { resolveName } from './path-gate.ts';
+import { newPath } from './path-gate.ts';
 
 /** Runs `fill` on the target; what does not come to its end leaves nothing that looks whole. */
 export async function withNewFile(
@@ -29,7 +29,7 @@ export async function withNewFile(
   fill: (file: NodeFileStorage) => Promise<ConvertResult>,
 ): Promise<ConvertResult> {
   const { target, create } = request;
-  const path = resolveName(target, '');
+  const path = newPath(target);
   const isNew = create && !host.exists(path);
   const { workers = 0 } = course;
   const compress = request.compress !== undefined;

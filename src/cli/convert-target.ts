@@ -14,6 +14,7 @@ import { intoStream } from './convert-to-stream.ts';
 import { errnoOf } from './errno.ts';
 import { explainOpen } from './explain-open.ts';
 import { nameImage } from './image-name.ts';
+import { newPath } from './path-gate.ts';
 import { refuseSourceAsTarget } from './same-file.ts';
 
 /** The target is standard output. */
@@ -33,12 +34,16 @@ export async function convertInto(
   }
   if (isStream(request)) return intoStream(host, request, disks, course);
   if (!request.create && !host.targetImageOpts && request.unopenable) throw request.unopenable;
+  if (request.create) newPath(request.target);
   const format = request.create || host.targetImageOpts ? undefined : nameOf(request);
   const name = async () => nameImage(host, request.target, format, { role: 'target' });
   // What is no name of anything can be neither made nor opened.
   const { path, node } = await (request.create ? name() : explainOpen(request.target, name));
   refuseSourceAsTarget(host, path, disks);
-  const isFile = request.outputFormat === 'raw' && node.file.driver === 'file';
+  const { file } = node;
+  // A kind of file that the name asks for is looked after where the file is opened as an image.
+  const isPlain = file.driver === 'file' && (request.targetDriver ?? !file.kind);
+  const isFile = request.outputFormat === 'raw' && isPlain;
   if (!request.create && (host.targetImageOpts || !isFile || node.settings.size > 0)) {
     return intoExisting(host, request, disks, course);
   }

@@ -14,7 +14,7 @@ import { encryptionChoice } from './encryption-options.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile } from './image-claims.ts';
 import { openImage } from './open-image.ts';
-import { resolveName } from './path-gate.ts';
+import { newPath, resolveName } from './path-gate.ts';
 import { qcow2Options, textOf } from './qcow2-options.ts';
 import { refuseSourceAsTarget, sameFileBy } from './same-file.ts';
 
@@ -78,7 +78,7 @@ export async function intoQcow2(
   const dataName = values.get('data_file')?.text;
   const dataPath = dataName === undefined ? undefined : resolveName(dataName, '');
   const { create, backing } = await beforeTargets(host, request, {
-    paths: [resolveName(target, ''), ...(dataPath === undefined ? [] : [dataPath])],
+    paths: [newPath(target), ...(dataPath === undefined ? [] : [dataPath])],
     settle: async () => {
       const create = await explainCreation(request, async () => {
         const encryption = await encryptionChoice(host, values, target);
@@ -104,10 +104,7 @@ export async function intoQcow2(
       await explainCreation(request, async () => refuseForgetful(file));
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);
-        if (
-          host.exists(dataPath) &&
-          host.realPath(dataPath) === host.realPath(resolveName(target, ''))
-        ) {
+        if (host.exists(dataPath) && host.realPath(dataPath) === host.realPath(newPath(target))) {
           throw new UsageError(`'${target}' cannot be its own data file`);
         }
         data = openTarget(host, request, dataPath);

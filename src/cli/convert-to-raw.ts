@@ -13,7 +13,7 @@ import { bitmapParts, type ConvertRequest, checkCompression } from './convert-re
 import { givenPassphrase, luksFormat } from './encryption-options.ts';
 import { firstBlockBytes } from './first-block.ts';
 import { claimImageFile } from './image-claims.ts';
-import { resolveName } from './path-gate.ts';
+import { newPath } from './path-gate.ts';
 import { textOf } from './qcow2-options.ts';
 
 type Preallocation = 'off' | 'falloc' | 'full';
@@ -26,7 +26,7 @@ function rawPreallocation(host: Host, request: ConvertRequest): Preallocation {
   const isKnown = mode === 'falloc' || mode === 'full';
   if (mode === 'off' || (isKnown && !onDevice)) return mode;
   const unsupported =
-    onDevice || isDevice(host, resolveName(target, ''))
+    onDevice || isDevice(host, newPath(target))
       ? `Unsupported preallocation mode '${mode}'`
       : 'Unsupported preallocation mode: metadata';
   const why = isKnown || mode === 'metadata' ? unsupported : `invalid parameter value: ${mode}`;
@@ -114,7 +114,7 @@ export async function intoLuks(
   const format = await explainCreation(request, async () => luksFormat(values, ''));
   const name = 'key-secret';
   const passphrase = await beforeTargets(host, request, {
-    paths: [resolveName(target, '')],
+    paths: [newPath(target)],
     settle: () =>
       explainCreation(request, () => givenPassphrase(host, values, { name, path: target })),
   });

@@ -14,7 +14,7 @@ import type { FileDriver } from '../storage/node-file.ts';
 import type { Host } from './command.ts';
 import { checkSwitches, GENERAL, zeroPolicy } from './general-settings.ts';
 import { HintedError } from './option-list.ts';
-import { resolveName } from './path-gate.ts';
+import { pathBehind, resolveName } from './path-gate.ts';
 import { checkTuning, isTuning, type TunedImage } from './qcow2-settings.ts';
 import {
   NULL,
@@ -137,6 +137,8 @@ const FILE_DRIVERS: readonly FileDriver[] = ['file', 'host_device', 'host_cdrom'
 const BARE: readonly string[] = [...FILE_DRIVERS, 'null-co', 'null-aio', 'blkdebug'];
 /** Settings of a filter that are about what it stands on, too. */
 const PASSED_ON = GENERAL.filter((name) => name !== 'driver' && name !== 'node-name');
+/** Names that say by what they are to be opened. */
+const SCHEME = /^(blkdebug|file|host_cdrom|host_device|null-aio|null-co):/;
 /** Settings about what is behind an image. */
 const BEHIND = /^backing(\.|$)/;
 /** Bytes of `null-co` where nothing is said. */
@@ -283,17 +285,18 @@ function fileNode(
   if ((given ?? name ?? textOf(settings, 'filename')) === undefined) throw needDriver();
   checkNodeName(settings);
   checkSwitches(settings);
-  const scheme = name === undefined ? undefined : /^(blkdebug|null-co|null-aio):/.exec(name)?.[1];
+  const scheme = name === undefined ? undefined : SCHEME.exec(name)?.[1];
   const driver = given ?? scheme ?? 'file';
   switch (driver) {
     case 'file':
     case 'host_device':
     case 'host_cdrom': {
-      const path = name === undefined ? textOf(settings, 'filename') : resolveName(name, '');
+      const path =
+        name === undefined ? textOf(settings, 'filename') : pathOfName(name, driver, given);
       if (path === undefined) throw wrong(`The '${driver}' block driver requires a file name`);
       checkSettings(settings, driver, 'file');
       checkFileSettings(settings);
-      return { driver: 'file', path, kind: given === undefined ? given : driver, settings };
+      return { driver: 'file', path, kind: (given ?? scheme) ? driver : undefined, settings };
     }
     case 'null-co':
     case 'null-aio':
@@ -316,6 +319,13 @@ function fileNode(
       }
       return { driver: 'image', image: resolveImage(host, name, { settings }), settings };
   }
+}
+
+/** @param given the driver, where more than the name says what it is */
+function pathOfName(name: string, driver: string, given: string | undefined): string {
+  if (name.startsWith(`${driver}:`)) return pathBehind(name, driver);
+  // To a driver that is named all of it is the path.
+  return given === undefined ? resolveName(name, '') : name;
 }
 
 /** @throws Qcow2Error OUT_OF_RANGE for what no file is opened with */

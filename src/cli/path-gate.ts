@@ -11,6 +11,9 @@ import { claimImageFile } from './image-claims.ts';
 /** A scheme before the first slash: `nbd:`, `json:`. */
 const PROTOCOL = /^([^/:]+):/;
 
+/** Schemes of what is opened by its name, and not made. */
+const NEVER_MADE = ['blkdebug', 'null-aio', 'null-co'];
+
 /**
  * The path that a name inside an image means.
  * @param from path of the image that has the name
@@ -19,13 +22,29 @@ const PROTOCOL = /^([^/:]+):/;
 export function resolveName(name: string, from: string): string {
   const scheme = PROTOCOL.exec(name)?.[1];
   // A name with a scheme is not relative to the image, as QEMU has it.
-  if (scheme === 'file') {
-    const path = name.slice('file:'.length);
-    // As a path by itself, what stands before a colon would be another scheme.
-    return PROTOCOL.test(path) ? `./${path}` : path;
-  }
+  if (scheme === 'file') return pathBehind(name, scheme);
   if (scheme !== undefined) throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
   return name.startsWith('/') ? name : from.slice(0, from.lastIndexOf('/') + 1) + name;
+}
+
+/** The path behind a scheme. */
+export function pathBehind(name: string, scheme: string): string {
+  const path = name.slice(scheme.length + 1);
+  // By itself, what stands before a colon would be another scheme.
+  return PROTOCOL.test(path) ? `./${path}` : path;
+}
+
+/**
+ * The path of an image that a person wants to be made.
+ * @throws Qcow2Error REFUSED for a name that is no path
+ */
+export function newPath(name: string): string {
+  const scheme = PROTOCOL.exec(name)?.[1];
+  if (scheme !== undefined && NEVER_MADE.includes(scheme)) {
+    const message = `Protocol driver '${scheme}' does not support image creation`;
+    throw new Qcow2Error('REFUSED', message);
+  }
+  return resolveName(name, '');
 }
 
 /** @param first the image that the person named */

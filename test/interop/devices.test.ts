@@ -160,4 +160,13 @@ test('a device has the size that it has', () =>
     'IMG create -f raw /dev/null 1M; IMG create -f raw /dev/null 0; IMG resize -f raw /dev/null 1M',
   ]));
 
+test('a device, by a name that says that it is one', () =>
+  sameOnDevices([
+    'IMG info host_device:dev',
+    'IMG convert -n -O raw a.raw host_device:dev',
+    'IMG convert -n -O qcow2 a.qcow2 host_device:dev',
+    'IMG compare -f raw -F raw a.raw host_device:dev',
+    'IMG check -f qcow2 host_device:dev',
+  ]));
+
 test.run();

@@ -32,6 +32,31 @@ test('convert: progress begins before anything is opened', () =>
     ].map((line) => `convert -p ${line} new.img`),
   ));
 
+test('names that say by what they are opened', () =>
+  expectAlike([
+    ...['info host_device:raw.img', 'info host_cdrom:raw.img', 'info host_device:nowhere'],
+    ...['info -f file host_device:x', 'info -f host_device file:raw.img', 'info file:/dev/null'],
+    ...['info -f raw host_device:/dev/null', 'info -f host_device host_device:/dev/null'],
+    ...['compare plain.qcow2 host_device:/dev/null', 'info file:plain.qcow2'],
+    ...['convert -n plain.qcow2 host_device:/dev/null', 'rebase -u -b host_device:x room.qcow2'],
+  ]));
+
+test('names in which nothing is made', () =>
+  expectAlike([
+    ...['create -f raw null-co:// 1M', 'create -f qcow2 null-aio:// 1M', 'create null-co://'],
+    ...['create -f qcow2 blkdebug::x 1M', 'create -f qcow2 -o help null-co://'],
+    ...['convert plain.qcow2 null-co://', 'convert plain.qcow2 blkdebug:x'],
+    ...['convert plain.qcow2 json:{}', 'dd if=plain.qcow2 of=null-aio://'],
+  ]));
+
+test('options before the command', () =>
+  expectAlike([
+    ...['-T', '--trace', '--bogus', '-x', '-- -V', '-', '--version=1', '--v=1'],
+    ...['-T x* info plain.qcow2', '-Tx* info plain.qcow2', '--tra=x* check plain.qcow2'],
+    ...['-- info plain.qcow2', '--trace x* -- info plain.qcow2', '-Tx* --bogus'],
+    ...['-T x* nothing plain.qcow2', '--trace x* info --bogus'],
+  ]));
+
 test('convert -n: what is wrong with the target', () =>
   expectAlike(
     [

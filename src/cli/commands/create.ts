@@ -26,7 +26,7 @@ import {
   valueGiven,
   valuesGiven,
 } from '../options.ts';
-import { pathGate, resolveName } from '../path-gate.ts';
+import { newPath, pathGate, resolveName } from '../path-gate.ts';
 import { SIZE_LIMIT } from '../qcow2-options.ts';
 import { notASize } from '../size-argument.ts';
 
@@ -66,7 +66,7 @@ export const create: Command = {
     if (options !== undefined && asksForHelp(options)) {
       if (!isFormat(format)) throw new UsageError(noCreation(format));
       // Where the file is to be has options of its own.
-      if (parsed.operands[0] !== undefined) resolveName(parsed.operands[0], '');
+      if (parsed.operands[0] !== undefined) newPath(parsed.operands[0]);
       host.out(creationHelp(format, parsed.operands.length > 0));
       return 0;
     }
@@ -120,7 +120,7 @@ function parseSizeOperand(text: string): bigint {
 async function createImage(host: Host, request: Request): Promise<void> {
   const { format, filename } = request;
   if (!isFormat(format)) throw new UsageError(noCreation(format));
-  const path = resolveName(filename, '');
+  const path = newPath(filename);
   const values = parseValues(request, format);
   await completeFromBacking(host, request, values);
   if (!values.has('size')) throw new UsageError('Image creation needs a size parameter');

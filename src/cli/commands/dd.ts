@@ -10,7 +10,7 @@ import { parseCommandLine } from '../getopt.ts';
 import { createNewImage } from '../new-image.ts';
 import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';
-import { resolveName } from '../path-gate.ts';
+import { newPath } from '../path-gate.ts';
 import { refuseSourceAsTarget } from '../same-file.ts';
 import { sizeArgument } from '../size-argument.ts';
 
@@ -116,7 +116,7 @@ function parseRequest(args: readonly string[]): Request {
 async function copy(host: Host, source: Disk, request: Request): Promise<void> {
   const { input, output, outputFormat, blockBytes, count, skip } = request;
   if (!isFormat(outputFormat)) throw new UsageError('Unknown file format');
-  const path = resolveName(output, '');
+  const path = newPath(output);
   refuseSourceAsTarget(host, path, [source]);
   // As in QEMU's tool, the count starts at the disk's first byte, and not behind what is skipped.
   const end = Math.min(source.size, (count ?? Number.POSITIVE_INFINITY) * blockBytes);
