@@ -1,6 +1,7 @@
 /**
  * Settings of QEMU's qcow2 driver that tune it. Discards and overlap checks follow them. Caches and
- * timers of this library have their own sizes; what QEMU would refuse is refused all the same.
+ * timers of this library have their own sizes, but that steps are cut where QEMU's caches would cut
+ * them; what QEMU would refuse is refused all the same.
  */
 import { Qcow2Error } from '../base/errors.ts';
 import type { Geometry } from '../format/geometry.ts';
@@ -18,6 +19,7 @@ type Tuning = Pick<
   | 'passDiscardOther'
   | 'overlapCheck'
   | 'lazyRefcounts'
+  | 'qemuCaches'
 >;
 
 /** What settings are judged by: an image's metadata, as far as they are about it. */
@@ -92,11 +94,26 @@ export function openTuning(settings: Settings): Tuning {
     passDiscardSnapshot: flag('pass-discard-snapshot'),
     passDiscardOther: flag('pass-discard-other'),
     lazyRefcounts: flag('lazy-refcounts'),
+    qemuCaches: caches(settings),
     overlapCheck: {
       template: OVERLAP_LEVELS.find((one) => one === level) ?? 'cached',
       ...Object.fromEntries(single.filter(([, on]) => on !== undefined)),
     },
   };
+}
+
+/** Sizes of caches; `checkTuning` refuses what is none. */
+function caches(settings: Settings): Tuning['qemuCaches'] {
+  const size = (name: string) => {
+    try {
+      const bytes = sizeOf(settings, name, -1n);
+      return bytes < 0n ? undefined : Number(bytes);
+    } catch {
+      return undefined;
+    }
+  };
+  const [total, l2, l2Entry, refcounts] = SIZES.map(size);
+  return { total, l2, l2Entry, refcounts };
 }
 
 /** @throws Qcow2Error OUT_OF_RANGE or HintedError, in QEMU's words, for what it refuses */

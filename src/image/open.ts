@@ -66,6 +66,8 @@ export interface OpenDiskOptions extends DiscardPolicy {
   readonly overlapCheck?: OverlapOptions | undefined;
   /** Refcounts of a writable qcow2 image may lag behind, whatever it says itself (version 3). */
   readonly lazyRefcounts?: boolean | undefined;
+  /** What QEMU's caches would be like; see `Qcow2OpenOptions`. For the disk's own image. */
+  readonly qemuCaches?: Qcow2OpenOptions['qemuCaches'];
 }
 
 /** What a caller knows better about a backing file than the image in front of it. */
@@ -193,6 +195,7 @@ async function openAt(
     passDiscardOther: options.passDiscardOther,
     overlapCheck: options.overlapCheck,
     lazyRefcounts: options.lazyRefcounts,
+    qemuCaches: options.qemuCaches,
     onMetadata: options.onMetadata,
     dataFile: async (name) => {
       if (options.dataFile) return options.dataFile(writable);

@@ -7,7 +7,7 @@ import { compare } from '../../src/cli/commands/compare.ts';
 import { convert } from '../../src/cli/commands/convert.ts';
 import { rebase } from '../../src/cli/commands/rebase.ts';
 import { qemuSuite } from '../oracle.ts';
-import { type Random, rng, SEED } from '../random.ts';
+import { type Random, rng, SEED, someOf } from '../random.ts';
 import { inScratch, qemuImg, qemuIo, readFiles } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import {
@@ -26,6 +26,18 @@ const test = qemuSuite('progress, beside qemu-img');
 
 const MIB = 2 ** 20;
 const CLUSTER_BITS = [9, 9, 10, 11, 12, 13, 14, 15, 16, 16, 16, 17, 18, 19, 20, 21];
+
+/** How much QEMU looks at at a time is up to its caches. */
+const CACHES = [
+  'l2-cache-entry-size=512',
+  'l2-cache-size=512',
+  'l2-cache-size=64k',
+  'cache-size=300k',
+  'cache-size=20M',
+  'cache-size=300k,l2-cache-size=8k',
+  'cache-size=300k,refcount-cache-size=100k',
+  'cache-size=300k,l2-cache-entry-size=512',
+];
 
 /** A sparse image of any size: long runs, small ones, zeros, holes. */
 async function makeSparse(next: Random, cwd: string, name: string, backing?: string) {
@@ -135,6 +147,11 @@ test('sparse disks of any size', () =>
       const line = `-p ${next.pick(names)} ${next.pick(names)}`;
       await sameSteps(compare, cwd, line, title);
       await sameSteps(compare, cwd, `-s ${line}`, title);
+    }
+    for (const caches of someOf(CACHES, 2, next)) {
+      const [a, b] = [next.pick(names), next.pick(names)].map((name) => `file.filename=${name}`);
+      const line = `--image-opts driver=qcow2,${a},${caches} driver=qcow2,${b}`;
+      await sameSteps(compare, cwd, `-p ${line}`, title);
     }
     for (const backing of [
       '-b other -F qcow2',

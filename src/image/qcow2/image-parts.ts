@@ -24,6 +24,7 @@ import { checkRawDataFile, type Metadata, readL1, readMetadata } from './open.ts
 import type { OverlapOptions } from './overlap-options.ts';
 import { GuestReader } from './read.ts';
 import { SCRATCH_BYTES_PER_ENTRY } from './references.ts';
+import { type QemuCaches, qemuSliceSpan } from './slice-span.ts';
 import { findSnapshot, type SnapshotOwner, type SnapshotSelector } from './snapshots.ts';
 import { TableCache } from './table-cache.ts';
 import type { ImageWriter } from './writer.ts';
@@ -68,6 +69,8 @@ export interface Qcow2OpenOptions extends DiscardPolicy {
    * throws ends the opening.
    */
   readonly onMetadata?: ((metadata: Metadata) => Awaitable<void>) | undefined;
+  /** What QEMU's caches would be like: they decide how far it looks at a time. */
+  readonly qemuCaches?: QemuCaches | undefined;
   /** Opens for writing; storage and data file must be writable. */
   readonly writable?: boolean;
   /** Hears what is repaired of an image that was left dirty, which opening it for writing does. */
@@ -85,6 +88,8 @@ export interface ImageParts {
   readonly dataStorage: Storage;
   readonly backing: Disk | undefined;
   readonly metadata: Metadata;
+  /** See `Qcow2Image.sliceSpan`. */
+  readonly sliceSpan: number;
   readonly mapping: Mapping;
   readonly reader: GuestReader;
   readonly stateReader: SnapshotOwner['stateReader'];
@@ -202,6 +207,7 @@ export async function openParts(
     dataStorage,
     backing,
     metadata,
+    sliceSpan: qemuSliceSpan(metadata, options.qemuCaches),
     mapping,
     reader,
     stateReader,

@@ -33,7 +33,6 @@ import type { Encryption } from './encryption.ts';
 import { collectImageExtents, ownSources, visitRuns } from './image-extents.ts';
 import { type ImageParts, openParts, type Qcow2OpenOptions } from './image-parts.ts';
 import type { RunVisitor } from './mapping.ts';
-import { qemuSliceSpan } from './slice-span.ts';
 import { Snapshots } from './snapshots.ts';
 import { vmStateOffset } from './vm-state.ts';
 import type { ImageWriter } from './writer.ts';
@@ -123,7 +122,7 @@ export class Qcow2Image implements WritableDisk {
 
   /** Guest bytes that one slice of an L2 table maps for QEMU, which looks no further at a time. */
   get sliceSpan(): number {
-    return qemuSliceSpan(this.parts.metadata);
+    return this.parts.sliceSpan;
   }
 
   /** The size of a cluster. */
