@@ -6,17 +6,25 @@ const INT64_MAX = 2n ** 63n - 1n;
 const SAFE_END = 2n ** 53n;
 const SECTOR = 512n;
 
+/** What a size may be. */
+interface SizeRange {
+  readonly min?: bigint;
+  readonly max?: bigint;
+}
+
 /**
  * @param what the name of it in messages
  * @param range the smallest and largest that will do
  * @returns above 2^53, where numbers have whole sectors only, the end of the sector
  * @throws UsageError for what is no size, or out of range
  */
-export function sizeArgument(
-  what: string,
-  text: string,
-  range: { readonly min?: bigint; readonly max?: bigint } = {},
-): number {
+export function sizeArgument(what: string, text: string, range: SizeRange = {}): number {
+  const bytes = exactSize(what, text, range);
+  return bytes < SAFE_END ? Number(bytes) : Number(((bytes + SECTOR - 1n) / SECTOR) * SECTOR);
+}
+
+/** The same to the byte, however large. @throws as `sizeArgument` */
+export function exactSize(what: string, text: string, range: SizeRange = {}): bigint {
   const { min = 0n, max = INT64_MAX } = range;
   const bytes = scanSize(text);
   if (bytes === 'invalid') {
@@ -25,7 +33,7 @@ export function sizeArgument(
   if (bytes === 'range' || bytes < min || bytes > max) {
     throw new UsageError(`Invalid ${what} specified. Must be between ${min} and ${max}.`);
   }
-  return bytes < SAFE_END ? Number(bytes) : Number(((bytes + SECTOR - 1n) / SECTOR) * SECTOR);
+  return bytes;
 }
 
 /** What is told of a text that is no size. */

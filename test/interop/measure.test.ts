@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { measure } from '../../src/cli/commands/measure.ts';
 import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { inScratch, oftenEnough, qemuImg, tool } from '../tool.ts';
+import { inScratch, oftenEnough, qemuImg, qemuIo, tool } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import { makeChain, writePattern } from './random-image.ts';
 
@@ -26,13 +26,37 @@ async function same(folder: string, args: readonly string[]): Promise<string> {
 
 function randomOptions(next: Random): string[] {
   const v3 = !next.oneIn(4);
-  const bits = next.pick([9, 12, 14, 16, 16, 18, 21]);
+  const bits = 9 + next.below(13);
   const options = [`cluster_size=${2 ** bits}`, `compat=${v3 ? '1.1' : '0.10'}`];
   if (v3 && bits >= 14 && next.oneIn(3)) options.push('extended_l2=on');
   if (v3) options.push(`refcount_bits=${2 ** next.below(7)}`);
   if (next.oneIn(3))
     options.push(`preallocation=${next.pick(['off', 'metadata', 'falloc', 'full'])}`);
+  if (next.oneIn(6)) options.push(next.pick(OTHERS));
   return options;
+}
+
+/** Options that say nothing of a size, or have no say in it. */
+const OTHERS = [
+  'lazy_refcounts=on',
+  'nocow=on',
+  'compression_type=zstd',
+  'compression_type=foo',
+  'data_file=x',
+  'data_file=x,data_file_raw=on',
+  'data_file_raw=on',
+  'size=12345',
+  'backing_fmt=qcow2',
+  'backing_file=x,backing_fmt=qcow2',
+  'encryption=off',
+];
+
+/** Sizes of any magnitude, whole sectors and others. */
+function randomSize(next: Random): string {
+  if (next.oneIn(3)) return String(next.below(next.pick([2 ** 20, 2 ** 30, 2 ** 36, 2 ** 45])));
+  const bits = 10 + next.below(53);
+  const size = (1n << BigInt(bits)) + BigInt(next.below(2 ** 53)) * BigInt(next.below(2));
+  return String(size + BigInt(next.below(1025) - 512));
 }
 
 const test = qemuSuite('measure');
@@ -41,7 +65,7 @@ test('gives the numbers of qemu-img for any size and options', async () => {
   await inScratch(async (folder) => {
     const next = rng();
     for (let round = 0; round < ROUNDS; round++) {
-      const size = String(next.below(next.pick([2 ** 20, 2 ** 30, 2 ** 36, 2 ** 45])));
+      const size = randomSize(next);
       const options = randomOptions(next).join(',');
       await same(folder, ['-O', 'qcow2', '-o', options, '--size', size]);
       await same(folder, ['-O', next.pick(['raw', 'qcow2']), '--output=json', '--size', size]);
@@ -49,18 +73,39 @@ test('gives the numbers of qemu-img for any size and options', async () => {
   });
 });
 
+/** What else an image may have: bitmaps and snapshots, which are measured by themselves. */
+async function withMore(next: Random, folder: string, image: string, size: number) {
+  const cwd = { cwd: folder };
+  await qemuImg(['create', '-q', '-f', 'qcow2', '-b', image, '-F', 'qcow2', 'more'], cwd);
+  for (let count = next.below(4); count > 0; count--) {
+    const granularity = String(2 ** (9 + next.below(12)));
+    const name = 'x'.repeat(1 + next.below(30)) + count;
+    await qemuImg(['bitmap', '--add', '-g', granularity, 'more', name], cwd);
+  }
+  for (const name of ['one', 'two']) {
+    await qemuImg(['snapshot', '-c', name, 'more'], cwd);
+    await qemuIo('more', [`write ${next.below(size / 512) * 512} 512`], cwd);
+  }
+  for (const source of [['more'], ['-l', 'one', 'more'], ['-l', 'snapshot.name=two', 'more']]) {
+    await same(folder, ['-O', 'qcow2', '-o', randomOptions(next).join(','), ...source]);
+    await same(folder, ['-O', 'raw', '--output=json', ...source]);
+  }
+}
+
 test('gives the numbers of qemu-img for images and chains of them', async () => {
   for (let round = 0; round < ROUNDS / 4; round++) {
     const next = rng((SEED ^ Math.imul(round + 1, 0x9e3779b1)) | 0);
     await inScratch(async (folder) => {
       writePattern(next, folder);
-      const { image } = await makeChain(next, folder, next.below(3));
+      const { image, size } = await makeChain(next, folder, next.below(3));
       for (let turn = 0; turn < 3; turn++) {
         const more = next.oneIn(4) ? ['backing_file=x'] : [];
         const options = [...randomOptions(next), ...more].join(',');
         await same(folder, ['-O', 'qcow2', '-o', options, image]);
       }
       await same(folder, ['--output=json', image]);
+      await same(folder, ['-O', 'qcow2', '-f', 'raw', image]);
+      await withMore(next, folder, image, size);
     });
   }
 });
@@ -151,10 +196,22 @@ test('messages and exit codes are those of qemu-img', async () => {
 test('a LUKS container has its header and all of the disk', () =>
   inScratch(async (cwd) => {
     await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '3M'], { cwd });
-    const secret = ['--object', 'secret,id=s,data=x', '-O', 'luks', '-o'];
+    const secret = ['--object', 'secret,id=s,data=x'];
+    const encrypt = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
+    const quick = 'key-secret=s,iter-time=10';
     for (const line of [
-      ['key-secret=s', '--size', '1000'],
-      ['key-secret=s,cipher-alg=aes-128,cipher-mode=cbc', '--output=json', 'a.qcow2'],
+      ['-O', 'qcow2', '-o', encrypt, 'a.qcow2'],
+      ['-O', 'qcow2', '-o', `${encrypt},cluster_size=2M`, '--size', '9007199254740993'],
+      ['-O', 'luks', '-o', quick, '--size', '1000'],
+      ['-O', 'luks', '-o', quick, '--size', '4611686018427387905'],
+      [
+        '-O',
+        'luks',
+        '-o',
+        `${quick},cipher-alg=aes-128,cipher-mode=cbc`,
+        '--output=json',
+        'a.qcow2',
+      ],
     ]) {
       const args = ['measure', ...secret, ...line];
       const mine = await tool(args, { cwd });

@@ -21,7 +21,7 @@ import { formatJson } from '../json.ts';
 import { checkOptionList, type ListValues, parseOptionList } from '../option-list.ts';
 import { given, type OptionSpec, valueGiven, valuesGiven } from '../options.ts';
 import { isOn, textOf } from '../qcow2-options.ts';
-import { sizeArgument } from '../size-argument.ts';
+import { exactSize } from '../size-argument.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   { name: 'format', short: 'f', value: true, own: true },
@@ -34,6 +34,14 @@ const OPTIONS: readonly OptionSpec[] = [
   { name: 'untrusted', value: false, own: true },
 ];
 
+const SECTOR = 512n;
+
+/** What was measured, to the byte, however large. */
+interface Sizes extends Pick<Measure, 'bitmaps'> {
+  readonly required: number | bigint;
+  readonly fullyAllocated: number | bigint;
+}
+
 /** What was asked for, checked. */
 interface Request {
   readonly filename: string | undefined;
@@ -41,7 +49,7 @@ interface Request {
   readonly outputFormat: string;
   readonly list: string;
   readonly snapshot: SnapshotSelector | undefined;
-  readonly size: number | undefined;
+  readonly size: bigint | undefined;
   readonly json: boolean;
   readonly forceShare: boolean;
   readonly untrusted: boolean;
@@ -57,7 +65,7 @@ export const measure: Command = {
     const { filename, json } = request;
     const disk = filename === undefined ? undefined : await open(host, filename, request);
     try {
-      const result = await measureAs(host, request, disk ?? (request.size as number));
+      const result = await measureAs(host, request, disk ?? (request.size as bigint));
       host.out(json ? jsonText(result) : humanText(result));
       return 0;
     } catch (cause) {
@@ -71,8 +79,8 @@ export const measure: Command = {
   },
 };
 
-function imageSize(text: string): number {
-  return sizeArgument('image size', text);
+function imageSize(text: string): bigint {
+  return exactSize('image size', text);
 }
 
 function isJson(output: string): boolean {
@@ -126,13 +134,17 @@ function open(host: Host, filename: string, request: Request): Promise<Disk> {
 async function measureAs(
   host: Host,
   { outputFormat, list }: Request,
-  source: Disk | number,
-): Promise<Measure> {
+  source: Disk | bigint,
+): Promise<Sizes> {
   if (!isFormat(outputFormat)) throw new UsageError(noMeasure(outputFormat));
   const values = parseValues(outputFormat, list);
   if (outputFormat === 'luks') return measureLuks(source, values, await headerBytes(host, values));
-  if (outputFormat === 'raw') return measureRaw(source);
-  return measureQcow2(source, await targetOf(host, values));
+  const isSize = typeof source === 'bigint';
+  const sectors = isSize ? ((source + SECTOR - 1n) / SECTOR) * SECTOR : 0n;
+  if (outputFormat === 'raw') {
+    return isSize ? { required: sectors, fullyAllocated: sectors } : measureRaw(source);
+  }
+  return measureQcow2(isSize ? Number(sectors) : source, await targetOf(host, values));
 }
 
 function parseValues(format: Format, list: string): ListValues {
@@ -179,9 +191,10 @@ async function targetOf(host: Host, values: ListValues): Promise<MeasureTarget> 
 }
 
 /** A container has its header and all of the disk: what is encrypted has no holes. */
-function measureLuks(source: Disk | number, values: ListValues, header: number): Measure {
-  const own = Number(values.get('size')?.number ?? 0n);
-  const required = header + (typeof source === 'number' ? source : own || source.size);
+function measureLuks(source: Disk | bigint, values: ListValues, header: number): Sizes {
+  const own = values.get('size')?.number ?? 0n;
+  const size = typeof source === 'bigint' ? source : own || BigInt(source.size);
+  const required = BigInt(header) + size;
   return { required, fullyAllocated: required, bitmaps: undefined };
 }
 
@@ -203,7 +216,7 @@ async function headerBytes(host: Host, values: ListValues, prefix = ''): Promise
   return 4096 + 8 * slotBytes;
 }
 
-function humanText({ required, fullyAllocated, bitmaps }: Measure): string {
+function humanText({ required, fullyAllocated, bitmaps }: Sizes): string {
   const lines = [`required size: ${BigInt(required)}`];
   lines.push(`fully allocated size: ${BigInt(fullyAllocated)}`);
   if (bitmaps !== undefined) lines.push(`bitmaps size: ${bitmaps}`);
@@ -211,6 +224,6 @@ function humanText({ required, fullyAllocated, bitmaps }: Measure): string {
 }
 
 /** Members in QEMU's order, which is that of its hash table. */
-function jsonText({ required, fullyAllocated, bitmaps }: Measure): string {
+function jsonText({ required, fullyAllocated, bitmaps }: Sizes): string {
   return `${formatJson({ bitmaps, required, 'fully-allocated': fullyAllocated })}\n`;
 }
