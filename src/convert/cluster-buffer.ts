@@ -10,7 +10,7 @@ import { type Awaitable, settled } from '../base/awaitable.ts';
 import type { Region, Workspace } from '../kernels/arena.ts';
 import { INPUT_SLACK, type Kernels } from '../kernels/kernels.ts';
 import { OP_STRIDE, OpKind } from './job.ts';
-import { type ClusterOptions, type ImageRunnerOptions, UnitState } from './runner.ts';
+import { type ClusterOptions, granuleFor, type ImageRunnerOptions, UnitState } from './runner.ts';
 import type { SourceReader } from './source-reader.ts';
 
 /** Every subcluster. */
@@ -180,9 +180,7 @@ export class ClusterBuffer {
    */
   private findData(wholeClusters: boolean): void {
     const { clusterSize, subclusterSize, sparseBytes } = this.options;
-    const granule = wholeClusters
-      ? Math.min(4096, subclusterSize)
-      : 2 ** Math.floor(Math.log2(Math.max(512, sparseBytes)));
+    const granule = wholeClusters ? Math.min(4096, subclusterSize) : granuleFor(sparseBytes);
     const holeBytes = wholeClusters ? 0 : sparseBytes;
     const { ranges, plain, pieces } = this;
     const { kernels } = plain;

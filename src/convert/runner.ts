@@ -207,3 +207,14 @@ export async function whenWritten(
   }
   await Promise.all(writes);
 }
+
+/** What qemu-img takes at most for the zeros that count. */
+const GRANULE_MAX = 2 ** 24;
+
+/**
+ * Zeros are looked for in blocks of the target, which begin at multiples of their size. As with
+ * qemu-img a block is the largest power of two that is no more than the zeros that count.
+ */
+export function granuleFor(sparseBytes: number): number {
+  return 2 ** Math.floor(Math.log2(Math.min(GRANULE_MAX, Math.max(512, sparseBytes))));
+}

@@ -11,6 +11,7 @@ import { DiskRunner } from './disk-runner.ts';
 import { type ConvertOptions, type ConvertResult, concatenatedSize, resultOf } from './options.ts';
 import { allSources, Planner } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
+import { granuleFor } from './runner.ts';
 
 /** Target bytes of a job. */
 const JOB_BYTES = 2 ** 20;
@@ -71,7 +72,7 @@ export async function convertToDisk(
         kind: 'raw',
         ahead: true,
         clusterSizeMax,
-        granule: sparseBytes > 0 && sparseBytes % 4096 === 0 ? 4096 : 512,
+        granule: granuleFor(sparseBytes),
         holeBytes: sparseBytes,
         zeroHoles: !targetIsZero,
         allocate: sparseBytes === 0,

@@ -13,7 +13,7 @@ import {
 } from './options.ts';
 import { allSources, Planner } from './plan.ts';
 import { RawRunner } from './raw-runner.ts';
-import type { RawRunnerOptions } from './runner.ts';
+import { granuleFor, type RawRunnerOptions } from './runner.ts';
 
 /** Target bytes of a job, where the target has positions: a few milliseconds of work. */
 const JOB_BYTES = 8 * 2 ** 20;
@@ -89,7 +89,7 @@ async function convertBytes(
   const runner: RawRunnerOptions = {
     kind: 'raw',
     clusterSizeMax: Math.max(1, ...sources.map(({ clusterSize }) => clusterSize)),
-    granule: granuleOf(sparseBytes),
+    granule: granuleFor(sparseBytes),
     // A target that holds something must get the zeros within data too.
     holeBytes: targetIsZero ? sparseBytes : 0,
     // A stream has no holes; its own way to write zeros is the cheaper one.
@@ -122,9 +122,4 @@ async function convertBytes(
     startWorkers: () => workersFor(sources, { file: target, runner, stream }, options),
   });
   return resultOf(await conversion.run(), total, 1);
-}
-
-/** Zeros are looked for in blocks of the target: 4 KiB, or 512 bytes where finer ones count. */
-function granuleOf(sparseBytes: number): number {
-  return sparseBytes > 0 && sparseBytes % 4096 === 0 ? 4096 : 512;
 }

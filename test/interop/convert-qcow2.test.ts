@@ -129,6 +129,26 @@ test('with -S 0 all of the disk is written, and nothing behind its end', () =>
     }
   }));
 
+test('zeros of a disk that has its places begin and end where those of qemu-img do', () =>
+  inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    await qemuImg(['create', '-q', '-f', 'raw', 'disk.raw', '1M'], cwd);
+    const writes = [512, 70_144, 140_800, 300_544].map((at) => `write -P 1 ${at} 17k`);
+    // Written all over: holes of the file would be others' word on zeros.
+    const commands = ['write -P 0 0 1M', ...writes, 'write -P 2 500k 1k'];
+    await qemuIo('disk.raw', commands, { ...cwd, format: 'raw' });
+    for (const sparse of ['512', '1536', '2k', '7k', '8k', '33k']) {
+      const options = ['-o', 'extended_l2=on,cluster_size=16k,preallocation=metadata'];
+      const args = ['-S', sparse, '-f', 'raw', '-O', 'qcow2', ...options, 'disk.raw'];
+      await convert(folder, [...args, 'ours.qcow2'], sparse);
+      await qemuImg(['convert', ...args, 'theirs.qcow2'], cwd);
+      const [ours, theirs] = await Promise.all(
+        ['ours', 'theirs'].map((name) => qemuImg(['map', '--output=json', `${name}.qcow2`], cwd)),
+      );
+      assert.is(`${ours}`, `${theirs}`, sparse);
+    }
+  }));
+
 test('compressed clusters of the same kind are copied, and no larger', () =>
   scratchImages(10, async (next, folder) => {
     const compression = next.pick(['zlib', 'zstd'] as const);
