@@ -167,9 +167,6 @@ function parseEntry(
   const wrong =
     reader.u8(pos + 16, what) !== TYPE_DIRTY_TRACKING ? 16 : wrongField(entry, nameBytes, limits);
   if (wrong !== undefined) fail(`Bitmap '${name}' doesn't satisfy the constraints`, wrong);
-  if (!(entry.flags & BitmapFlag.inUse) && entry.tableEntries !== tableEntriesFor(entry, limits)) {
-    fail(`Could not read bitmap '${name}' from image: Invalid argument`, 8);
-  }
   return { entry, length };
 }
 
@@ -193,6 +190,18 @@ function wrongField(
   // A bitmap in use may belong to the size that the disk had before.
   const covered = tableEntries * limits.clusterSize * 8 * 2 ** granularityBits;
   return !(flags & BitmapFlag.inUse) && limits.diskSize > covered ? 8 : undefined;
+}
+
+/**
+ * What is known of a bitmap that somebody loads, once its table was found good: that the table is
+ * as long as the disk is. Nobody loads one that is in use.
+ * @throws Qcow2Error CORRUPT, `at` = file offset of the table
+ */
+export function checkTableLength(entry: BitmapDirectoryEntry, limits: DirectoryLimits): void {
+  const { flags, name, tableEntries, tableOffset } = entry;
+  if (flags & BitmapFlag.inUse || tableEntries === tableEntriesFor(entry, limits)) return;
+  const message = `Could not read bitmap '${name}' from image: Invalid argument`;
+  throw new Qcow2Error('CORRUPT', message, tableOffset);
 }
 
 /** Table entries of a bitmap that covers the disk exactly. */

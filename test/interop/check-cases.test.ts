@@ -322,6 +322,7 @@ test('bitmaps: their clusters count, and what is wrong with their tables', async
       [directory + 16, 24],
       [directory + 20, 8],
       [directory + 20, 0xffff_ffff],
+      [directory + 8, 0x1000],
       [table, 0x0100_0000],
       [table + 4, 3],
     ] as const) {

@@ -1,7 +1,7 @@
 /** What a check has to know of an image before it looks at it, and which images it leaves alone. */
 import { viewOf } from '../../base/be.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
-import { BitmapFlag } from '../../format/bitmap-directory.ts';
+import { BitmapFlag, checkTableLength } from '../../format/bitmap-directory.ts';
 import { parseBitmapTableEntry } from '../../format/bitmap-table.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
@@ -15,7 +15,9 @@ import { type Metadata, readMetadata } from './open.ts';
 export async function readCheckMetadata(storage: Storage): Promise<Metadata> {
   const metadata = await readMetadata(storage, { lenient: true });
   const { clusterSize } = metadata.geometry;
-  for (const { name, flags, tableOffset, tableEntries } of metadata.bitmaps) {
+  const limits = { clusterSize, diskSize: metadata.header.size };
+  for (const bitmap of metadata.bitmaps) {
+    const { name, flags, tableOffset, tableEntries } = bitmap;
     // What is in a bitmap in use is of no interest to anybody.
     if (flags & BitmapFlag.inUse) continue;
     const table = new Uint8Array(tableEntries * 8);
@@ -27,6 +29,7 @@ export async function readCheckMetadata(storage: Storage): Promise<Metadata> {
       const what = `Could not read bitmap_table table from image for bitmap '${name}'`;
       throw new Qcow2Error('CORRUPT', `${what}: Invalid argument`, cause.at, cause);
     }
+    checkTableLength(bitmap, limits);
   }
   return metadata;
 }

@@ -6,7 +6,7 @@
 import { BigEndianReader } from '../../base/be.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { formatBytes } from '../../base/sizes.ts';
-import type { BitmapDirectoryEntry } from '../../format/bitmap-directory.ts';
+import { type BitmapDirectoryEntry, checkTableLength } from '../../format/bitmap-directory.ts';
 import {
   Autoclear,
   FeatureType,
@@ -56,8 +56,8 @@ async function readHead(storage: Storage, length: number): Promise<Uint8Array> {
 
 /**
  * Reads and checks everything but the guest data's tables.
- * @param options `lenient`: what a repair can do without may be missing or broken, and the snapshot
- * table is not read
+ * @param options `lenient`: what a repair can do without may be missing or broken, the snapshot
+ * table is not read, and of bitmaps only what their directory says by itself is looked at
  * @throws Qcow2Error NOT_QCOW2, UNSUPPORTED, CORRUPT or IO; `at` = file offset of what is wrong
  */
 export async function readMetadata(
@@ -83,12 +83,11 @@ export async function readMetadata(
   const backingName = parseBackingName(head, header);
   const geometry = headerGeometry(header);
   const snapshots = options.lenient ? [] : await readSnapshots(storage, header, header.size);
+  const limits = { clusterSize, diskSize: header.size };
   const bitmaps = extensions.bitmaps
-    ? await readBitmapDirectory(storage, extensions.bitmaps, {
-        clusterSize,
-        diskSize: header.size,
-      })
+    ? await readBitmapDirectory(storage, extensions.bitmaps, limits)
     : [];
+  if (!options.lenient) for (const one of bitmaps) checkTableLength(one, limits);
   if (header.size >= 2 ** 63) {
     const message = 'Could not refresh total sector count: File too large';
     throw new Qcow2Error('UNSUPPORTED', message, 24);
