@@ -12,9 +12,22 @@ import {
 import * as assert from 'uvu/assert';
 import { resize } from '../../src/cli/commands/resize.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
-import { SEED, someOf } from '../random.ts';
+import { type Random, rng, SEED, someOf } from '../random.ts';
 import { difference, eachAtOnce, inScratch, qemuImg, qemuIo, run } from '../tool.ts';
 import { type Outcome, ours, theirs } from './image-command.ts';
+import {
+  type Backing,
+  createImage,
+  describe as describeSetting,
+  fillCommands,
+  type ImageSetting,
+  makeRaw,
+  randomSetting,
+  writePattern,
+} from './random-image.ts';
+import { guestBytes } from './two-chains.ts';
+
+const RANDOM_IMAGES = process.env.SLOW ? 200 : 8;
 
 /** One image, and what is done to it, step by step. */
 interface Case {
@@ -26,7 +39,7 @@ interface Case {
   /** Bytes of a raw backing file that is full of ones. */
   readonly backing?: number;
   readonly snapshot?: boolean;
-  /** Arguments of `resize`, `image` among them. */
+  /** Arguments of `resize`, `image` among them; or what both get from qemu-io in between. */
   readonly steps: readonly string[];
 }
 
@@ -94,29 +107,52 @@ function firstDifference(left: readonly string[], right: readonly string[]): str
 /** Both tools take the same steps, each on a copy; after each step the images are alike. */
 async function sameSteps(one: Case): Promise<void> {
   await inScratch(async (folder) => {
-    const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
-    for (const made of folders) mkdirSync(made);
-    await makeImage(folders[1], one);
-    for (const name of readdirSync(folders[1])) {
-      copyFileSync(`${folders[1]}/${name}`, `${folders[0]}/${name}`);
-    }
-    let same = false;
-    for (const [index, step] of one.steps.entries()) {
-      const title = `${oneOf(one)}: ${one.steps.slice(0, index + 1).join(', ')}`;
-      const args = step.split(' ');
-      const [mine, expected] = await Promise.all([
-        ours(resize, folders[0], args),
-        theirs('resize', folders[1], args),
-      ]);
-      assert.equal(mine, expected, title);
-      // What is as QEMU made it, byte by byte, needs no other proof.
-      same = haveEqualFiles(folders);
-      if (same) continue;
-      const [left, right] = await Promise.all([describe(folders[0]), describe(folders[1])]);
-      assert.is(firstDifference(left, right), '', title);
-    }
+    const folders = await twoImages(folder, (made) => makeImage(made, one));
+    const same = await takeSteps(folders, one.steps, oneOf(one));
     if (!same) await sameBytes(folder, one);
   });
+}
+
+/** Makes what is to be resized, and a copy of it. */
+async function twoImages(
+  folder: string,
+  make: (folder: string) => Promise<void>,
+): Promise<readonly [string, string]> {
+  const folders = [`${folder}/ours`, `${folder}/theirs`] as const;
+  for (const made of folders) mkdirSync(made);
+  await make(folders[1]);
+  for (const name of readdirSync(folders[1])) {
+    copyFileSync(`${folders[1]}/${name}`, `${folders[0]}/${name}`);
+  }
+  return folders;
+}
+
+/** @returns whether all files are equal afterwards, byte by byte */
+async function takeSteps(
+  folders: readonly [string, string],
+  steps: readonly string[],
+  about: string,
+): Promise<boolean> {
+  let same = false;
+  for (const [index, step] of steps.entries()) {
+    const title = `${about}: ${steps.slice(0, index + 1).join(', ')}`;
+    if (step.startsWith('write ')) {
+      for (const cwd of folders) await qemuIo('image', [step], { cwd });
+      continue;
+    }
+    const args = step.split(' ');
+    const [mine, expected] = await Promise.all([
+      ours(resize, folders[0], args),
+      theirs('resize', folders[1], args),
+    ]);
+    assert.equal(mine, expected, title);
+    // What is as QEMU made it, byte by byte, needs no other proof.
+    same = haveEqualFiles(folders);
+    if (same) continue;
+    const [left, right] = await Promise.all([describe(folders[0]), describe(folders[1])]);
+    assert.is(firstDifference(left, right), '', title);
+  }
+  return same;
 }
 
 /** Files up to this are compared here; QEMU's tools are faster at larger ones, which have holes. */
@@ -212,6 +248,24 @@ test('growing with preallocation', async () => {
   await sameSteps({ image: '-f qcow2', size: '20M', io, steps: sparse });
 });
 
+test("what is preallocated follows the disk's last cluster, and reaches as far", async () => {
+  await sameSteps({
+    image: '-f qcow2',
+    size: '200192',
+    io: ['write 0 200192', 'discard 64k 64k'],
+    steps: ['--preallocation=metadata image 300k'],
+  });
+  for (const mode of ['metadata', 'falloc']) {
+    for (const more of ['extended_l2=on,cluster_size=1M', 'cluster_size=1M']) {
+      const io = ['write -P 1 0 100k'];
+      const steps = [500_224, 600_064, 700_416].map((to) => `--preallocation=${mode} image ${to}`);
+      for (const image of [`data_file=data,${more}`, more].map(qcow2)) {
+        await sameSteps({ image, size: '408576', io, steps });
+      }
+    }
+  }
+});
+
 test('growing over a backing file', async () => {
   const layouts = ['', 'cluster_size=4k', 'extended_l2=on'];
   await eachAtOnce(pairs(layouts, ['off', ...GROWING], 6), async ([layout, mode]) => {
@@ -232,6 +286,80 @@ test('external data files', async () => {
     await sameSteps({ image, size: '3M', io: ['write -P 1 0 2M'], steps });
   });
 });
+
+const isCompressed = ({ compression }: ImageSetting) => compression !== 'none';
+
+/**
+ * An image of any shape: with snapshots, over a backing file, with a data file. None has bitmaps,
+ * which ours writes to other places before it lets go of the old ones.
+ */
+async function makeRandom(next: Random, folder: string, setting: ImageSetting): Promise<void> {
+  const cwd = { cwd: folder };
+  writePattern(next, folder);
+  let backing: Backing | undefined;
+  // QEMU refuses to grow version 2 over a longer backing file, and of a part of a cluster may
+  // write zeros where ours says so in the entry.
+  const isPlain = setting.version === 3 && setting.dataFile !== 'raw' && !isCompressed(setting);
+  const canBack = setting.extended || setting.preallocation === 'off';
+  if (isPlain && canBack && setting.size % 2 ** setting.clusterBits === 0) {
+    await makeRaw(next, folder, 'base', 512 * (1 + next.below(setting.size / 256)));
+    backing = { name: 'base', format: 'raw', stated: true };
+  }
+  await createImage(folder, 'image', setting, backing);
+  await qemuIo('image', fillCommands(next, setting, next.pick([2, 6, 12])), cwd);
+  const plain = { ...setting, compression: 'none' as const };
+  const isWide = setting.refcountBits > (isCompressed(setting) ? 8 : 2);
+  const canSnapshot = setting.version === 3 && setting.dataFile === 'none' && isWide;
+  if (canSnapshot && next.oneIn(4)) {
+    await qemuImg(['snapshot', '-c', 'one', 'image'], cwd);
+    await qemuIo('image', fillCommands(next, plain, 3), cwd);
+  }
+}
+
+/** Sizes up and down: down to whole clusters, as what is left of one QEMU shows again. */
+function randomSteps(next: Random, setting: ImageSetting): string[] {
+  const cluster = 2 ** setting.clusterBits;
+  const steps: string[] = [];
+  let { size } = setting;
+  const unit = size % cluster === 0 ? cluster : 512;
+  // Where the disk ends in a compressed cluster with subclusters, QEMU loses its bytes.
+  const isLost = setting.extended && isCompressed(setting);
+  for (let count = 2 + next.below(4); count > 0; count--) {
+    if (next.oneIn(2) && size > cluster) {
+      size = cluster * (1 + next.below(Math.floor(size / cluster)));
+      // A discard makes a table with QEMU, where ours makes none: let there be one.
+      steps.push(`write ${size - 512} 512`, `--shrink image ${size}`);
+      continue;
+    }
+    const more = next.pick([1, cluster / 512, 100, 2000, (40 * cluster) / 512]);
+    size += Math.ceil((512 * (1 + next.below(Math.min(more, 40_000)))) / unit) * unit;
+    const mode = isLost ? 'off' : next.pick(['off', 'off', ...GROWING]);
+    steps.push(`--preallocation=${mode} image ${size}`);
+  }
+  return steps;
+}
+
+test('images of any shape, step by step', () =>
+  eachAtOnce(Array(RANDOM_IMAGES).keys(), (index) =>
+    inScratch(async (folder) => {
+      const next = rng(SEED ^ Math.imul(index + 1, 0x9e3779b1));
+      const preallocation = next.pick(['off', 'off', 'off', 'metadata', 'falloc'] as const);
+      const any = randomSetting(next);
+      const cluster = 2 ** any.clusterBits;
+      const size = next.oneIn(3) ? Math.ceil(any.size / cluster) * cluster : any.size;
+      const drawn = { ...any, size, preallocation };
+      // What has a place already QEMU does not compress.
+      const setting: ImageSetting =
+        preallocation === 'off' ? drawn : { ...drawn, compression: 'none' };
+      const about = `SEED=${SEED} image ${index} ${describeSetting(setting)}`;
+      const folders = await twoImages(folder, (made) => makeRandom(next, made, setting));
+      if (await takeSteps(folders, randomSteps(next, setting), about)) return;
+      const [left, right] = await Promise.all(
+        folders.map((one) => guestBytes(one, 'image', 'qcow2')),
+      );
+      assert.is(difference(left as Buffer, right as Buffer), '', about);
+    }),
+  ));
 
 test('raw images', async () => {
   await inScratch(async (folder) => {

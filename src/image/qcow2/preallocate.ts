@@ -55,8 +55,8 @@ async function allocateEach(parts: WriteParts, range: Range, reserve: Reserve): 
   const { store } = parts;
   const { clusterSize } = store.geometry;
   const { to } = range;
-  let { at, head } = await startOf(parts, range);
-  let end = NOWHERE;
+  let { at, head, end } = await startOf(parts, range);
+  if (at >= to && end !== NOWHERE) await endWithin(parts, range, end - clusterSize, reserve);
   while (at < to) {
     const wanted = { guest: at, to, next: end, head, reserve };
     const step = await store.lock.run(() => allocateStep(parts, wanted));
@@ -69,29 +69,57 @@ async function allocateEach(parts: WriteParts, range: Range, reserve: Reserve): 
 /**
  * The first cluster is in part the old disk's. One that has its place stays there; a new one gets
  * what the disk shows.
- * @returns guest offset from which on clusters are missing, and bytes that the first starts with
+ * @returns guest offset from which on clusters are missing, bytes that the first starts with, and
+ * the place that it gets if that is free: behind the cluster before
  */
 async function startOf(
   parts: WriteParts,
   { from }: Range,
-): Promise<{ at: number; head: Uint8Array | undefined }> {
+): Promise<{ at: number; head: Uint8Array | undefined; end: number }> {
   const { store, tables } = parts;
   const { clusterSize } = store.geometry;
   const start = alignDown(from, clusterSize);
-  if (start === from) return { at: from, head: undefined };
+  if (start === from) return { at: from, head: undefined, end: NOWHERE };
   const cell = await store.lock.run(async () => {
     const place = await tables.find(from);
     return place ? tables.read(place) : EMPTY;
   });
   if (cell.kind === 'plain' && cell.host >= 0 && (cell.copied || store.hasDataFile)) {
-    return { at: start + clusterSize, head: undefined };
+    return { at: start + clusterSize, head: undefined, end: cell.host + clusterSize };
   }
   // Its subclusters stay unallocated, so what they show stays, too.
   const open = cell.kind === 'plain' && cell.host < 0 && store.geometry.extendedL2;
-  if (open) return { at: start, head: undefined };
+  if (open) return { at: start, head: undefined, end: NOWHERE };
   const head = new Uint8Array(from - start);
   await parts.reader.read(start, head);
-  return { at: start, head };
+  return { at: start, head, end: NOWHERE };
+}
+
+/**
+ * The disk still ends in a cluster that has its place: the file has to reach as far. Of a
+ * subcluster that has none of its bytes there yet, the zeros behind the end are written.
+ */
+async function endWithin(
+  parts: WriteParts,
+  { from, to }: Range,
+  host: number,
+  reserve: Reserve,
+): Promise<void> {
+  const { store, tables } = parts;
+  const { clusterSize, subclusterSize } = store.geometry;
+  const start = alignDown(from, clusterSize);
+  const subcluster = Math.floor((to - 1 - start) / subclusterSize);
+  await store.lock.run(async () => {
+    const place = await tables.find(from);
+    const cell = place ? tables.read(place) : EMPTY;
+    const isData = cell.kind === 'plain' && ((cell.data >>> subcluster) & 1) === 1;
+    const isOpen = store.geometry.extendedL2 && !isData;
+    const stop = isOpen ? alignUp(to, subclusterSize) : to;
+    const end = host + stop - start;
+    if ((await store.data.size()) < end) await extendStorage(store.data, end, reserve);
+    if (stop === to) return;
+    await writeData(parts, { guest: to, host: host + to - start }, new Uint8Array(stop - to));
+  });
 }
 
 /** Takes clusters for entries of one slice, as many as can be had in one piece. */
