@@ -13,7 +13,11 @@ export class AheadTarget {
   private readonly underWay = new Set<Promise<void>>();
   private failure: { readonly cause: unknown } | undefined;
 
-  constructor(private readonly disk: WritableDisk) {}
+  /** @param explain puts in other words why a request failed */
+  constructor(
+    private readonly disk: WritableDisk,
+    private readonly explain: (cause: unknown) => unknown = (cause) => cause,
+  ) {}
 
   /** Resolves when it is written; `from` stays as it is until then. */
   write(guest: number, from: Uint8Array): Promise<void> {
@@ -67,12 +71,15 @@ export class AheadTarget {
   }
 
   private inLine(work: () => Promise<WriteUnderWay>): Promise<void> {
+    const fail = (cause: unknown) => {
+      throw this.explain(cause);
+    };
     const begun = this.begun.then(() => {
       if (this.failure) throw this.failure.cause;
-      return work();
+      return work().catch(fail);
     });
     const written = begun.then((request) => {
-      const done = request.written.finally(() => this.underWay.delete(done));
+      const done = request.written.catch(fail).finally(() => this.underWay.delete(done));
       this.underWay.add(done);
       return done;
     });

@@ -27,6 +27,8 @@ export interface DifferenceOptions extends ConvertOptions {
   readonly compress: boolean;
   /** Zeros give up the clusters that held something. */
   readonly unmap: boolean;
+  /** Puts in other words why the target could not be written. */
+  readonly explainWrite?: ((cause: unknown) => unknown) | undefined;
 }
 
 /**
@@ -45,7 +47,7 @@ export function writeDifferences(
   const own = allSources(disks);
   const sources = [...own, ...below.sources];
   const storages = sources.map(({ storage }) => storage);
-  const ahead = new AheadTarget(target);
+  const ahead = new AheadTarget(target, options.explainWrite);
   const conversion = new Conversion({
     ...options,
     runner: new DiskRunner(storages, ahead, {

@@ -25,6 +25,8 @@ export interface RebaseOptions extends Pick<ConvertOptions, 'signal' | 'onProgre
   readonly compress?: boolean;
   /** Whether two storages are one file: what both chains have in common is not read then. */
   readonly sameFile?: (a: Storage, b: Storage) => boolean;
+  /** Puts in other words why the image could not be written. */
+  readonly explainWrite?: (cause: unknown) => unknown;
 }
 
 /** No backing file: a disk of no bytes. */

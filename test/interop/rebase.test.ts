@@ -1,6 +1,6 @@
 // `rebase` must leave an image that shows what it did and names the new backing file, as qemu-img's
 // does; and say the same. Random images of random chains are rebased by both tools.
-import { copyFileSync, readdirSync } from 'node:fs';
+import { copyFileSync, readdirSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { rebase } from '../../src/cli/commands/rebase.ts';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -152,6 +152,26 @@ test('names: what goes wrong, and what is not looked at with -u', async () => {
       }
     }
   });
+});
+
+test('a write that fails is told, and the image stays on what it had', async () => {
+  for (const number of [5, 28]) {
+    await inScratch(async (cwd) => {
+      await qemuImg(['create', '-q', '-f', 'raw', 'base', '1M'], { cwd });
+      await qemuIo('base', ['write -P 5 64k 100k'], { cwd, format: 'raw' });
+      const rule = `[inject-error]\nevent = "write_aio"\nerrno = "${number}"\nonce = "on"\n`;
+      writeFileSync(`${cwd}/rules`, rule);
+      const ends: string[] = [];
+      for (const isOurs of [false, true]) {
+        await qemuImg(['create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'raw', 'image'], { cwd });
+        const args = ['-f', 'qcow2', '-b', '', 'blkdebug:rules:image'];
+        const done = await (isOurs ? ours(rebase, cwd, args) : theirs('rebase', cwd, args));
+        ends.push(JSON.stringify([done, await backingOf(cwd, 'image')]));
+      }
+      assert.is(ends[1], ends[0]);
+      assert.match(ends[0] as string, /Error while writing/);
+    });
+  }
 });
 
 test.run();

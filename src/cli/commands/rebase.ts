@@ -1,5 +1,5 @@
 /** `rebase`: gives an image another backing file. */
-import { isQcow2Error } from '../../base/errors.ts';
+import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
 import { rebaseImage } from '../../convert/rebase.ts';
 import type { Disk } from '../../image/disk.ts';
@@ -9,6 +9,7 @@ import { checkCacheMode, hostInMode } from '../cache-mode.ts';
 import { chainOf, isSameFile, pathOf } from '../chain.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { isDriverName } from '../driver-names.ts';
+import { errnoOf } from '../errno.ts';
 import { parseCommandLine } from '../getopt.ts';
 import type { ImageNode } from '../image-node.ts';
 import { nodeName } from '../node-name.ts';
@@ -151,6 +152,7 @@ async function changeBacking(
         onProgress: progress.update,
         compress: request.compress,
         sameFile: sameFileBy(host),
+        explainWrite,
       });
     }
   } catch (cause) {
@@ -159,6 +161,13 @@ async function changeBacking(
   } finally {
     await disk?.close();
   }
+}
+
+/** Why the image could not be written, with the C library's words where the host refused it. */
+function explainWrite(cause: unknown): unknown {
+  if (!isQcow2Error(cause, 'IO', 'NO_SPACE')) return cause;
+  const message = `Error while writing to COW image: ${errnoOf(cause).text}`;
+  return new Qcow2Error(cause.code, message, undefined, cause.cause);
 }
 
 async function follow(
