@@ -95,6 +95,7 @@ export class StepMaker {
       ...[this.snapshot, this.snapshot, this.snapshot, this.bitmap, this.bitmap, this.bitmap],
       ...[this.resize, this.resize, this.amend, this.amend, this.rebase, this.rebase],
       ...[this.commit, this.commit, this.convert, this.convert, this.convert, this.convert],
+      this.bench,
       ...[this.check, this.map, this.measure, this.compare, this.info, this.dd],
     ];
     const step = next.pick(makers).call(this);
@@ -176,12 +177,16 @@ export class StepMaker {
     const image = next.oneIn(6) ? this.one() : this.qcow2();
     const commands = Array.from({ length: 1 + next.below(5) }, () => {
       let { at, length } = this.range(image);
-      const what = next.below(7);
+      const what = next.below(11);
       if (what < 2) return `write -q -s ${PATTERN} ${at} ${length}`;
       if (what === 2) return `write -q -P ${1 + next.below(255)} ${at} ${length}`;
       if (what === 3) return `write -q -z ${at} ${length}`;
       if (what === 4) return `write -q -z -u ${at} ${length}`;
       if (what === 5) return `read -q ${at} ${length}`;
+      if (what === 6) return `discard -q ${at} ${length}`;
+      if (what === 7) return this.manyBuffers(at, length);
+      if (what === 8) return next.pick(['flush', `write -q -f -P 7 ${at} ${length}`]);
+      if (what === 9) return this.truncate(image);
       at -= at % image.cluster;
       length = Math.min(image.size - at, Math.ceil(length / image.cluster) * image.cluster);
       return `discard -q ${at} ${length}`;
@@ -193,6 +198,22 @@ export class StepMaker {
       image.name,
     ];
     return { program: 'io', args, writes: true, loose: true };
+  }
+
+  /** A write from, or a read into, several buffers. */
+  private manyBuffers(at: number, length: number): string {
+    const { next } = this;
+    const first = 512 * (1 + next.below(Math.max(1, length / 1024)));
+    const parts = first < length ? `${first} ${length - first}` : `${length}`;
+    const byte = 1 + next.below(255);
+    return next.pick([`writev -q -P ${byte} ${at} ${parts}`, `readv -q ${at} ${parts}`]);
+  }
+
+  /** A disk that ends elsewhere: longer ones mostly, of whole sectors. */
+  private truncate(image: Found): string {
+    const { next } = this;
+    const longer = image.size + 512 * next.below(2048);
+    return `truncate ${next.oneIn(8) ? longer + 1 : longer}`;
   }
 
   // ---- Commands that change an image -----------------------------------------------------------
@@ -292,6 +313,10 @@ export class StepMaker {
         // QEMU goes through all counts of a block, which takes it minutes where blocks are large.
         ...(image.cluster > 65536 ? [] : ['refcount_bits=1', 'refcount_bits=4']),
         ...(image.cluster > 65536 ? [] : ['refcount_bits=16', 'refcount_bits=64']),
+        ...(image.cluster > 65536
+          ? []
+          : ['refcount_bits=2', 'refcount_bits=8', 'refcount_bits=32']),
+        ...['compat=v2', 'data_file=', 'size=0'],
         ...['cluster_size=64k', 'extended_l2=on', 'data_file_raw=on', 'data_file_raw=off'],
         ...[`size=${this.newSize(image).size}`, `size=${image.size}`, 'bogus=1', 'backing_file=x'],
         ...['compression_type=zstd', 'preallocation=full', 'encryption=on', 'size=1000'],
@@ -302,7 +327,11 @@ export class StepMaker {
     const force = this.sometimes(12, () => ['--force']);
     const words = ['-o', options.join(',')];
     const args = this.shuffled(words, described, cache, force, this.quiet());
-    const loose = options.some((option) => /^(refcount_bits|compat)/.test(option));
+    const sizes = options.map((option) => Number(/^size=(\d+)$/.exec(option)?.[1] ?? Infinity));
+    // Where a disk becomes shorter discards of QEMU's make tables, as with `resize`.
+    const loose =
+      sizes.some((size) => size < image.size) ||
+      options.some((option) => /^(refcount_bits|compat)/.test(option));
     return this.img(['amend', ...args, name], { loose });
   }
 
@@ -335,6 +364,22 @@ export class StepMaker {
     words.push([...this.sometimes(8, () => ['-t', next.pick(CACHES)])]);
     words.push([...this.sometimes(8, () => ['-r', next.pick(['1G', '0', 'x'])])]);
     return this.img(['commit', ...this.shuffled(...words), name], { loose: true });
+  }
+
+  private bench(): Step {
+    const { next } = this;
+    const image = this.one();
+    const { options, name } = this.image(image);
+    const unit = next.pick([512, 4096, image.cluster]);
+    const { at } = this.range(image);
+    const words: string[][] = [options, ['-c', `${1 + next.below(20)}`], ['-s', `${unit}`]];
+    words.push(['-d', next.pick(['1', '4', '64', 'x'])], ['-o', `${at}`]);
+    words.push([...this.sometimes(2, () => ['-S', `${unit * next.below(4)}`])]);
+    const writes = next.oneIn(2);
+    if (writes) words.push(['-w', `--pattern=${next.pick(['0', '9', '255', '256'])}`]);
+    if (writes && next.oneIn(3)) words.push([`--flush-interval=${next.pick(['2', '5', '64'])}`]);
+    words.push([...this.quiet()]);
+    return this.img(['bench', ...this.shuffled(...words), name], { writes, loose: true });
   }
 
   // ---- Commands that make one ------------------------------------------------------------------
@@ -420,7 +465,9 @@ export class StepMaker {
     if (next.oneIn(8)) words.push(['-m', next.pick(['1', '4', '16', '17', '0', 'x'])]);
     if (next.oneIn(8)) words.push(['-W']);
     if (next.oneIn(8)) words.push(['-U']);
-    if (next.oneIn(8)) words.push(['-C']);
+    // It takes zeros for data, which a data file's length tells.
+    const isOutside = onto ? there.hasDataFile : created.includes('data_file');
+    if (next.oneIn(8) && !isOutside) words.push(['-C']);
     if (next.oneIn(8)) words.push(['--salvage']);
     if (next.oneIn(8)) words.push(['-t', next.pick(CACHES)]);
     if (next.oneIn(8)) words.push(['-T', next.pick(CACHES)]);

@@ -164,6 +164,7 @@ export function settled(text: string): string {
     text
       .replaceAll(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'DATE')
       .replaceAll(/#block\d+/g, '#block')
+      .replaceAll(/Run completed in [\d.]+ seconds/g, 'Run completed')
       // Steps are told when there is time to; only the first and the last are sure.
       .replaceAll(/ {4}\((?!0\.00|100\.00)[\d.]+\/100%\)\r/g, '')
       .replaceAll(/( {4}\([\d.]+\/100%\)\r)\1+/g, '$1')
@@ -347,6 +348,16 @@ const STALE = /qemu-img: warning: a program lacking bitmap support .*?\n.*? to f
 const OPTION_LISTS = [
   ...['driver=qcow2,file.filename=plain.qcow2', 'driver=qcow2,file.filename=top.qcow2'],
   ...['file.filename=raw.img', 'driver=raw,file.filename=base.raw,size=32k,offset=4k'],
+  'driver=compress,file.driver=qcow2,file.file.filename=top.qcow2',
+  'driver=copy-on-read,file.driver=qcow2,file.file.filename=top.qcow2',
+  'driver=blkdebug,image.driver=qcow2,image.file.filename=snaps.qcow2',
+  'driver=qcow2,file.driver=blkdebug,file.image.filename=top.qcow2',
+  'driver=qcow2,read-only=on,file.filename=snaps.qcow2',
+  'driver=qcow2,discard=unmap,detect-zeroes=unmap,file.filename=bits.qcow2',
+  'driver=qcow2,lazy-refcounts=on,cache-size=0,file.filename=plain.qcow2',
+  'driver=qcow2,data-file.filename=data.raw,file.filename=data.qcow2',
+  'driver=qcow2,backing.driver=raw,backing.file.filename=raw.img,file.filename=mid.qcow2',
+  'driver=qcow2,backing=,file.filename=top.qcow2',
   ...[NESTED, 'plain.qcow2'],
   ...['driver=luks,key-secret=s,file.filename=luks.img', 'driver=bogus,file.filename=raw.img'],
   ...['driver=qcow2,encrypt.key-secret=s,file.filename=luks.qcow2', 'driver=null-co,size=64k'],
@@ -439,7 +450,7 @@ export function randomLine(next: Random, { command, options, operands }: Grammar
     const j = next.below(i + 1);
     [parts[i], parts[j]] = [parts[j]!, parts[i]!];
   }
-  const lists = !/^(create|dd|convert)$/.test(command) && next.oneIn(6);
+  const lists = !/^(create|dd)$/.test(command) && next.oneIn(6);
   if (lists) parts.push(['--image-opts']);
   const last = operands.map((choices) => {
     return [next.pick(lists && choices.includes('plain.qcow2') ? OPTION_LISTS : choices)];
