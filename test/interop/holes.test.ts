@@ -53,6 +53,28 @@ test('extents are those of qemu-img map, also behind an overlay', () =>
     }
   }));
 
+test('part of a cluster becomes zeros in place where what lies behind it has no data', () =>
+  inScratch(async (folder) => {
+    await makeSparse(folder, 'a.raw', MIB, [0]);
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', `${MIB + 1024}`], { cwd: folder });
+    const behind = ['write -P 0 0 64k', 'write -z 64k 64k', 'write -c -P 0 192k 64k'];
+    await qemuIo('a.qcow2', [...behind, `write -P 0 ${MIB} 1k`], { cwd: folder });
+    for (const format of ['raw', 'qcow2']) {
+      const maps = [requireQemu().io, process.execPath].map(async (program, index) => {
+        const name = `${format}${index}.qcow2`;
+        const backed = ['create', '-q', '-f', 'qcow2', '-F', format, '-b', `a.${format}`];
+        await qemuImg([...backed, name, `${MIB + 2048}`], { cwd: folder });
+        const places = [1, 65, 129, 193, 257, 1024].map((at) => `write -z ${at}k 1k`);
+        const commands = places.flatMap((place) => ['-c', place]);
+        const before = index === 0 ? [] : [resolve('dist/qcow2-io.js')];
+        await must(program, [...before, ...commands, name], { cwd: folder });
+        return (await qemuImg(['map', '--output=json', name], { cwd: folder })).toString();
+      });
+      const [theirs, mine] = await Promise.all(maps);
+      assert.is(mine, theirs, format);
+    }
+  }));
+
 test('a disk of 1 TiB with little in it converts at once', () =>
   inScratch(async (folder) => {
     await makeSparse(folder, 'a.raw', 2 ** 40, [0, 2 ** 39, 2 ** 40 - 65536]);

@@ -4,6 +4,7 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
+import { type DataSource, type Disk, ExtentKind, ExtentList } from '../disk.ts';
 import { discardClusters } from './discard.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { freeCells, touchedMask, writeRange } from './write.ts';
@@ -96,8 +97,8 @@ async function writeZeros(parts: WriteParts, from: number, to: number): Promise<
 }
 
 /**
- * Zeros a part of one subcluster: by its entry where the rest of it reads as zeros without data,
- * else by writing.
+ * Zeros a part of one subcluster: by its entry where the rest of it is zeros without data, here and
+ * behind, else by writing. Data is not read for that, as QEMU does not.
  */
 async function zeroEdge(
   parts: WriteParts,
@@ -108,7 +109,6 @@ async function zeroEdge(
   const { store } = parts;
   const unit = store.geometry.subclusterSize;
   const start = alignDown(from, unit);
-  const rest = new Uint8Array(unit);
   const cell = await store.lock.run(async () => {
     const place = await parts.tables.find(from);
     return place && parts.tables.read(place, { unaligned: true });
@@ -116,16 +116,34 @@ async function zeroEdge(
   const within = from % store.geometry.clusterSize;
   const touched = touchedMask(parts, within, within + to - from);
   const plain = cell === undefined || (cell.kind === 'plain' && (cell.data & touched) === 0);
-  if (plain) {
-    await parts.reader.read(start, rest);
-    rest.fill(0, from - start, to - start);
-    if (rest.every((byte) => byte === 0)) {
-      if (parts.rawDataFile) await zeroDataFile(parts, from, to, unmap);
-      await zeroUnits(parts, start, start + unit, unmap);
-      return;
-    }
+  const isZero = cell?.kind === 'plain' && (cell.zero & touched) !== 0;
+  const hasNothing = async (at: number, end: number) =>
+    isZero || !parts.backing || holdsNothing(parts.backing, at, end);
+  if (plain && (await hasNothing(start, from)) && (await hasNothing(to, start + unit))) {
+    if (parts.rawDataFile) await zeroDataFile(parts, from, to, unmap);
+    await zeroUnits(parts, start, start + unit, unmap);
+    return;
   }
   await writeZeros(parts, from, to);
+}
+
+/** Whether a disk, and all behind it, has no data in [from, to): raw ones may have holes. */
+async function holdsNothing(disk: Disk, from: number, to: number): Promise<boolean> {
+  const end = Math.min(to, disk.size);
+  if (from >= end) return true;
+  const list = new ExtentList();
+  await disk.collectExtents(from, end, list);
+  for (let index = 0; index < list.count; index++) {
+    const kind = list.kind(index);
+    if (kind === ExtentKind.hole || kind === ExtentKind.zero) continue;
+    const { storage, clusterSize, encrypted } = disk.sources[list.source(index)] as DataSource;
+    if (kind !== ExtentKind.data || clusterSize !== 1 || encrypted) return false;
+    const host = list.host(index);
+    const ranges = storage.dataRanges?.(host, host + list.length(index), true);
+    if (!ranges) return false;
+    for (const _ of ranges) return false;
+  }
+  return true;
 }
 
 /** How far a step went; `write` where the range up to there must be written instead. */
