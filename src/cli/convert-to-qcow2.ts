@@ -11,6 +11,7 @@ import { type Course, checkNewBitmaps, explainCreation } from './convert-course.
 import { beforeTargets, openTarget, withNewFile } from './convert-new-file.ts';
 import { bitmapParts, type ConvertRequest } from './convert-request.ts';
 import { encryptionChoice } from './encryption-options.ts';
+import { beginDataFile } from './first-block.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile } from './image-claims.ts';
 import { openImage } from './open-image.ts';
@@ -110,6 +111,7 @@ export async function intoQcow2(
         data = openTarget(host, request, dataPath);
         refuseDataDevice(data, request, disks);
         claimImageFile(data, 'data-file', { use: 'write' });
+        beginDataFile(data, sized(request, disks));
       }
       await course.onTarget?.(newTarget(request, create, backing));
       const written = await convertToQcow2(

@@ -7,7 +7,7 @@ import { RawImage } from '../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
-import { firstBlockBytes } from './first-block.ts';
+import { beginDataFile, firstBlockBytes } from './first-block.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import type { ListValues } from './option-list.ts';
@@ -155,6 +155,7 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
       dataFile: async (name) => {
         const storage = openTarget(host, name, true);
         claimImageFile(storage, 'data-file', { use: 'write' });
+        beginDataFile(storage, values);
         return storage;
       },
       cacheBytes: 2 ** 22,

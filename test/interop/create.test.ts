@@ -1,6 +1,6 @@
 // `create` must print what qemu-img prints, refuse what it refuses in the same words, and leave
 // the same bytes. Of what there are many of, each run takes some; SLOW=1 takes all.
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { create } from '../../src/cli/commands/create.ts';
 import { qemuSuite } from '../oracle.ts';
@@ -87,6 +87,30 @@ test('preallocated images', async () => {
       30,
     ),
   );
+});
+
+test('the front of a data file has its room', async () => {
+  await inScratch(async (folder) => {
+    await qemuImg(['create', '-q', '-f', 'raw', 'source', '1M'], { cwd: folder });
+    const made = ['off', 'metadata', 'falloc', 'full'].map((mode) => [
+      'create',
+      '-f',
+      'qcow2',
+      mode,
+    ]);
+    for (const [verb = '', ...rest] of [...made, ['convert', '-fraw', '-Oqcow2', 'off']]) {
+      const mode = rest.pop();
+      const blocks = [];
+      for (const [name, run] of Object.entries({ ours: tool, theirs: qemuImg })) {
+        const options = ['-o', `data_file=${name}.data,preallocation=${mode}`];
+        const what = verb === 'create' ? [name, '1M'] : ['source', name];
+        await run([verb, '-q', ...rest, ...options, ...what], { cwd: folder });
+        blocks.push(statSync(`${folder}/${name}.data`).blocks);
+        rmSync(`${folder}/${name}.data`);
+      }
+      assert.is(blocks[0], blocks[1], `${verb} ${mode}`);
+    }
+  });
 });
 
 test('the front of a raw image has its room', async () => {
