@@ -3,7 +3,7 @@ import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
 import { takeLeadingOptions } from './getopt.ts';
-import { takeGlobalOptions } from './global-options.ts';
+import { definitionOf, takeGlobalOptions } from './global-options.ts';
 import { codeOfOutput, dieBySignal, leave, nodeHost } from './host-node.ts';
 import type { OptionSpec } from './options.ts';
 
@@ -58,7 +58,7 @@ async function runCommand(host: Host, args: readonly string[]): Promise<number> 
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!load) throw new UsageError(`Command not found: ${name}`, true);
   const command = await load();
-  const left = takeGlobalOptions(host, command, rest);
+  const left = takeGlobalOptions(host, command, rest, await definitionOf(rest));
   if (left) return command.run(left, host);
   const { commandHelp } = await import('./help/help-text.ts');
   host.out(commandHelp(host.program, name));

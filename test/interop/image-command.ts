@@ -2,7 +2,7 @@
 import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Command, type Host, UsageError } from '../../src/cli/command.ts';
-import { takeGlobalOptions } from '../../src/cli/global-options.ts';
+import { definitionOf, takeGlobalOptions } from '../../src/cli/global-options.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
 import type { NodeFileStorage } from '../../src/storage/node-file.ts';
 import { requireQemu } from '../oracle.ts';
@@ -49,7 +49,7 @@ export async function ours(
   });
   const carryOut = async () => {
     try {
-      const left = takeGlobalOptions(host, command, args);
+      const left = takeGlobalOptions(host, command, args, await definitionOf(args));
       assert.ok(left, 'nothing here asks for help');
       return await command.run(left, host);
     } catch (cause) {

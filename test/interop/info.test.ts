@@ -11,7 +11,7 @@ import * as assert from 'uvu/assert';
 import { isQcow2Error } from '../../src/base/errors.ts';
 import { type Host, UsageError } from '../../src/cli/command.ts';
 import { info } from '../../src/cli/commands/info.ts';
-import { takeGlobalOptions } from '../../src/cli/global-options.ts';
+import { definitionOf, takeGlobalOptions } from '../../src/cli/global-options.ts';
 import { nodeHost } from '../../src/cli/host-node.ts';
 import {
   buildImage,
@@ -53,7 +53,7 @@ async function ours(args: readonly string[]): Promise<Printed> {
     note: (text: string) => void (printed.err += text),
   });
   try {
-    const left = takeGlobalOptions(host, info, args);
+    const left = takeGlobalOptions(host, info, args, await definitionOf(args));
     assert.ok(left, 'no call for help');
     return { code: await info.run(left, host), ...printed };
   } catch (cause) {

@@ -1,7 +1,7 @@
 /** The command line of `qcow2-io`, and what it makes the tool do. */
 import { UsageError } from '../command.ts';
-import { defineObject } from '../global-options.ts';
 import { versionText } from '../help/version-text.ts';
+import { defineObject } from '../object-definition.ts';
 import { getopt, type OptionShape } from './getopt.ts';
 import { CommandFailure } from './io-command.ts';
 import type { IoHost } from './io-host.ts';
