@@ -54,6 +54,9 @@ const LINES = [
   '--image-opts driver=null-co,size=1M -c 5',
   '--object secret,id=a,data=b image.qcow2',
   '--p 5 -c 5 image.qcow2',
+  '-c foo -p image.qcow2',
+  '-t foo --bogus image.qcow2',
+  '-p -c foo image.qcow2',
   '-c',
 ];
 

@@ -11,7 +11,7 @@ import { openImage, openWritableImage } from '../open-image.ts';
 import { given, type OptionSpec, type ParsedOptions, parseInteger } from '../options.ts';
 import { sizeArgument } from '../size-argument.ts';
 
-const OPTIONS: readonly OptionSpec[] = [
+const NAMES: readonly OptionSpec[] = [
   { name: 'count', short: 'c', value: true, own: true },
   { name: 'depth', short: 'd', value: true, own: true },
   { name: 'format', short: 'f', value: true, own: true },
@@ -96,6 +96,14 @@ const TAKE: Readonly<Record<string, (values: Values, text: string) => void>> = {
     values.cache = text;
   },
 };
+
+/** Values are looked at where they stand: what is wrong there is told before what follows. */
+const OPTIONS: readonly OptionSpec[] = NAMES.map((option) => {
+  const take = TAKE[option.name];
+  return option.value && take
+    ? { ...option, check: (text: string) => take({ ...PRESET }, text) }
+    : option;
+});
 
 /** What was asked for, checked. */
 interface Request extends Readonly<Values> {
