@@ -3,8 +3,9 @@ import { Qcow2Error } from '../base/errors.ts';
 import type { Format } from '../image/formats.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Host } from './command.ts';
-import { checkSettings, driverOf, type ImageNode } from './image-node.ts';
+import { driverOf, type ImageNode } from './image-node.ts';
 import { takeNodeName } from './node-names.ts';
+import { checkSettings } from './node-settings.ts';
 
 /** Drivers that take compressed clusters: a format, and a filter that passes them on. */
 const COMPRESSING = ['qcow2', 'copy-on-read'];

@@ -8,14 +8,13 @@
  *   backing.…  data-file.…   what stands in for those that the image names
  */
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
-import { hasFeature, Incompatible } from '../format/feature-bits.ts';
 import { type Format, isFormat } from '../image/formats.ts';
 import type { FileDriver } from '../storage/node-file.ts';
 import type { Host } from './command.ts';
 import { checkSwitches, GENERAL, zeroPolicy } from './general-settings.ts';
+import { BARE, BEHIND, checkSettings, FILE_DRIVERS, wrong } from './node-settings.ts';
 import { HintedError } from './option-list.ts';
 import { pathBehind, resolveName } from './path-gate.ts';
-import { checkTuning, isTuning, type TunedImage } from './qcow2-settings.ts';
 import {
   NULL,
   numberOf,
@@ -25,7 +24,6 @@ import {
   switchOf,
   textOf,
 } from './settings.ts';
-import { inTableOrder } from './table-order.ts';
 
 /** Where bytes are. */
 export type FileNode =
@@ -108,46 +106,17 @@ export type BackingNode = Omit<ImageNode, 'file' | 'bare' | 'filters'> & {
   readonly kind?: FileDriver;
 };
 
-/** What else each driver takes; names that end in a dot begin those of more settings. */
-const OF_DRIVER: Record<string, readonly string[]> = {
-  file: [
-    ...['filename', 'locking', 'aio', 'aio-max-batch', 'pr-manager', 'drop-cache'],
-    'x-check-cache-dropped',
-  ],
-  'null-co': ['size', 'latency-ns', 'read-zeroes'],
-  'null-aio': ['size', 'latency-ns', 'read-zeroes'],
-  raw: ['offset', 'size', 'file', 'file.'],
-  blkdebug: [
-    ...['config', 'x-image', 'image', 'image.', 'align', 'max-transfer', 'opt-write-zero'],
-    ...['max-write-zero', 'opt-discard', 'max-discard', 'inject-error.', 'set-state.'],
-    ...['take-child-perms.', 'unshare-child-perms.'],
-  ],
-  qcow2: [...['file', 'file.', 'backing', 'backing.', 'data-file', 'data-file.'], 'encrypt.'],
-  luks: ['file', 'file.', 'key-secret'],
-  'copy-on-read': ['file', 'file.', 'bottom'],
-  compress: ['file', 'file.'],
-};
 /** Drivers that stand above a disk. */
 const FILTERS: Readonly<Record<string, Omit<Filters, 'nodes'>>> = {
   'copy-on-read': { copyOnRead: true },
   compress: { compress: true },
 };
-/** Drivers that need no format above them. */
-const FILE_DRIVERS: readonly FileDriver[] = ['file', 'host_device', 'host_cdrom'];
-const BARE: readonly string[] = [...FILE_DRIVERS, 'null-co', 'null-aio', 'blkdebug'];
 /** Settings of a filter that are about what it stands on, too. */
 const PASSED_ON = GENERAL.filter((name) => name !== 'driver' && name !== 'node-name');
 /** Names that say by what they are to be opened. */
 const SCHEME = /^(blkdebug|file|host_cdrom|host_device|null-aio|null-co):/;
-/** Settings about what is behind an image. */
-const BEHIND = /^backing(\.|$)/;
 /** Bytes of `null-co` where nothing is said. */
 const NULL_BYTES = 2 ** 30;
-
-/** An error in QEMU's words. */
-function wrong(message: string): Qcow2Error {
-  return new Qcow2Error('OUT_OF_RANGE', message);
-}
 
 function needBlockDevice(child: string): Qcow2Error {
   return wrong(`A block device must be specified for "${child}"`);
@@ -468,101 +437,6 @@ function checkNodeName(settings: Settings): void {
   const name = textOf(settings, 'node-name');
   if (name === undefined || /^[A-Za-z][\w.-]*$/.test(name)) return;
   throw wrong(`Invalid node-name: '${name}'`);
-}
-
-function isKnown(driver: string, name: string): boolean {
-  if (GENERAL.includes(name) || (driver === 'qcow2' && isTuning(name))) return true;
-  const own = OF_DRIVER[driver] ?? [];
-  return own.some((one) => (one.endsWith('.') ? name.startsWith(one) : name === one));
-}
-
-/**
- * @param like another driver, which takes the same settings
- * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED for a setting that the driver does not know
- */
-export function checkSettings(settings: Settings, driver: string, like = driver): void {
-  const name = inTableOrder([...settings.keys()]).find((one) => !isKnown(like, one));
-  if (name === undefined) return;
-  if (BARE.includes(driver)) {
-    throw wrong(`Block protocol '${driver}' doesn't support the option '${name}'`);
-  }
-  throw new Qcow2Error(
-    'UNSUPPORTED',
-    `Block format '${driver}' does not support the option '${name}'`,
-  );
-}
-
-/**
- * What only the format can say, once it is known; of qcow2 the rest is `checkQcow2Settings`'s.
- * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED
- */
-export function checkFormatSettings(
-  { settings, bare }: Pick<ImageNode, 'settings'> & { readonly bare?: boolean },
-  format: Format,
-  {
-    discard = false,
-    opens = 'all',
-  }: { readonly discard?: boolean; readonly opens?: OpenedParts } = {},
-): void {
-  if (!bare) zeroPolicy(settings, discard);
-  if (format === 'qcow2') return;
-  const backing = settings.get('backing');
-  const isNone = backing === '' || backing === NULL;
-  const behind = [...settings.keys()].filter((name) => BEHIND.test(name));
-  if (opens === 'all' && !isNone && behind.length > 0) {
-    throw wrong("Driver doesn't support backing files");
-  }
-  const own = [...settings].filter(([name]) => name !== 'backing' || !isNone);
-  if (!bare) checkSettings(new Map(own), format);
-  else
-    checkSettings(
-      new Map(own.filter(([name]) => BEHIND.test(name))),
-      textOf(settings, 'driver') ?? '',
-    );
-}
-
-/** What of an image a command opens beside its own file: its data file, what lies behind it. */
-export type OpenedParts = 'nothing' | 'data file' | 'all';
-
-/**
- * What only an image itself can say.
- * @throws Qcow2Error OUT_OF_RANGE or UNSUPPORTED; HintedError for sizes that are none
- */
-export function checkQcow2Settings(
-  settings: Settings,
-  image: TunedImage,
-  { opens = 'all' }: { readonly opens?: OpenedParts | undefined } = {},
-): void {
-  checkTuning(settings, image);
-  const dataFile = [...settings.keys()].some((name) => /^data-file(\.|$)/.test(name));
-  if (
-    dataFile &&
-    opens !== 'nothing' &&
-    !hasFeature(image.header.incompatible, Incompatible.dataFile)
-  ) {
-    throw wrong("'data-file' can only be set for images with an external data file");
-  }
-}
-
-/**
- * Settings that a qcow2 image has no use for: known once all is open that goes with it.
- * @throws Qcow2Error UNSUPPORTED
- */
-export function refuseUnknownSettings(
-  settings: Settings,
-  { opens = 'all' }: { readonly opens?: OpenedParts | undefined } = {},
-): void {
-  checkSettings(settings, 'qcow2');
-  // Whoever opens nothing behind an image may be told so, and no more.
-  const backing = settings.get('backing');
-  const isNone = backing === '' || backing === NULL;
-  const behind = inTableOrder([...settings.keys()]).find((name) => {
-    return BEHIND.test(name) && (name !== 'backing' || !isNone);
-  });
-  if ((opens !== 'all' || isNone) && behind !== undefined) {
-    const message = `Block format 'qcow2' does not support the option '${behind}'`;
-    throw new Qcow2Error('UNSUPPORTED', message);
-  }
 }
 
 /** False where the format is no node beside that of the file, which has its settings. */

@@ -16,19 +16,21 @@ import { secretIdAt, secretSource } from './image-name.ts';
 import {
   type Backing,
   type BackingNode,
-  checkFormatSettings,
-  checkQcow2Settings,
   checkSharing,
   type DataFile,
   type FileNode,
   type ImageNode,
   isOwnNode,
-  type OpenedParts,
   pathOf,
-  refuseUnknownSettings,
   unopened,
 } from './image-node.ts';
 import { takeNodeName } from './node-names.ts';
+import {
+  checkFormatSettings,
+  checkQcow2Settings,
+  type OpenedParts,
+  refuseUnknownSettings,
+} from './node-settings.ts';
 import { openFileNode } from './open-file-node.ts';
 import { pathGate } from './path-gate.ts';
 import { checkTuning, openTuning, type TunedImage } from './qcow2-settings.ts';

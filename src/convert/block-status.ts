@@ -35,8 +35,6 @@ export const StatusFlag = {
   allocated: 8,
   /** The range ends where the disk does. */
   end: 16,
-  /** It takes the file to tell data from zeros. */
-  recurse: 32,
 } as const;
 
 /** An answer. */
@@ -63,7 +61,7 @@ export interface StatusOptions {
   readonly wantsZero: boolean;
 }
 
-const { data, zero, placed, allocated, recurse, end: atEnd } = StatusFlag;
+const { data, zero, placed, allocated, end: atEnd } = StatusFlag;
 
 /** The longest range that a qcow2 image is asked about. */
 const IMAGE_BYTES_MAX = 2 ** 31 - 1;
@@ -178,9 +176,8 @@ class ImageNode extends StatusNode {
     const { storage } = this.file;
     const offset = runs.host + at - runs.start;
     const place = { offset, storage, file: storage.label ?? storage.name };
-    if (!this.isPreallocated || (flags & data) === 0) return { length, flags, ...place };
-    if (!options.wantsZero) return { length, flags: flags | recurse, ...place };
-    return { ...this.inFile(offset, length, flags | recurse), ...place };
+    const asksFile = this.isPreallocated && options.wantsZero && (flags & data) !== 0;
+    return { ...(asksFile ? this.inFile(offset, length, flags) : { length, flags }), ...place };
   }
 
   private reach(at: number, most: number, { bounded }: StatusOptions): number {

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { compare } from '../../src/cli/commands/compare.ts';
 import { qemuSuite } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
-import { inScratch, qemuImg, qemuIo, readFiles } from '../tool.ts';
+import { inScratch, qemuImg, qemuIo, readFiles, run } from '../tool.ts';
 import { ours, theirs } from './image-command.ts';
 import {
   createImage,
@@ -92,6 +92,23 @@ test('strictly, what is allocated has to be the same, too', async () => {
       throw new Error(`SEED=${SEED} round ${round}\n${cause.message}\n${cause.details}`, { cause });
     });
   }
+});
+
+test('strictly, it does not count that the file had to be asked', async () => {
+  await inScratch(async (folder) => {
+    const cwd = { cwd: folder };
+    await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', 'a', '1M'], cwd);
+    await qemuIo('a', ['write -P 5 0 512k', 'discard 512k 512k'], cwd);
+    // As many holes as before, or none.
+    for (const sparse of ['always', 'never']) {
+      await run('cp', [`--sparse=${sparse}`, 'a', 'b'], cwd);
+      await same(folder, ['-s', 'a', 'b']);
+    }
+    await qemuImg(['create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', 'c', '8M'], cwd);
+    await qemuIo('c', ['write -P 5 0 64k', 'discard 7M 1M'], cwd);
+    await run('cp', ['--sparse=never', 'c', 'd'], cwd);
+    await same(folder, ['-s', 'c', 'd']);
+  });
 });
 
 test('strictly, behind the end of a shorter backing file nothing has a place', async () => {

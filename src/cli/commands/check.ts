@@ -20,15 +20,14 @@ import { explainOpen } from '../explain-open.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { warnOfGuess } from '../guessed-format.ts';
 import { nameImage } from '../image-name.ts';
+import { driverAbove, isOwnNode } from '../image-node.ts';
+import { formatJson } from '../json.ts';
+import { takeNodeName } from '../node-names.ts';
 import {
   checkFormatSettings,
   checkQcow2Settings,
-  driverAbove,
-  isOwnNode,
   refuseUnknownSettings,
-} from '../image-node.ts';
-import { formatJson } from '../json.ts';
-import { takeNodeName } from '../node-names.ts';
+} from '../node-settings.ts';
 import { openFileNode } from '../open-file-node.ts';
 import { backingChoice, dataFileChoice, tryNeedless } from '../open-node.ts';
 import { given, type OptionSpec, valueGiven } from '../options.ts';

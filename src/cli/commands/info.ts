@@ -11,15 +11,12 @@ import { parseCommandLine } from '../getopt.ts';
 import type { ClaimOptions } from '../image-claims.ts';
 import { nameImage } from '../image-name.ts';
 import {
-  checkFormatSettings,
-  checkQcow2Settings,
   driverAbove,
   type ImageNode,
   isDebugged,
   isNull,
   isOwnNode,
   pathOf,
-  refuseUnknownSettings,
 } from '../image-node.ts';
 import {
   type ImageReport,
@@ -30,6 +27,11 @@ import {
 import { formatJson, type JsonObject } from '../json.ts';
 import { nodeName } from '../node-name.ts';
 import { takeNodeName } from '../node-names.ts';
+import {
+  checkFormatSettings,
+  checkQcow2Settings,
+  refuseUnknownSettings,
+} from '../node-settings.ts';
 import { openFileNode } from '../open-file-node.ts';
 import { given, valueGiven as lastValue, type OptionSpec } from '../options.ts';
 import { pathGate } from '../path-gate.ts';

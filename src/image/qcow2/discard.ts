@@ -4,8 +4,8 @@
  */
 import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
+import { freeCells } from './free-cells.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
-import { freeCells } from './write.ts';
 import { isDebugged, needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Discards what of a guest range covers whole clusters; the disk's last one may be partial. */

@@ -266,27 +266,27 @@ export class Mapping {
 
   /**
    * Where the stretch ends that no L2 table is for and that a guest offset lies in; the offset
-   * itself, where there is a table.
-   * @throws Qcow2Error CORRUPT
+   * itself, where an L1 entry names a table, though it be at a place that none can have.
    */
   emptyFrom(at: number, to: number): number {
     const { l2Span } = this.parts.geometry;
     const index = Math.floor(at / l2Span);
-    if (this.l2Table(index) !== 0) return at;
+    if (this.namesTable(index)) return at;
     return Math.min(to, this.emptyUntil(index, Math.ceil(to / l2Span)) * l2Span);
   }
 
-  /** The first index from `index` on whose L1 entry has a table, at most `limit`. */
+  /** The next index whose L1 entry names a table, at most `limit`. */
   private emptyUntil(index: number, limit: number): number {
-    const { l1View } = this;
     const end = Math.min(limit, this.l1Entries);
-    let next = index + 1;
-    while (next < end) {
-      const high = l1View.getUint32(next * 8) & 0x00ff_ffff;
-      if (high !== 0 || l1View.getUint32(next * 8 + 4) >>> 9 !== 0) return next;
-      next++;
-    }
+    for (let next = index + 1; next < end; next++) if (this.namesTable(next)) return next;
     return limit;
+  }
+
+  private namesTable(index: number): boolean {
+    if (index >= this.l1Entries) return false;
+    const { l1View } = this;
+    const high = l1View.getUint32(index * 8) & 0x00ff_ffff;
+    return high !== 0 || l1View.getUint32(index * 8 + 4) >>> 9 !== 0;
   }
 }
 

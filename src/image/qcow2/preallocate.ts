@@ -17,10 +17,11 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { extendStorage, type Reserve } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
 import { clustersInUse } from './clusters-in-use.ts';
+import { freeCell } from './free-cells.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { numberBytes } from './metadata-store.ts';
 import { refcountMetadata } from './refcounts.ts';
-import { freeCell, writeData } from './write.ts';
+import { writeData } from './write.ts';
 import type { WriteParts } from './write-parts.ts';
 
 /** Guest bytes that get their places: from the disk's old end to its new one. */

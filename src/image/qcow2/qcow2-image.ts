@@ -367,8 +367,7 @@ export class Qcow2Image implements WritableDisk {
 
   /**
    * Where the stretch ends that no L2 table is for and that a guest offset lies in; the offset
-   * itself, where there is a table.
-   * @throws Qcow2Error CORRUPT
+   * itself, where an L1 entry names a table.
    */
   emptyFrom(at: number): number {
     return this.parts.mapping.emptyFrom(at, this.size);

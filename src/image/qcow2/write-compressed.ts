@@ -5,7 +5,8 @@
 import { settled } from '../../base/awaitable.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { refuseCompressed } from './encryption.ts';
-import { freeCell, writeRange } from './write.ts';
+import { freeCell } from './free-cells.ts';
+import { writeRange } from './write.ts';
 import { needInside, type WriteParts, withRange } from './write-parts.ts';
 
 /** Writes whole clusters; the disk's last one may be cut short, and is filled with zeros. */

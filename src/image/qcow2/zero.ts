@@ -6,9 +6,11 @@ import { settled } from '../../base/awaitable.ts';
 import { alignDown, alignUp } from '../../base/bits.ts';
 import { type DataSource, type Disk, ExtentKind, ExtentList } from '../disk.ts';
 import { discardClusters } from './discard.ts';
+import { freeCells } from './free-cells.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
-import { freeCells, touchedMask, writeRange } from './write.ts';
+import { writeRange } from './write.ts';
 import { isDebugged, needInside, type WriteParts, withRange } from './write-parts.ts';
+import { touchedMask } from './write-step.ts';
 
 /** Zeros written where an entry cannot say it, at most this many bytes at a time. */
 const CHUNK_BYTES = 1024 * 1024;
