@@ -96,7 +96,7 @@ class Twins {
     if (mine !== wanted && !how) return `${mine}=== not\n${wanted}`;
     this.log.push(`  # ${ours.code} ${ours.stderr.trim()}`);
     if (!step.writes) return '';
-    const files = how ? '' : await compareFolders(here, there);
+    const files = how ? '' : await compareFolders(here, there, otherData(step));
     if (files !== '') return files;
     if (how || step.loose) {
       this.copy(there, here);
@@ -142,6 +142,13 @@ function isMeant(
   if (growing && /Operation not supported/.test(theirs.stderr)) return true;
   // QEMU has compared and written when it finds that a format is needed.
   return command === 'rebase' && same && ours.code !== 0 && !args.some((arg) => /^-F/.test(arg));
+}
+
+/** Data files that hold other bytes than QEMU's: of what the backing file shows nothing is copied. */
+function otherData({ args: [command, ...args] }: Step): ReadonlySet<string> {
+  const isOver = command === 'convert' && args.includes('-B');
+  const files = args.flatMap((arg) => /\bdata_file=([^,]+)/.exec(arg)?.[1] ?? []);
+  return new Set(isOver ? files : []);
 }
 
 /** Where the clusters of an image are, without what file systems add. */

@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { requireQemu } from '../oracle.ts';
 import { type Random, rng, SEED } from '../random.ts';
 import {
@@ -281,10 +281,9 @@ async function losesDisk({ folder }: World, here: string, there: string): Promis
     (name) => !haveEqualBytes(join(folder, name), join(there, name)),
   );
   for (const name of changed) {
-    const before = join(folder, name);
     const [ours, theirs] = [
-      await compareDisks(here, before, join(here, name)),
-      await compareDisks(there, before, join(there, name)),
+      await compareDisks(name, folder, here),
+      await compareDisks(name, folder, there),
     ];
     if (ours.code === 0 && theirs.code !== 0) return true;
   }
@@ -305,22 +304,31 @@ function haveEqualBytes(left: string, right: string): boolean {
   return readFileSync(left).equals(readFileSync(right));
 }
 
-/** What of the files differs that a person could see. */
-export async function compareFolders(here: string, there: string): Promise<string> {
+/**
+ * What of the files differs that a person could see.
+ * @param except names of files that are not looked at by themselves
+ */
+export async function compareFolders(
+  here: string,
+  there: string,
+  except: ReadonlySet<string> = new Set(),
+): Promise<string> {
   const [mine, wanted] = [filesBelow(here), filesBelow(there)];
   if (mine.join() !== wanted.join()) return `files: ${mine}\nnot:   ${wanted}`;
   for (const name of mine) {
-    if (haveEqualBytes(join(here, name), join(there, name))) continue;
+    if (except.has(name) || haveEqualBytes(join(here, name), join(there, name))) continue;
     const [a, b] = await Promise.all([here, there].map((folder) => imageFacts(folder, name)));
     if (a !== b) return `${name} is\n${a}not\n${b}`;
-    const { code, stdout, stderr } = await compareDisks(here, join(here, name), join(there, name));
+    const { code, stdout, stderr } = await compareDisks(name, here, there);
     if (code !== 0) return `${name}: ${stdout}${stderr}`;
   }
   return '';
 }
 
 /** Has qemu-img compare two disks, with the world's passphrase where they are encrypted. */
-async function compareDisks(cwd: string, a: string, b: string): Promise<Ended> {
+async function compareDisks(name: string, here: string, there: string): Promise<Ended> {
+  const cwd = here;
+  const [a, b] = [await withDataFiles(here, name), await withDataFiles(there, name)];
   const plain = await run(requireQemu().img, ['compare', '-U', a, b], { cwd });
   const key = /Parameter '(.*key-secret)' is required/.exec(plain.stderr)?.[1];
   if (key === undefined) return plain;
@@ -328,6 +336,32 @@ async function compareDisks(cwd: string, a: string, b: string): Promise<Ended> {
   const opened = (path: string) => `driver=${driver},${key}=s,file.filename=${path}`;
   const secret = ['--object', 'secret,id=s,file=passphrase', '--image-opts'];
   return run(requireQemu().img, ['compare', '-U', ...secret, opened(a), opened(b)], { cwd });
+}
+
+/**
+ * An image of a folder for somebody who works in another one: QEMU looks for data files where it
+ * works, and not beside their images.
+ */
+async function withDataFiles(folder: string, name: string): Promise<string> {
+  const path = join(folder, name);
+  const asked = ['info', '-U', '--backing-chain', '--output=json', name];
+  const { code, stdout } = await run(requireQemu().img, asked, { cwd: folder });
+  if (code !== 0) return path;
+  const chain: readonly ImageInfo[] = JSON.parse(stdout.toString());
+  const places = chain.flatMap((info, depth) => {
+    const file = info['format-specific']?.data?.['data-file'];
+    const key = `${'backing.'.repeat(depth)}data-file.filename`;
+    return file === undefined ? [] : [[key, resolve(folder, file)]];
+  });
+  if (places.length === 0) return path;
+  const own = [['driver', chain[0]?.format], ['file.filename', path], ...places];
+  return `json:${JSON.stringify(Object.fromEntries(own))}`;
+}
+
+/** What of `info --output=json` tells of data files. */
+interface ImageInfo {
+  readonly format: string;
+  readonly 'format-specific'?: { readonly data?: { readonly 'data-file'?: string } };
 }
 
 /** All that qemu-img tells of an image but where its clusters are and what time it is. */
