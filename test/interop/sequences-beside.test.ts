@@ -144,7 +144,7 @@ function isMeant(
   return command === 'rebase' && same && ours.code !== 0 && !args.some((arg) => /^-F/.test(arg));
 }
 
-/** Data files that hold other bytes than QEMU's: of what the backing file shows nothing is copied. */
+/** Data files with other bytes than QEMU's: nothing is copied of what the backing file shows. */
 function otherData({ args: [command, ...args] }: Step): ReadonlySet<string> {
   const isOver = command === 'convert' && args.includes('-B');
   const files = args.flatMap((arg) => /\bdata_file=([^,]+)/.exec(arg)?.[1] ?? []);
