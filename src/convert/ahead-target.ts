@@ -1,6 +1,7 @@
 /** A disk that takes requests while earlier ones are still being carried out. */
 import { Qcow2Error } from '../base/errors.ts';
 import type { WritableDisk, WriteUnderWay, ZeroOptions } from '../image/disk.ts';
+import { ClusterCount } from './cluster-count.ts';
 
 /**
  * Writes into a disk, ahead where it can do that. Requests begin in the order they come, so that
@@ -8,6 +9,8 @@ import type { WritableDisk, WriteUnderWay, ZeroOptions } from '../image/disk.ts'
  * None may overlap another that is not done.
  */
 export class AheadTarget {
+  /** Clusters that bytes were written to, in the order of the disk. */
+  readonly written: ClusterCount;
   /** Resolves when the last request has begun. */
   private begun: Promise<unknown> = Promise.resolve();
   private readonly underWay = new Set<Promise<void>>();
@@ -17,10 +20,13 @@ export class AheadTarget {
   constructor(
     private readonly disk: WritableDisk,
     private readonly explain: (cause: unknown) => unknown = (cause) => cause,
-  ) {}
+  ) {
+    this.written = new ClusterCount(disk);
+  }
 
   /** Resolves when it is written; `from` stays as it is until then. */
   write(guest: number, from: Uint8Array): Promise<void> {
+    this.written.add(guest, from.length);
     return this.inLine(() => this.begin(guest, from));
   }
 

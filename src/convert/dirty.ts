@@ -5,6 +5,7 @@
 import { Qcow2Error } from '../base/errors.ts';
 import type { Disk, WritableDisk } from '../image/disk.ts';
 import type { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
+import { ClusterCount } from './cluster-count.ts';
 import type { ConvertOptions, ConvertResult } from './options.ts';
 
 /** Bytes that are copied at a time. */
@@ -53,7 +54,7 @@ export async function convertDirty(
     bytesSkipped: source.size - bytesWritten,
     lost: [],
     unmapped: [],
-    clusters: { data: 0, compressed: copy.compressed, copied: 0 },
+    clusters: { data: copy.written.count, compressed: copy.compressed, copied: 0 },
   };
 }
 
@@ -62,13 +63,16 @@ class DirtyCopy {
   bytesRead = 0;
   bytesWritten = 0;
   compressed = 0;
+  readonly written: ClusterCount;
 
   constructor(
     private readonly source: Disk,
     private readonly target: WritableDisk,
     /** Bytes of a compressed cluster; 0: nothing is compressed. */
     private readonly clusterSize: number,
-  ) {}
+  ) {
+    this.written = new ClusterCount(target);
+  }
 
   async range(from: number, to: number): Promise<void> {
     if (this.clusterSize > 0) return this.clusters(from, to);
@@ -79,6 +83,7 @@ class DirtyCopy {
       }
       const bytes = await this.read(guest, length);
       await this.target.write(guest, bytes);
+      this.written.add(guest, length);
       this.bytesWritten += length;
     }
   }

@@ -93,5 +93,6 @@ export async function convertToDisk(
     startWorkers: async () => [],
   });
   const tally = await conversion.run().finally(() => ahead.close());
-  return resultOf(tally, total, target.format === 'qcow2' && isPacked ? clusterSize : 1);
+  if (isPacked) return resultOf(tally, total, clusterSize);
+  return resultOf({ ...tally, dataClusters: ahead.written.count }, total, 1);
 }

@@ -87,6 +87,27 @@ test('convert tells of bytes and clusters', () =>
     for (const name of ['b', 'c', 'd']) await qemuImg(['compare', 'a', name], { cwd: folder });
   }));
 
+test('convert counts the clusters of targets that are written through the engine', () =>
+  inScratch(async (folder) => {
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a', '8M'], { cwd: folder });
+    await qemuImg(['bitmap', '--add', '-g', '4k', 'a', 'dirty'], { cwd: folder });
+    const fill = ['write -P 1 60k 8k', 'write -P 2 300k 1k', 'write -P 3 3M 3001k'];
+    await qemuIo('a', fill, { cwd: folder });
+    const count = async (options: string[], setting: string) => {
+      await qemuImg(['create', '-q', '-f', 'qcow2', '-o', setting, 'b', '8M'], { cwd: folder });
+      const result = await told(folder, 'convert', '--output=json', ...options, 'a', 'b');
+      const check = await qemuImg(['check', '--output=json', 'b'], { cwd: folder });
+      const { clusters } = result as { clusters: Record<string, number> };
+      assert.is(clusters.data, JSON.parse(check.toString())['allocated-clusters'], setting);
+    };
+    for (const setting of ['cluster_size=512', 'cluster_size=4k', 'cluster_size=64k']) {
+      await count(['-n', '-O', 'qcow2'], setting);
+      await count(['-n', '-O', 'qcow2', '--bitmap', 'dirty'], setting);
+      await count(['-O', 'qcow2', '-o', setting], setting);
+      await count(['-O', 'qcow2', '--bitmap', 'dirty', '-o', setting], setting);
+    }
+  }));
+
 test('compare tells what differs, and where', () =>
   inScratch(async (folder) => {
     for (const [name, ...commands] of [
