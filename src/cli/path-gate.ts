@@ -24,6 +24,10 @@ export function resolveName(name: string, from: string): string {
   // A name with a scheme is not relative to the image, as QEMU has it.
   if (scheme === 'file') return pathBehind(name, scheme);
   if (scheme !== undefined) throw new Qcow2Error('REFUSED', `Unknown protocol '${scheme}'`);
+  return beside(name, from);
+}
+
+function beside(name: string, from: string): string {
   return name.startsWith('/') ? name : from.slice(0, from.lastIndexOf('/') + 1) + name;
 }
 
@@ -51,10 +55,7 @@ export function newPath(name: string): string {
 export function pathGate(host: Host, first: string, options: GateOptions): Gate {
   const { untrusted, claim, driver } = options;
   return ({ kind, name, from, writable }) => {
-    const beside = resolveName(name, from);
-    // QEMU counts the name of a data file from the current directory, where it makes the file.
-    const isElsewhere = kind === 'data-file' && !host.exists(beside);
-    const path = isElsewhere ? resolveName(name, '') : beside;
+    const path = kind === 'data-file' ? dataPath(host, name, from) : resolveName(name, from);
     if (untrusted) confine(host, path, first);
     const file = host.openFile(path, { writable, driver });
     try {
@@ -68,6 +69,13 @@ export function pathGate(host: Host, first: string, options: GateOptions): Gate 
       throw cause;
     }
   };
+}
+
+/** The name of a data file is a path, whatever it looks like. */
+function dataPath(host: Host, name: string, from: string): string {
+  const path = beside(name, from);
+  // QEMU counts it from the current directory, where it makes the file.
+  return host.exists(path) ? path : beside(name, '');
 }
 
 function confine(host: Host, path: string, first: string): void {

@@ -1,5 +1,5 @@
 /** Ways to name an image: the built tools and QEMU's say and do the same with each. */
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { qemuSuite, requireQemu } from '../oracle.ts';
@@ -155,6 +155,10 @@ const COMMANDS: readonly (readonly string[])[] = [
   ['img', 'info', '--backing-chain', 'file:./image:top'],
   ['img', 'compare', 'sub/far.qcow2', 'a.qcow2'],
   ['img', 'compare', 'sub/gone.qcow2', 'a.qcow2'],
+  // A data file's name is a path, also where it looks like more.
+  ['img', 'map', 'named.qcow2'],
+  ['io', '-c', 'write -P 5 64k 64k', '-c', 'read -P 5 64k 64k', 'named.qcow2'],
+  ['img', 'map', 'unnamed.qcow2'],
   ['img', 'info', '--image-opts', `${FAR},data-file.filename=far.data`],
   [
     ...['img', 'info', '--image-opts'],
@@ -237,6 +241,17 @@ test('names, settings and rules mean what they mean to QEMU', async () => {
       await qemuImg(['create', '-q', '-f', 'qcow2', ...options], { cwd: base });
     }
     rmSync(join(base, 'gone.data'));
+    for (const [name, data] of [
+      ['named.qcow2', 'file:named.data'],
+      ['unnamed.qcow2', 'json:{"driver":"null-co"}'],
+    ]) {
+      const options = ['-o', 'data_file=for-now', name as string, '1M'];
+      await qemuImg(['create', '-q', '-f', 'qcow2', ...options], { cwd: base });
+      await qemuIo(name as string, ['write -P 3 0 64k'], { cwd: base });
+      const amended = ['-f', 'qcow2', '-o', `data_file=${data}`, name as string];
+      await qemuImg(['amend', ...amended], { cwd: base });
+    }
+    renameSync(join(base, 'for-now'), join(base, 'file:named.data'));
     for (const name of ['file:image:top', 'over.qcow2']) {
       const options = ['-b', 'nether.qcow2', '-F', 'qcow2', name, '1M'];
       await qemuImg(['create', '-q', '-f', 'qcow2', 'nether.qcow2', '1M'], { cwd: base });

@@ -252,6 +252,10 @@ export class L2Tables {
     store.l2.drop(host, clusterSize);
     await store.setL1Entry(index, host, true);
     if (old !== 0) await allocator.free(old, clusterSize, { discard: 'other' });
+    const { l2 } = store;
+    for (let at = 0; at < clusterSize; at += l2.sliceBytes) {
+      await l2.put(host + at, table.subarray(at, at + l2.sliceBytes));
+    }
     return host;
   }
 

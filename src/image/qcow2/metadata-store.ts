@@ -16,6 +16,7 @@ import { type L1Entry, parseL1Entry, serializeL1Entry } from '../../format/l1-en
 import { checkRefcountBlockOffset, parseRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Snapshot } from '../../format/snapshot-table.ts';
 import type { Region } from '../../kernels/arena.ts';
+import type { DebugEvent } from '../../storage/debug-events.ts';
 import { readFully } from '../../storage/read-fully.ts';
 import type { Storage } from '../../storage/storage.ts';
 import { type CorruptionListener, CorruptionWatch, noticing } from './corruption.ts';
@@ -102,7 +103,8 @@ export class MetadataStore {
       clusterSize,
       () => this.order.beforeRefcounts(),
       checkBlock,
-      { load: 'refblock_load', write: 'refblock_update_part' },
+      // `Refcounts` tells of blocks that are looked for.
+      { write: 'refblock_update_part' },
     );
     this.order.l2 = this.l2;
     this.order.refcounts = this.refcountBlocks;
@@ -290,11 +292,15 @@ export class MetadataStore {
     }
   }
 
-  /** Writes fields of the header, durably. On failure they are put back as they were. */
-  async writeHeader(at: number, bytes: Uint8Array): Promise<void> {
+  /**
+   * Writes fields of the header, durably. On failure they are put back as they were.
+   * @param event what the storage is told of the write
+   */
+  async writeHeader(at: number, bytes: Uint8Array, event?: DebugEvent): Promise<void> {
     this.overlap.check(at, bytes.length, 'header');
     const before = new Uint8Array(bytes.length);
     await readFully(this.storage, at, before);
+    if (event && this.storage.announce) await this.storage.announce(event);
     await this.overwrite(at, bytes, before);
   }
 

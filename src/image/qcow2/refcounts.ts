@@ -123,7 +123,12 @@ export class Refcounts {
     const first = Math.floor(host / clusterSize);
     const last = Math.floor((host + length - 1) / clusterSize);
     const freed: number[] = [];
+    const { refcountBlockEntries } = this.store.geometry;
+    let announced = -1;
     for (let cluster = first; cluster <= last; ) {
+      const slot = Math.floor(cluster / refcountBlockEntries);
+      if (slot !== announced && this.store.storage.announce) await this.announceBlock(slot);
+      announced = slot;
       const alike = this.changeAlike(cluster, last + 1, delta, freed);
       cluster += alike;
       if (alike > 0) continue;
@@ -149,6 +154,13 @@ export class Refcounts {
       await this.store.order.clustersFreed(freed, { aside, unneeded });
     }
     return 'done';
+  }
+
+  /** Whoever changes counts asks for their block anew, whether or not there is one in memory. */
+  private async announceBlock(slot: number): Promise<void> {
+    const { storage } = this.store;
+    await storage.announce?.('refblock_alloc');
+    if (this.store.refcountBlockAt(slot) !== 0) await storage.announce?.('refblock_load');
   }
 
   /** Takes back what was done to clusters [first, end). */
@@ -333,7 +345,6 @@ export class Refcounts {
     const { geometry, refcountBlocks, storage } = store;
     const { clusterSize, refcountBlockEntries, refcountOrder } = geometry;
     const slot = Math.floor(cluster / refcountBlockEntries);
-    if (storage.announce) await storage.announce('refblock_alloc');
     await store.l2.writeDirty();
     const at = (await this.findFree(1)) * clusterSize;
     if (at === 0) {

@@ -260,11 +260,10 @@ export async function growL1To(
     if (store.storage.announce) await store.storage.announce('l1_grow_write_table');
     await store.storage.write(at, grown);
     await store.order.flushStorage();
-    if (store.storage.announce) await store.storage.announce('l1_grow_activate_table');
     const fields = new Uint8Array(12);
     viewOf(fields).setUint32(0, entries);
     fields.set(numberBytes(at), 4);
-    await store.writeHeader(36, fields);
+    await store.writeHeader(36, fields, 'l1_grow_activate_table');
     const { l1Offset } = store.header;
     const oldLength = store.l1.length;
     store.header = { ...store.header, l1Entries: entries, l1Offset: at };

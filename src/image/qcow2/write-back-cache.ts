@@ -35,7 +35,7 @@ export class WriteBackCache {
     readonly sliceBytes: number,
     private readonly before: () => Awaitable<void>,
     private readonly checkWrite: (file: number, length: number) => void,
-    private readonly events?: { readonly load: DebugEvent; readonly write: DebugEvent },
+    private readonly events?: { readonly load?: DebugEvent; readonly write: DebugEvent },
   ) {
     const capacity = Math.floor(region.length / sliceBytes);
     assert(capacity >= 2, 'a write-back cache needs two slices');
@@ -67,7 +67,7 @@ export class WriteBackCache {
     try {
       const into = this.slotBytes(slot);
       const { storage, events } = this;
-      if (events && storage.announce) await storage.announce(events.load);
+      if (events?.load && storage.announce) await storage.announce(events.load);
       const read = readFully(storage, file, into);
       const got = settled(read) ? read : await read;
       if (got === 0 && (await this.storage.size()) <= tableStart) {
@@ -87,6 +87,14 @@ export class WriteBackCache {
     const slot = await this.takeSlot();
     this.slotBytes(slot).fill(0);
     this.add(file, { slot, dirty: true });
+  }
+
+  /** Takes in a slice that was written to the file just now. */
+  async put(file: number, bytes: Uint8Array): Promise<void> {
+    this.drop(file);
+    const slot = await this.takeSlot();
+    this.slotBytes(slot).set(bytes);
+    this.add(file, { slot, dirty: false });
   }
 
   markDirty(file: number): void {
