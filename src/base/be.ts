@@ -2,8 +2,10 @@
  * Big-endian fields of untrusted bytes. Every reader checks its bounds: a field past the end is a
  * typed error with the file offset, never an exception of the engine.
  */
+
 import { HIGH } from './bits.ts';
 import { Qcow2Error } from './errors.ts';
+import { decodeField } from './text.ts';
 
 /** A u64 as two unsigned halves: for bit masks, and for values that no number holds exactly. */
 export interface U64 {
@@ -77,11 +79,9 @@ export class BigEndianReader {
     return this.bytes.subarray(at, at + length);
   }
 
-  /** Text of a fixed-length field, up to the first NUL. Bytes that are not UTF-8 become U+FFFD. */
+  /** Text of a fixed-length field, up to the first NUL. */
   text(at: number, length: number, what: string): string {
-    const field = this.slice(at, length, what);
-    const end = field.indexOf(0);
-    return new TextDecoder().decode(end < 0 ? field : field.subarray(0, end));
+    return decodeField(this.slice(at, length, what));
   }
 }
 

@@ -9,7 +9,9 @@
  * end; one that fails does not stop the others. A target that is whole and newer than its sources
  * is left as it is, so that a list may be run again.
  */
+
 import { isQcow2Error } from '../base/errors.ts';
+import { decodeText } from '../base/text.ts';
 import { type Host, UsageError } from './command.ts';
 import { convertImages } from './convert-images.ts';
 import { type ConvertRequest, parseConvert } from './convert-request.ts';
@@ -74,7 +76,7 @@ async function readList(host: Host, path: string): Promise<string> {
   try {
     const bytes = new Uint8Array(file.size());
     file.read(0, bytes);
-    return new TextDecoder().decode(bytes);
+    return decodeText(bytes);
   } finally {
     file.close();
   }

@@ -5,7 +5,9 @@
  *   event = "l2_load"
  *   errno = "5"
  */
+
 import { Qcow2Error } from '../base/errors.ts';
+import { decodeText } from '../base/text.ts';
 import {
   DEBUG_EVENTS,
   DEBUG_REQUESTS,
@@ -91,7 +93,7 @@ function readConfig(host: Host, path: string): string {
     const storage = host.openFile(path);
     try {
       const bytes = new Uint8Array(Math.min(CONFIG_BYTES_MAX, storage.size()));
-      return new TextDecoder().decode(bytes.subarray(0, storage.read(0, bytes)));
+      return decodeText(bytes.subarray(0, storage.read(0, bytes)));
     } finally {
       storage.close();
     }

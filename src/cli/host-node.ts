@@ -1,12 +1,15 @@
 /** The process as a command's host: the only file that knows it. */
+
 import { existsSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
 import { isQcow2Error, type Qcow2Error } from '../base/errors.ts';
+import { decodeText, encodeText } from '../base/text.ts';
 import type { NodePool } from '../convert/pool-node.ts';
 import { isLibcLoaded, libc } from '../storage/native-libc.ts';
 import { ioError } from '../storage/node-error.ts';
 import { openNodeFile } from '../storage/node-file.ts';
+import { hostPath } from '../storage/node-path.ts';
 import { PipeStorage } from '../storage/node-pipe.ts';
 import { threadsWithin } from './address-space.ts';
 import type { Host } from './command.ts';
@@ -34,7 +37,7 @@ function compileLate(): void {
 function writeText(fd: number, text: string): Qcow2Error | undefined {
   try {
     const name = fd === STDOUT ? 'standard output' : 'standard error';
-    new PipeStorage(fd, name).write(0, new TextEncoder().encode(text));
+    new PipeStorage(fd, name).write(0, encodeText(text));
     return undefined;
   } catch (cause) {
     if (!isQcow2Error(cause)) throw cause;
@@ -100,13 +103,13 @@ export function nodeHost(script: string | undefined): Host & { end(): void } {
     openFile: openNodeFile,
     openInput: async () => (await import('../storage/node-input.ts')).openStandardInput(),
     openOutput: () => new PipeStorage(STDOUT, 'standard output'),
-    exists: existsSync,
-    remove: (path) => unlinkSync(path),
-    modifiedAt: (path) => statSync(path).mtimeMs,
-    allocatedBytes: (path) => statSync(path).blocks * 512,
+    exists: (path) => existsSync(hostPath(path)),
+    remove: (path) => unlinkSync(hostPath(path)),
+    modifiedAt: (path) => statSync(hostPath(path)).mtimeMs,
+    allocatedBytes: (path) => statSync(hostPath(path)).blocks * 512,
     realPath: (path) => {
       try {
-        return realpathSync(path);
+        return decodeText(realpathSync.native(hostPath(path), 'buffer'));
       } catch (cause) {
         throw ioError(cause, `Could not open '${path}'`);
       }

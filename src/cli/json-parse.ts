@@ -26,10 +26,11 @@ const NUMBER_BEGUN =
   /-?(?:0(?:\.(?:[0-9]+(?:[eE][+-]?)?)?)?|[1-9][0-9]*(?:\.(?:[0-9]+(?:[eE][+-]?)?)?|[eE][+-]?)?)?/y;
 const WORD = /[a-z]+/y;
 // Control characters may not stand in strings.
-const DOUBLE = '"(?:[ !#-[\\]-\\uffff]|\\\\[ -\\uffff])*';
-const SINGLE = "'(?:[ -&(-[\\]-\\uffff]|\\\\[ -\\uffff])*";
-const STRING = new RegExp(`${DOUBLE}"|${SINGLE}'`, 'y');
-const STRING_BEGUN = new RegExp(`${DOUBLE}\\\\?|${SINGLE}\\\\?`, 'y');
+const BEYOND = '\\u{dcfd}\\u{dd00}-\\u{10ffff}';
+const DOUBLE = `"(?:[ !#-[\\]-${BEYOND}]|\\\\[ -${BEYOND}])*`;
+const SINGLE = `'(?:[ -&(-[\\]-${BEYOND}]|\\\\[ -${BEYOND}])*`;
+const STRING = new RegExp(`${DOUBLE}"|${SINGLE}'`, 'uy');
+const STRING_BEGUN = new RegExp(`${DOUBLE}\\\\?|${SINGLE}\\\\?`, 'uy');
 
 const ESCAPED: Readonly<Record<string, string>> = {
   ...{ '"': '"', "'": "'", '\\': '\\', '/': '/' },
@@ -164,12 +165,24 @@ class Reader {
   }
 }
 
+/** What came from bytes that are no character, and what never is one. */
+const NONE = /[\u{dc80}-\u{dcff}]|\p{Noncharacter_Code_Point}/u;
+
+/** Whether a stray byte is one of the two that QEMU takes for a NUL. */
+function isLongZero(text: string, at: number): boolean {
+  return text.startsWith('\udcc0\udc80', at) || text.startsWith('\udcc0\udc80', at - 1);
+}
+
 function stringOf(quoted: string): string {
   let text = '';
   for (let at = 1; at < quoted.length - 1; at++) {
-    const unit = quoted[at] as string;
-    if (unit !== '\\') {
-      text += unit;
+    const character = String.fromCodePoint(quoted.codePointAt(at) as number);
+    if (character !== '\\') {
+      if (NONE.test(character) && !isLongZero(quoted, at)) {
+        throw syntax('invalid UTF-8 sequence in string');
+      }
+      text += character;
+      at += character.length - 1;
       continue;
     }
     const escaped = quoted[++at] as string;

@@ -3,6 +3,7 @@
  * or in Base64, and encrypted with another one where `keyid` names it. Messages never say what is
  * in one.
  */
+import { decodeText, encodeText } from '../base/text.ts';
 import { type Host, UsageError } from './command.ts';
 import { decryptSecret } from './encrypted-secret.ts';
 
@@ -21,8 +22,6 @@ const NAME = /^[a-z][\w.-]*$/i;
 const BASE64 = /^[A-Za-z0-9+/=]*$/;
 /** Longer files are no passphrases. */
 const FILE_BYTES_MAX = 16 * 2 ** 20;
-
-const encoder = new TextEncoder();
 
 /** `name=value` pairs, commas in values written twice; what has no `=` is the value of `first`. */
 export function parseKeyValues(text: string, first: string): Map<string, string> {
@@ -85,7 +84,7 @@ export function defineObject(
   const keyId = values.get('keyid');
   const key = keyId === undefined ? undefined : secrets.bytesOf(keyId);
   const iv = values.get('iv');
-  const vector = key && iv !== undefined ? fromBase64(encoder.encode(iv)) : undefined;
+  const vector = key && iv !== undefined ? fromBase64(encodeText(iv)) : undefined;
   const bytes = format === 'base64' ? fromBase64(given) : given;
   secrets.set(id, key ? decryptSecret(bytes, { key, vector }) : bytes);
 }
@@ -98,7 +97,7 @@ function contentOf(
   if (data !== undefined && file !== undefined) {
     throw new UsageError("'file' and 'data' are mutually exclusive");
   }
-  if (data !== undefined) return encoder.encode(data);
+  if (data !== undefined) return encodeText(data);
   if (file === undefined) throw new UsageError("Either 'file' or 'data' must be provided");
   return readSecretFile(host, file);
 }
@@ -120,7 +119,7 @@ function readSecretFile(host: Pick<Host, 'openFile'>, path: string): Uint8Array 
 
 /** Characters in groups of four, as the C library of QEMU's choice reads them. */
 function fromBase64(text: Uint8Array): Uint8Array {
-  const chars = new TextDecoder().decode(text).replaceAll('\n', '');
+  const chars = decodeText(text).replaceAll('\n', '');
   if (!BASE64.test(chars)) throw new UsageError('Base64 data contains invalid characters');
   const bytes: number[] = [];
   // What is less than a group means nothing; `=` stands for zeros, and at its end for no byte.

@@ -1,4 +1,5 @@
 /** `qcow2-img`: what qemu-img is to QEMU. Each subcommand's code is loaded when it is called. */
+
 import { isQcow2Error } from '../base/errors.ts';
 import { runAgain } from './address-space.ts';
 import { type Command, type Host, UsageError } from './command.ts';
@@ -6,6 +7,7 @@ import { takeLeadingOptions } from './getopt.ts';
 import { definitionOf, takeGlobalOptions } from './global-options.ts';
 import { codeOfOutput, dieBySignal, leave, nodeHost } from './host-node.ts';
 import type { OptionSpec } from './options.ts';
+import { processArguments } from './process-arguments.ts';
 
 /** Subcommands, and where their code is. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
@@ -84,7 +86,7 @@ async function main(): Promise<number> {
 /** Runs the command, and says what goes wrong. */
 async function guarded(host: Host): Promise<number> {
   try {
-    return await runCommand(host, process.argv.slice(2));
+    return await runCommand(host, processArguments());
   } catch (cause) {
     if (cause instanceof UsageError) {
       host.error(cause.message);

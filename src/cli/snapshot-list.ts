@@ -1,6 +1,8 @@
 /** The table of internal snapshots as QEMU's tools print it for people. */
+
 import type { U64 } from '../base/be.ts';
 import { formatSize } from '../base/sizes.ts';
+import { byteLength } from '../base/text.ts';
 import type { Snapshot } from '../format/snapshot-table.ts';
 
 /** A u64 as one number that is exact. */
@@ -36,8 +38,7 @@ export function icountOf({ icount }: Snapshot): bigint | undefined {
 
 /** Pads as C's printf does, which counts bytes and not characters. */
 function padBytes(text: string, width: number): string {
-  const { length } = new TextEncoder().encode(text);
-  return text + ' '.repeat(Math.max(0, width - length));
+  return text + ' '.repeat(Math.max(0, width - byteLength(text)));
 }
 
 /** The host's local time, as people who look for a snapshot remember it. */

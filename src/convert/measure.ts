@@ -2,9 +2,11 @@
  * How many bytes an image would take, before it is made: QEMU's numbers. A full image's are exact;
  * the ones that are needed count metadata for all of the disk.
  */
+
 import { alignUp, divCeil } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { L1_BYTES_MAX } from '../base/limits.ts';
+import { byteLength } from '../base/text.ts';
 import type { Disk } from '../image/disk.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { refcountMetadata } from '../image/qcow2/refcounts.ts';
@@ -107,7 +109,7 @@ function bitmapBytes(image: Qcow2Image, clusterSize: number): number {
   for (const { name, granularity } of image.bitmaps.list()) {
     const clusters = divCeil(divCeil(divCeil(image.size, granularity), 8), clusterSize);
     bytes += clusters * clusterSize + alignUp(clusters * 8, clusterSize);
-    const nameBytes = new TextEncoder().encode(name).length;
+    const nameBytes = byteLength(name);
     directory += alignUp(DIRECTORY_ENTRY_BYTES + nameBytes, 8);
   }
   return bytes + alignUp(directory, clusterSize);

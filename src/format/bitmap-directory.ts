@@ -9,6 +9,7 @@
  *
  * Specification: QEMU docs/interop/qcow2, "Bitmaps extension" and "Bitmap directory".
  */
+
 import { BigEndianReader, putU64 } from '../base/be.ts';
 import { alignUp, divCeil, HIGH } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
@@ -20,6 +21,7 @@ import {
   BITMAP_NAME_BYTES_MAX,
   BITMAPS_MAX,
 } from '../base/limits.ts';
+import { decodeField, encodeText } from '../base/text.ts';
 
 /** Where the bitmap directory is. */
 export interface BitmapExtension {
@@ -153,8 +155,7 @@ function parseEntry(
   if (pos + length > reader.length) fail('Broken bitmap directory', 18);
   if (extraBytes !== 0) fail('Bitmap extra data is not supported', 20);
   const rawName = reader.slice(pos + ENTRY_BYTES, nameBytes, what).slice();
-  const end = rawName.indexOf(0);
-  const name = new TextDecoder().decode(end < 0 ? rawName : rawName.subarray(0, end));
+  const name = decodeField(rawName);
   const entry: BitmapDirectoryEntry = {
     tableOffset: reader.number(pos, what),
     tableEntries: reader.u32(pos + 8, what),
@@ -162,7 +163,7 @@ function parseEntry(
     granularityBits: reader.u8(pos + 17, what),
     extraData: new Uint8Array(),
     name,
-    ...(sameBytes(rawName, new TextEncoder().encode(name)) ? {} : { rawName }),
+    ...(sameBytes(rawName, encodeText(name)) ? {} : { rawName }),
   };
   const wrong =
     reader.u8(pos + 16, what) !== TYPE_DIRTY_TRACKING ? 16 : wrongField(entry, nameBytes, limits);
@@ -212,7 +213,7 @@ function tableEntriesFor({ granularityBits }: BitmapDirectoryEntry, limits: Dire
 
 /** One directory entry as bytes, padding included. */
 export function serializeBitmapDirectoryEntry(entry: BitmapDirectoryEntry): Uint8Array {
-  const name = entry.rawName ?? new TextEncoder().encode(entry.name);
+  const name = entry.rawName ?? encodeText(entry.name);
   const bytes = new Uint8Array(alignUp(ENTRY_BYTES + entry.extraData.length + name.length, 8));
   const view = new DataView(bytes.buffer);
   putU64(view, 0, entry.tableOffset);

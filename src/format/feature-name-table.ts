@@ -4,6 +4,7 @@
  *
  *   48-byte entries:  0 type (0 incompatible, 1 compatible, 2 autoclear) · 1 bit · 2–47 name
  */
+import { decodeField, encodeText } from '../base/text.ts';
 import type { FeatureType } from './feature-bits.ts';
 
 /** One name. `type` is as stored: a number above 2 names a word that is not known here. */
@@ -20,11 +21,10 @@ export function parseFeatureNameTable(data: Uint8Array): FeatureName[] {
   const names: FeatureName[] = [];
   for (let at = 0; at + 2 < data.length; at += ENTRY_BYTES) {
     const field = data.subarray(at + 2, at + ENTRY_BYTES);
-    const end = field.indexOf(0);
     names.push({
       type: data[at]!,
       bit: data[at + 1]!,
-      name: new TextDecoder().decode(end < 0 ? field : field.subarray(0, end)),
+      name: decodeField(field),
     });
   }
   return names;
@@ -37,7 +37,7 @@ export function serializeFeatureNameTable(names: readonly FeatureName[]): Uint8A
     const at = index * ENTRY_BYTES;
     data[at] = type;
     data[at + 1] = bit;
-    data.set(new TextEncoder().encode(name).subarray(0, ENTRY_BYTES - 2), at + 2);
+    data.set(encodeText(name).subarray(0, ENTRY_BYTES - 2), at + 2);
   }
   return data;
 }

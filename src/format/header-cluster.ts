@@ -1,7 +1,9 @@
 /**
  * The first cluster as a whole: header, extensions in QEMU's order, backing file name, zeros.
  */
+
 import { Qcow2Error } from '../base/errors.ts';
+import { encodeText } from '../base/text.ts';
 import { serializeBitmapExtension } from './bitmap-directory.ts';
 import { serializeCryptoHeaderPointer } from './crypto-header-pointer.ts';
 import { Autoclear, Compatible, FeatureType, Incompatible } from './feature-bits.ts';
@@ -36,14 +38,13 @@ export function serializeHeaderCluster({ header, extensions, backingName }: Head
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly header: Header;
 } {
-  const text = new TextEncoder();
   const parts: Uint8Array[] = [];
   const add = (type: number, data: Uint8Array) => parts.push(serializeExtension(type, data));
   if (extensions.backingFormat !== undefined) {
-    add(ExtensionType.backingFormat, text.encode(extensions.backingFormat));
+    add(ExtensionType.backingFormat, encodeText(extensions.backingFormat));
   }
   if (extensions.dataFileName !== undefined) {
-    add(ExtensionType.dataFileName, text.encode(extensions.dataFileName));
+    add(ExtensionType.dataFileName, encodeText(extensions.dataFileName));
   }
   if (extensions.cryptoHeader) {
     add(ExtensionType.cryptoHeader, serializeCryptoHeaderPointer(extensions.cryptoHeader));
@@ -57,7 +58,7 @@ export function serializeHeaderCluster({ header, extensions, backingName }: Head
   for (const { type, data } of extensions.unknown) add(type, data);
   add(ExtensionType.end, new Uint8Array());
 
-  const name = backingName === undefined ? new Uint8Array() : text.encode(backingName);
+  const name = backingName === undefined ? new Uint8Array() : encodeText(backingName);
   const extensionBytes = parts.reduce((sum, { length }) => sum + length, 0);
   const nameAt = header.headerLength + extensionBytes;
   const clusterSize = 2 ** header.clusterBits;

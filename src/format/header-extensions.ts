@@ -7,10 +7,12 @@
  *   00000000 end · e2792aca backing format · 6803f857 feature name table · 23852875 bitmaps
  *   0537be77 full disk encryption header · 44415441 external data file name · others are kept
  */
+
 import { BigEndianReader } from '../base/be.ts';
 import { alignUp } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
 import { BACKING_FORMAT_BYTES_MAX } from '../base/limits.ts';
+import { decodeField } from '../base/text.ts';
 import { type BitmapExtension, parseBitmapExtension } from './bitmap-directory.ts';
 import { type CryptoHeaderPointer, parseCryptoHeaderPointer } from './crypto-header-pointer.ts';
 import { Autoclear, hasFeature } from './feature-bits.ts';
@@ -91,13 +93,13 @@ export function parseHeaderExtensions(bytes: Uint8Array, header: Header): Header
           const message = `ERROR: ext_backing_format: len=${data.length} too large (>=16)`;
           throw new Qcow2Error('CORRUPT', message, at - 8);
         }
-        result.backingFormat = textOf(data);
+        result.backingFormat = decodeField(data);
         break;
       case ExtensionType.featureNames:
         result.featureNames = parseFeatureNameTable(data);
         break;
       case ExtensionType.dataFileName:
-        result.dataFileName = textOf(data);
+        result.dataFileName = decodeField(data);
         break;
       case ExtensionType.cryptoHeader:
         if (header.cryptMethod !== CryptMethod.luks) {
@@ -132,10 +134,4 @@ export function serializeExtension(type: number, data: Uint8Array): Uint8Array {
   view.setUint32(4, data.length);
   bytes.set(data, 8);
   return bytes;
-}
-
-/** Text up to the first NUL: names are stored without one, some writers add it. */
-function textOf(data: Uint8Array): string {
-  const end = data.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? data : data.subarray(0, end));
 }

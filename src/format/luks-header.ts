@@ -8,9 +8,11 @@
  *
  * Specification: LUKS On-Disk Format, version 1.2.3.
  */
+
 import { BigEndianReader } from '../base/be.ts';
 import { alignUp } from '../base/bits.ts';
 import { assert, Qcow2Error } from '../base/errors.ts';
+import { encodeText } from '../base/text.ts';
 
 /** Bytes of the header before the key material. */
 export const LUKS_HEADER_BYTES = 592;
@@ -171,19 +173,18 @@ export function serializeLuksHeader(header: LuksHeader): Uint8Array {
     assert(part.length <= room, 'a field of a LUKS header is too long');
     bytes.set(part, at);
   };
-  const text = new TextEncoder();
   bytes.set(MAGIC);
   view.setUint16(6, 1);
   // One byte less: the names end with a NUL.
-  put(8, text.encode(header.cipherName), NAME_BYTES - 1);
-  put(40, text.encode(header.cipherMode), NAME_BYTES - 1);
-  put(72, text.encode(header.hash), NAME_BYTES - 1);
+  put(8, encodeText(header.cipherName), NAME_BYTES - 1);
+  put(40, encodeText(header.cipherMode), NAME_BYTES - 1);
+  put(72, encodeText(header.hash), NAME_BYTES - 1);
   view.setUint32(104, header.payloadOffset / SECTOR);
   view.setUint32(108, header.keyBytes);
   put(112, header.digest, LUKS_DIGEST_BYTES);
   put(132, header.digestSalt, LUKS_SALT_BYTES);
   view.setUint32(164, header.digestIterations);
-  put(168, text.encode(header.uuid), UUID_BYTES);
+  put(168, encodeText(header.uuid), UUID_BYTES);
   for (const [index, slot] of header.slots.entries()) {
     const at = SLOTS_AT + index * SLOT_BYTES;
     view.setUint32(at, slot.active ? SLOT_ACTIVE : SLOT_INACTIVE);

@@ -8,6 +8,7 @@
  *
  * Specification: QEMU docs/interop/qcow2, "Snapshots".
  */
+
 import { BigEndianReader, putU64, type U64 } from '../base/be.ts';
 import { alignUp, HIGH } from '../base/bits.ts';
 import { Qcow2Error } from '../base/errors.ts';
@@ -16,6 +17,7 @@ import {
   SNAPSHOT_EXTRA_BYTES_MAX,
   SNAPSHOT_TABLE_BYTES_MAX,
 } from '../base/limits.ts';
+import { encodeText } from '../base/text.ts';
 
 /** One internal snapshot. */
 export interface Snapshot {
@@ -152,7 +154,7 @@ function parseSnapshot(
 }
 
 function isText(bytes: Uint8Array, text: string): boolean {
-  const encoded = new TextEncoder().encode(text);
+  const encoded = encodeText(text);
   return encoded.length === bytes.length && encoded.every((byte, i) => byte === bytes[i]);
 }
 
@@ -182,8 +184,8 @@ export function checkSnapshotL1(snapshot: Snapshot, clusterSize: number, at: num
 
 /** One entry as bytes, without the padding that another entry needs in front of it. */
 export function serializeSnapshot(snapshot: Snapshot): Uint8Array {
-  const id = snapshot.raw?.id ?? new TextEncoder().encode(snapshot.id);
-  const name = snapshot.raw?.name ?? new TextEncoder().encode(snapshot.name);
+  const id = snapshot.raw?.id ?? encodeText(snapshot.id);
+  const name = snapshot.raw?.name ?? encodeText(snapshot.name);
   const { extraBytes } = snapshot;
   const bytes = new Uint8Array(SNAPSHOT_ENTRY_BYTES + extraBytes + id.length + name.length);
   const view = new DataView(bytes.buffer);

@@ -1,6 +1,8 @@
 /** Passphrases: who is asked for the one of an image, and what is asked. */
+
 import type { Awaitable } from '../base/awaitable.ts';
 import { Qcow2Error } from '../base/errors.ts';
+import { encodeText } from '../base/text.ts';
 
 /** An encrypted image that asks for its passphrase. */
 export interface SecretRequest {
@@ -25,7 +27,7 @@ export type Secret = Passphrase | ((request: SecretRequest) => Awaitable<Passphr
 
 /** The passphrase as bytes, a copy of its own. */
 export function passphraseBytes(passphrase: Passphrase): Uint8Array {
-  return typeof passphrase === 'string' ? new TextEncoder().encode(passphrase) : passphrase.slice();
+  return typeof passphrase === 'string' ? encodeText(passphrase) : passphrase.slice();
 }
 
 /**

@@ -3,6 +3,7 @@
  * synchronous read is several times as fast as an asynchronous one, and it goes straight into and
  * out of WebAssembly memory.
  */
+
 import {
   closeSync,
   constants,
@@ -21,6 +22,7 @@ import { isLibcLoaded, type Libc, libc } from './native-libc.ts';
 import { type Claim, CREATING, claimFile, releaseClaim } from './native-lock.ts';
 import { hasOnePoolThread, inBackground } from './node-background.ts';
 import { beyondNode, ioError, needReachable } from './node-error.ts';
+import { hostPath } from './node-path.ts';
 import { rangeCursor, type Storage, type StorageCursor, type StorageHandle } from './storage.ts';
 
 /** What kind of thing a path is, as far as storage cares. */
@@ -429,7 +431,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
   }
   let fd: number;
   try {
-    fd = openSync(path, flags, 0o644);
+    fd = openSync(hostPath(path), flags, 0o644);
   } catch (cause) {
     throw ioError(cause, `Could not open '${path}'`);
   }
@@ -443,7 +445,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
       // Cutting and writing through one open makes ext4 write all back on close: cut, close, open.
       ftruncateSync(fd, 0);
       closeSync(fd);
-      fd = openSync(path, access | constants.O_NONBLOCK);
+      fd = openSync(hostPath(path), access | constants.O_NONBLOCK);
     } else if (create && claim) releaseClaim(made, CREATING);
     if (claim) claimFile({ fd, name: path }, claim);
     return new NodeFileStorage(fd, path, writable || create, true, options.direct);
@@ -456,7 +458,7 @@ export function openNodeFile(path: string, options: NodeFileOptions = {}): NodeF
 /** @throws Qcow2Error IO where the file cannot be read or written past the host's cache */
 function needDirect(path: string, flags: number): void {
   try {
-    closeSync(openSync(path, flags | constants.O_DIRECT));
+    closeSync(openSync(hostPath(path), flags | constants.O_DIRECT));
   } catch (cause) {
     // Any other reason comes up without it, too.
     if ((cause as { code?: string }).code !== 'EINVAL') return;

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Header, isQcow2, parseBackingName, parseHeader } from '../../src/format/header.ts';
 import { parseHeaderExtensions } from '../../src/format/header-extensions.ts';
+import { parseSnapshotTable } from '../../src/format/snapshot-table.ts';
 import type { Random } from '../random.ts';
 import { PATTERN } from './random-image.ts';
 import { junkFor } from './side-by-side.ts';
@@ -30,13 +31,16 @@ export interface Found {
   readonly backing: string | undefined;
   readonly hasBitmaps: boolean;
   readonly hasDataFile: boolean;
+  /** Virtual sizes that its snapshots have. */
+  readonly snapshotSizes: readonly number[];
 }
 
 function look(folder: string, name: string): Found {
   const bytes = readFileSync(join(folder, name));
   if (!isQcow2(bytes) || bytes.length < 72) {
     const none = { header: undefined, backing: undefined, hasBitmaps: false, hasDataFile: false };
-    return { name, format: 'raw', size: bytes.length, cluster: 512, ...none };
+    const snapshotSizes: number[] = [];
+    return { name, format: 'raw', size: bytes.length, cluster: 512, ...none, snapshotSizes };
   }
   const header = parseHeader(bytes);
   const { bitmaps, bitmapsInconsistent, dataFileName } = parseHeaderExtensions(bytes, header);
@@ -49,7 +53,14 @@ function look(folder: string, name: string): Found {
     backing: parseBackingName(bytes, header),
     hasBitmaps: bitmaps !== undefined || bitmapsInconsistent,
     hasDataFile: dataFileName !== undefined,
+    snapshotSizes: snapshotSizes(bytes, header),
   };
+}
+
+function snapshotSizes(bytes: Uint8Array, header: Header): number[] {
+  const { snapshotCount: count, snapshotsOffset: at, size: diskSize } = header;
+  const snapshots = parseSnapshotTable(bytes.subarray(at), at, { count, diskSize, lenient: true });
+  return snapshots.map(({ virtualSize }) => virtualSize);
 }
 
 /** The images of a folder. */
@@ -229,17 +240,17 @@ export class StepMaker {
     const { next } = this;
     const action = next.pick(['-l', '-c', '-c', '-c', '-a', '-a', '-d', '-d']);
     const words = action === '-l' ? [action] : [action, next.pick(SNAPSHOTS)];
-    const { options, name } = this.image(this.qcow2());
+    const image = this.qcow2();
+    const { options, name } = this.image(image);
     const described = options[0] === '--image-opts' ? options : [];
-    return this.img([
-      'snapshot',
-      ...this.shuffled(
-        words,
-        described,
-        this.sometimes(9, () => ['-q']),
-      ),
-      name,
-    ]);
+    const args = this.shuffled(
+      words,
+      described,
+      this.sometimes(9, () => ['-q']),
+    );
+    // A disk that becomes longer or shorter has its L1 table elsewhere, and is not cut before.
+    const loose = action === '-a' && image.snapshotSizes.some((size) => size !== image.size);
+    return this.img(['snapshot', ...args, name], { loose });
   }
 
   private bitmap(): Step {

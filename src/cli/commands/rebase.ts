@@ -1,6 +1,8 @@
 /** `rebase`: gives an image another backing file. */
+
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import { BACKING_NAME_BYTES_MAX } from '../../base/limits.ts';
+import { byteLength } from '../../base/text.ts';
 import { rebaseImage } from '../../convert/rebase.ts';
 import type { Disk } from '../../image/disk.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
@@ -139,7 +141,7 @@ async function changeBacking(
     }
     if (!(image instanceof Qcow2Image)) throw refused(request, 'Operation not supported');
     if (name !== '' && !image.mayHaveBacking) throw refused(request, 'Invalid argument');
-    if (new TextEncoder().encode(name).length > BACKING_NAME_BYTES_MAX) {
+    if (byteLength(name) > BACKING_NAME_BYTES_MAX) {
       throw refused(request, 'Invalid argument');
     }
     const named = name === '' ? undefined : { name, format: format as string };

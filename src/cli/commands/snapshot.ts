@@ -1,5 +1,7 @@
 /** `snapshot`: lists, takes, goes back to and deletes internal snapshots. */
+
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { decodeText, encodeText } from '../../base/text.ts';
 import { Qcow2Image } from '../../image/qcow2/qcow2-image.ts';
 import { type Command, type Host, UsageError } from '../command.ts';
 import { type Errno, errnoOf } from '../errno.ts';
@@ -184,9 +186,9 @@ function needQcow2(image: Qcow2Image | undefined): Qcow2Image {
 
 /** The longest beginning of a text that has so many bytes at most. */
 function cutToBytes(text: string, most: number): string {
-  const bytes = new TextEncoder().encode(text);
+  const bytes = encodeText(text);
   if (bytes.length <= most) return text;
   let end = most;
   while (end > 0 && ((bytes[end] as number) & 0xc0) === 0x80) end--;
-  return new TextDecoder().decode(bytes.subarray(0, end));
+  return decodeText(bytes.subarray(0, end));
 }

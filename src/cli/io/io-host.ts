@@ -1,6 +1,8 @@
 /** What commands may touch, beyond what any tool's host has. */
+
 import { readSync } from 'node:fs';
 import { constants } from 'node:os';
+import { decodeText } from '../../base/text.ts';
 import type { Host } from '../command.ts';
 
 /** The host of `qcow2-io`. */
@@ -35,13 +37,12 @@ export const ABORT_SIGNAL = constants.signals.SIGABRT;
 
 /** Reads as it goes: a script may come from a program that waits for answers. */
 function* standardInputLines(): Generator<string, undefined, undefined> {
-  const decoder = new TextDecoder();
   const chunk = Buffer.alloc(4096);
   let left: Buffer = Buffer.alloc(0);
   for (;;) {
     for (let length = lineLength(left); length > 0; length = lineLength(left)) {
       const end = left[length - 1] === NEWLINE ? length - 1 : length;
-      const line = decoder.decode(left.subarray(0, end));
+      const line = decodeText(left.subarray(0, end));
       left = left.subarray(length);
       yield line;
     }
@@ -49,7 +50,7 @@ function* standardInputLines(): Generator<string, undefined, undefined> {
     if (got === 0) break;
     left = Buffer.concat([left, chunk.subarray(0, got)]);
   }
-  if (left.length > 0) yield decoder.decode(left);
+  if (left.length > 0) yield decodeText(left);
 }
 
 /** Bytes of the first line with its newline, 0 where it is not there as a whole. */

@@ -2,6 +2,7 @@
  * What can be done with the bitmaps of a writable image, one function for each. The caller holds
  * every range; messages and limits are QEMU's.
  */
+
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
 import {
@@ -11,6 +12,7 @@ import {
   BITMAP_NAME_BYTES_MAX,
   BITMAPS_MAX,
 } from '../../base/limits.ts';
+import { byteLength } from '../../base/text.ts';
 import { BitmapFlag } from '../../format/bitmap-directory.ts';
 import type { BitmapSlice, BitmapSource, GuestRange } from './bitmap-ranges.ts';
 import { BitmapState } from './bitmap-state.ts';
@@ -106,7 +108,7 @@ function refuseUnstorable(bitmaps: BitmapStore, state: BitmapState): void {
   if (bytes > BITMAP_BYTES_MAX || entry.tableEntries * 8 > BITMAP_BYTES_MAX / 8) {
     fail('Too much space will be occupied by the bitmap. Use larger granularity');
   }
-  if (new TextEncoder().encode(name).length > BITMAP_NAME_BYTES_MAX) {
+  if (byteLength(name) > BITMAP_NAME_BYTES_MAX) {
     fail(`Name length exceeds maximum (${BITMAP_NAME_BYTES_MAX} characters)`);
   }
   if (bitmaps.bitmaps.length >= BITMAPS_MAX) {

@@ -6,10 +6,12 @@
  * Tables come in as many at a time as lie side by side, and kernels count their entries; what an
  * entry is wrong in is told apart by `check-l2-entry.ts`.
  */
+
 import { type Awaitable, settled } from '../../base/awaitable.ts';
 import { viewOf } from '../../base/be.ts';
 import { divFloor } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
+import { decodeField } from '../../base/text.ts';
 import { tick } from '../../base/tick.ts';
 import { readBitmapDirectory } from './bitmaps.ts';
 import type { ReferenceCounts, Tallies } from './check-counts.ts';
@@ -175,7 +177,7 @@ export class ReferenceWalk {
     entries: number,
   ): boolean {
     const view = viewOf(fixed);
-    const who = `ERROR snapshot ${textOf(id)} (${textOf(name)})`;
+    const who = `ERROR snapshot ${decodeField(id)} (${decodeField(name)})`;
     if (view.getUint32(4) % this.image.geometry.clusterSize !== 0) {
       const at = hex64(view.getUint32(0), view.getUint32(4));
       this.findings.corruption(
@@ -400,10 +402,4 @@ function sameWords(a: Uint8Array, b: Uint8Array): boolean {
 function unusable(cause: unknown): never {
   if (!isQcow2Error(cause, 'CORRUPT', 'UNSUPPORTED')) throw cause;
   throw stopped('Invalid argument', cause);
-}
-
-/** A snapshot's id or name, as far as a C string goes. */
-export function textOf(bytes: Uint8Array): string {
-  const end = bytes.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
 }

@@ -2,6 +2,7 @@
  * Making a new image: header, refcount table, first refcount block, L1 table, in QEMU's order and
  * at QEMU's places, so that the same options give the same bytes.
  */
+
 import { viewOf } from '../../base/be.ts';
 import { alignUp, divCeil } from '../../base/bits.ts';
 import { isQcow2Error, Qcow2Error } from '../../base/errors.ts';
@@ -14,6 +15,7 @@ import {
   REFCOUNT_ORDER_MAX,
   VIRTUAL_BYTES_MAX,
 } from '../../base/limits.ts';
+import { byteLength } from '../../base/text.ts';
 import type { ClusterCodec } from '../../codec/codec.ts';
 import type { CryptoHeaderPointer } from '../../format/crypto-header-pointer.ts';
 import { Autoclear, Compatible, Incompatible } from '../../format/feature-bits.ts';
@@ -252,7 +254,7 @@ function serializeFresh(parts: HeaderClusterParts): Uint8Array<ArrayBuffer> {
         : `Could not assign backing file '${backingName}'${format}`;
     throw new Qcow2Error('OUT_OF_RANGE', `${what}: ${why}`, undefined, cause);
   };
-  if (backingName && new TextEncoder().encode(backingName).length > BACKING_NAME_BYTES_MAX) {
+  if (backingName && byteLength(backingName) > BACKING_NAME_BYTES_MAX) {
     refuse('Invalid argument');
   }
   try {

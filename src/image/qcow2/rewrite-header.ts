@@ -6,6 +6,7 @@
  * change, the first sector does without the rest meanwhile: it has the extensions that matter, and
  * names a copy of the backing file's name at the cluster's end.
  */
+import { encodeText } from '../../base/text.ts';
 import { parseBackingName, parseHeader, serializeHeader } from '../../format/header.ts';
 import { type HeaderClusterParts, serializeHeaderCluster } from '../../format/header-cluster.ts';
 import {
@@ -71,7 +72,7 @@ function partsOf(bytes: Uint8Array): HeaderClusterParts {
 /** The first sector for the time in between; undefined where it has no room. */
 function firstSectorBetween(parts: HeaderClusterParts, next: Uint8Array) {
   const { header, backingName } = parts;
-  const name = new TextEncoder().encode(backingName ?? '');
+  const name = encodeText(backingName ?? '');
   const nameAt = next.length - Math.ceil(name.length / SECTOR) * SECTOR;
   const isFree = next.subarray(nameAt).every((byte) => byte === 0);
   if (nameAt < 2 * SECTOR || !isFree) return undefined;

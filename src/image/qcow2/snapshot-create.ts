@@ -2,9 +2,11 @@
  * Taking a snapshot: a copy of the L1 table, one more reference for all that it reaches, and an
  * entry in the snapshot table. Layout and order are QEMU's.
  */
+
 import { alignUp } from '../../base/bits.ts';
 import { Qcow2Error } from '../../base/errors.ts';
 import { SNAPSHOTS_MAX } from '../../base/limits.ts';
+import { byteLength } from '../../base/text.ts';
 import { SNAPSHOT_EXTRA_BYTES, type Snapshot } from '../../format/snapshot-table.ts';
 import { withDirtyBit } from './dirty-guard.ts';
 import { discardClusters } from './discard.ts';
@@ -49,7 +51,7 @@ export async function createSnapshot(
     const message = 'the image has as many snapshots as it can have';
     throw new Qcow2Error('OUT_OF_RANGE', message, undefined, { code: 'EFBIG' });
   }
-  if (new TextEncoder().encode(options.name).length > 0xffff) {
+  if (byteLength(options.name) > 0xffff) {
     throw new Qcow2Error('OUT_OF_RANGE', 'a snapshot name is at most 65535 bytes');
   }
   return changing(parts, async () => {
