@@ -110,6 +110,6 @@ async function carryOut(
     }
     return result;
   } catch (cause) {
-    throw explainFailure(cause);
+    throw explainFailure(request, cause);
   }
 }

@@ -2,6 +2,7 @@
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
 import { isUnmapped } from '../convert/collect.ts';
 import type { ConvertResult } from '../convert/options.ts';
+import { unwrittenFrom } from '../convert/unwritten.ts';
 import type { Disk } from '../image/disk.ts';
 import { isTold } from '../image/qcow2/corruption.ts';
 import { type Host, UsageError } from './command.ts';
@@ -53,9 +54,14 @@ export async function convertInto(
 }
 
 /** A failure in the words of a person who waits for a copy. */
-export function explainFailure(cause: unknown): unknown {
+export function explainFailure(request: ConvertRequest, cause: unknown): unknown {
   if (!isQcow2Error(cause) || cause.code === 'ABORTED') return cause;
   const { code, guest, message } = cause;
+  const unwritten = isStream(request) ? undefined : unwrittenFrom(cause);
+  if (unwritten !== undefined) {
+    const what = `error while writing at byte ${unwritten}: ${errnoOf(cause).text}`;
+    return new Qcow2Error(code, what, undefined, cause);
+  }
   const where = guest === undefined ? 'the source' : `at byte ${guest}`;
   const isNotSaid = isTold(cause) || (code === 'IO' && isUnmapped(cause));
   if (guest !== undefined && isNotSaid) {

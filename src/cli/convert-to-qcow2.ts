@@ -120,6 +120,7 @@ export async function intoQcow2(
           file,
           create,
           compress,
+          making: (make) => explainCreation(request, make),
           ...(data ? { data } : {}),
           ...(backing ? { backing: { disk: backing, sameFile: sameFileBy(host) } } : {}),
           ...(request.bitmap === undefined ? {} : { bitmap: request.bitmap }),

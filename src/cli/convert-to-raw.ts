@@ -11,7 +11,7 @@ import { type Course, checkNewBitmaps, explainCreation, nameOf } from './convert
 import { beforeTargets, isDevice, withNewFile } from './convert-new-file.ts';
 import { bitmapParts, type ConvertRequest, checkCompression } from './convert-request.ts';
 import { givenPassphrase, luksFormat } from './encryption-options.ts';
-import { firstBlockBytes } from './first-block.ts';
+import { beginFile } from './first-block.ts';
 import { claimImageFile } from './image-claims.ts';
 import { newPath } from './path-gate.ts';
 import { textOf } from './qcow2-options.ts';
@@ -55,7 +55,7 @@ export async function intoRaw(
       return copyDirtyToRaw(request, disks, file, course);
     }
     if (create && file.isFixed) refuseSmallDevice(file, request, disks);
-    else if (create) file.write(0, new Uint8Array(firstBlockBytes(concatenatedSize(disks))));
+    else if (create) beginFile(file, concatenatedSize(disks));
     // A device is never new: it holds what it held.
     const targetIsZero = request.targetIsZero && !(create && file.isFixed);
     const wanted = { ...request, sparseBytes, preallocation, targetIsZero };

@@ -7,7 +7,7 @@ import { RawImage } from '../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
-import { beginDataFile, firstBlockBytes } from './first-block.ts';
+import { beginDataFile, beginFile } from './first-block.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import type { ListValues } from './option-list.ts';
@@ -73,20 +73,21 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
     if (preallocation === 'metadata') {
       throw new UsageError('Unsupported preallocation mode: metadata');
     }
-    if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('raw');
-    const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
+    if (size > Number.MAX_SAFE_INTEGER) throw tooLarge();
+    const file = openTarget(host, path, true);
+    const disk = await RawImage.open(file, { writable: true });
     try {
-      const first = disk.size === 0 && preallocation === 'off' ? firstBlockBytes(size) : 0;
+      const isEmpty = disk.size === 0;
       await disk.resize(alignUp(size, 512), { preallocation });
       // What a device began with must not tell readers of some format.
-      const begin = disk.isFixed ? Math.min(disk.size, 512) : first;
-      if (begin > 0) await disk.write(0, new Uint8Array(begin));
+      if (disk.isFixed && !isEmpty) await disk.write(0, new Uint8Array(Math.min(disk.size, 512)));
+      else if (!disk.isFixed && isEmpty && preallocation === 'off') beginFile(file, size);
     } finally {
       await disk.close();
     }
   } catch (cause) {
     dropNew(host, [target]);
-    throw isTooLarge(cause) ? tooLarge('raw') : cause;
+    throw cause;
   }
 }
 
@@ -95,15 +96,16 @@ function dropNew(host: Host, targets: readonly (Target | undefined)[]): void {
   for (const target of targets) if (target?.isNew) host.remove(target.path);
 }
 
-function isTooLarge(cause: unknown): boolean {
+/** True for an error of an image that no file can hold. */
+export function isTooLarge(cause: unknown): boolean {
   const inner = isQcow2Error(cause) ? cause.cause : undefined;
   if (isQcow2Error(inner)) return isTooLarge(inner);
   return (inner as { code?: unknown } | undefined)?.code === 'EFBIG';
 }
 
-function tooLarge(format: Format): UsageError {
-  const hint = format === 'qcow2' ? ' (try using a larger cluster size)' : '';
-  return new UsageError(`The image size is too large for file format '${format}'${hint}`);
+function tooLarge(): Qcow2Error {
+  const message = 'Could not resize file: File too large';
+  return new Qcow2Error('OUT_OF_RANGE', message, undefined, { code: 'EFBIG' });
 }
 
 async function createLuks(host: Host, { values, path }: NewImage): Promise<void> {
@@ -115,7 +117,7 @@ async function createLuks(host: Host, { values, path }: NewImage): Promise<void>
   // What a container has of metadata is there from the first.
   const preallocation = known === 'metadata' ? 'off' : known;
   const size = Number(values.get('size')?.number);
-  if (size > Number.MAX_SAFE_INTEGER) throw tooLarge('luks');
+  if (size > Number.MAX_SAFE_INTEGER) throw tooLarge();
   const target = claimTarget(host, path);
   try {
     const passphrase = await givenPassphrase(host, values, { name: 'key-secret', path });
@@ -129,7 +131,7 @@ async function createLuks(host: Host, { values, path }: NewImage): Promise<void>
     }
   } catch (cause) {
     dropNew(host, [target]);
-    throw isTooLarge(cause) ? tooLarge('luks') : cause;
+    throw cause;
   }
 }
 
@@ -163,6 +165,6 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
     await image.close();
   } catch (cause) {
     dropNew(host, [target, data]);
-    throw isTooLarge(cause) ? tooLarge('qcow2') : cause;
+    throw cause;
   }
 }

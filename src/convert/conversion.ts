@@ -27,6 +27,7 @@ import {
   type Turn,
   type Units,
 } from './runner.ts';
+import { atTarget } from './unwritten.ts';
 
 /** Jobs that a worker has ahead: enough to last while this thread does one of its own. */
 const JOBS_AHEAD = 3;
@@ -165,7 +166,11 @@ export class Conversion {
       else if (!this.parts.copyLane) await this.startWorkers();
       await this.drive();
       const last = jobs.last();
-      if (last.length > 0) await runner.run(last);
+      if (last.length > 0) {
+        await runner.run(last).catch((cause) => {
+          throw atTarget(cause, last[4] as number);
+        });
+      }
       onProgress?.(total, total, this.rate());
       const tally = emptyTally();
       for (const { tally: part } of this.all()) addTally(tally, part);
@@ -298,7 +303,7 @@ export class Conversion {
           this.report(job.span);
         },
         (cause) => {
-          this.fail(cause);
+          this.fail(atTarget(cause, beginOf(job)));
         },
       )
       .finally(() => this.running.delete(promise));
@@ -418,6 +423,13 @@ function bytesOf(job: PlannedJob): number {
   let bytes = 0;
   for (let op = 0; op < job.ops.length; op += OP_STRIDE) bytes += job.ops[op + 5]!;
   return bytes;
+}
+
+/** The first byte of the target that a job writes. */
+function beginOf(job: PlannedJob): number {
+  if (!job.copies) return job.ops[4] ?? 0;
+  const { units, clusterSize } = job.copies;
+  return (units[0] ?? 0) * clusterSize;
 }
 
 /** Whether a call for each range is nothing beside copying it. */

@@ -71,6 +71,8 @@ export interface Qcow2Target {
    * Only what this bitmap of the one source says is dirty is copied; the rest is unallocated.
    */
   readonly bitmap?: string;
+  /** Makes the image that is to be filled; what fails there may be told in words of its own. */
+  readonly making?: (<T>(make: () => Promise<T>) => Promise<T>) | undefined;
 }
 
 /**
@@ -429,10 +431,13 @@ async function convertThroughEngine(
   const isPlaced = (create.preallocation ?? 'off') !== 'off' || create.dataFile?.raw === true;
   const isScrambled = create.encryption !== undefined || ((data ?? file).isFixed ?? false);
   const held = holdHead(file);
-  const image = await Qcow2Image.create(borrowed(held.storage), create, {
-    ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
-    ...(data ? { dataFile: async () => borrowed(data) } : {}),
-  });
+  const { making = (make) => make() } = target;
+  const image = await making(() =>
+    Qcow2Image.create(borrowed(held.storage), create, {
+      ...(backing ? { backing: async () => borrowed(backing.disk) } : {}),
+      ...(data ? { dataFile: async () => borrowed(data) } : {}),
+    }),
+  );
   let result: ConvertResult;
   try {
     const [source] = disks;

@@ -9,7 +9,7 @@ import { creationHelp, creationOptions, formattingLine } from '../creation-optio
 import { noCreation } from '../driver-names.ts';
 import { parseCommandLine } from '../getopt.ts';
 import { resolveImage } from '../image-node.ts';
-import { createNewImage } from '../new-image.ts';
+import { createNewImage, isTooLarge } from '../new-image.ts';
 import { openFileNode } from '../open-file-node.ts';
 import {
   asksForHelp,
@@ -125,7 +125,13 @@ async function createImage(host: Host, request: Request): Promise<void> {
   await completeFromBacking(host, request, values);
   if (!values.has('size')) throw new UsageError('Image creation needs a size parameter');
   if (!request.quiet) host.tell(formattingLine(filename, format, values));
-  await createNewImage(host, { format, values, path });
+  try {
+    await createNewImage(host, { format, values, path });
+  } catch (cause) {
+    if (!isTooLarge(cause)) throw cause;
+    const hint = format === 'qcow2' ? ' (try using a larger cluster size)' : '';
+    throw new UsageError(`The image size is too large for file format '${format}'${hint}`);
+  }
 }
 
 /** The options of `-o`, and those that have a letter of their own. */

@@ -122,18 +122,35 @@ async function copy(host: Host, source: Disk, request: Request): Promise<void> {
   const end = Math.min(source.size, (count ?? Number.POSITIVE_INFINITY) * blockBytes);
   const from = skip * blockBytes;
   const length = Math.max(0, end - from);
+  const isNew = !host.exists(path);
   await create(host, request, { path, format: outputFormat, length });
   if (from > end) host.error(`${input}: cannot skip to specified offset`);
   if (length === 0) return;
   host.moveInBackground?.();
   const { untrusted } = request;
   const options = { format: outputFormat, untrusted, role: 'target' } as const;
-  const target = await openWritableImage(host, output, options);
   try {
-    await copyPlain(source, target, { from, length, signal: host.interrupted }, explain);
-  } finally {
-    await target.close();
+    const target = await openWritableImage(host, output, options);
+    try {
+      await copyPlain(source, target, { from, length, signal: host.interrupted }, explain);
+    } finally {
+      await target.close();
+    }
+  } catch (cause) {
+    dropTarget(host, path, { isNew });
+    throw cause;
   }
+}
+
+/** What is not whole must not look whole: a new file goes, an old one is emptied. */
+function dropTarget(host: Host, path: string, { isNew }: { readonly isNew: boolean }): void {
+  if (isNew) {
+    host.remove(path);
+    return;
+  }
+  const file = host.openFile(path, { writable: true });
+  if (file.kind === 'regular') file.truncate(0);
+  file.close();
 }
 
 async function create(

@@ -12,7 +12,7 @@ import type { Geometry } from '../../format/geometry.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { ReferenceCounts } from './check-counts.ts';
-import { type CheckedImage, stopped } from './check-image.ts';
+import { type CheckedImage, reasonOf, stopped } from './check-image.ts';
 
 /** Bytes of counts that a rebuild may take: it needs those of the whole image at once. */
 export const REBUILD_BYTES = 3 * 2 ** 30;
@@ -52,9 +52,24 @@ export async function rebuildRefcounts(
     // The table's own clusters have to be counted, which may make it grow.
     grown = await rebuild.writeBlocks(first, first + clusters);
   } while (grown);
-  await image.write(at, rebuild.tableBytes());
+  await writeStructure(image, 'reftable', at, rebuild.tableBytes());
   await image.switchRefcountTable(at, clusters);
   await image.readRefcountTable();
+}
+
+/** Writes a part of the new structures; of one that cannot be written is said which it was. */
+async function writeStructure(
+  image: CheckedImage,
+  part: 'refblock' | 'reftable',
+  at: number,
+  bytes: Uint8Array,
+): Promise<void> {
+  try {
+    await image.write(at, bytes);
+  } catch (cause) {
+    image.findings.say(`ERROR writing ${part}: ${reasonOf(cause)}`, 'tool');
+    throw cause;
+  }
 }
 
 /** The new structures while they are being made. */
@@ -88,7 +103,7 @@ class Rebuild {
         grown = this.growTo(index) || grown;
         this.table[index] = found.cluster * clusterSize;
       }
-      await image.write(this.table[index]!, this.blockBytes(index));
+      await writeStructure(image, 'refblock', this.table[index]!, this.blockBytes(index));
       cluster = (index + 1) * entries - 1;
     }
     return grown;

@@ -30,6 +30,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Storage } from '../../storage/storage.ts';
 import type { Preallocation } from '../disk.ts';
 import type { EncryptionChoice } from './encrypt-fresh.ts';
+import { inStep } from './failed-step.ts';
 
 /** Clusters from this size on have room for the names of feature bits. */
 const FEATURE_NAMES_FROM = 8192;
@@ -155,7 +156,8 @@ function refuseIf(wrong: boolean, message: string): void {
 
 /**
  * Writes the first three clusters of a new image into empty storage: header, refcount table, and a
- * block that counts the three. The disk has no bytes yet; growing it makes the L1 table.
+ * block that counts the three. The disk has no bytes yet; growing it makes the L1 table. Who wants
+ * what is cut off to be no image keeps the first bytes back.
  * @returns the virtual size that the image is to have, and what of it is allocated
  */
 export async function writeFreshImage(
@@ -179,10 +181,8 @@ export async function writeFreshImage(
     putRefcount(view, clusterSize, cluster, refcountOrder, 1);
   }
   await storage.truncate(0);
-  // The header last: what was cut off is no image.
-  await storage.write(clusterSize, tables);
-  await storage.flush();
-  await storage.write(0, bytes);
+  await inStep('Could not write qcow2 header', async () => storage.write(0, bytes));
+  await inStep('Could not write refcount table', async () => storage.write(clusterSize, tables));
   return { size: checked.size, preallocation: checked.preallocation };
 }
 

@@ -17,6 +17,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import { extendStorage, type Reserve } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
 import { clustersInUse } from './clusters-in-use.ts';
+import { inStep } from './failed-step.ts';
 import { freeCell } from './free-cells.ts';
 import { ALL, type Cell, type CellPlace, EMPTY } from './l2-tables.ts';
 import { numberBytes } from './metadata-store.ts';
@@ -214,7 +215,9 @@ async function allocateAtOnce(parts: WriteParts, range: Range, reserve: Reserve)
     const start = await clustersInUse(parts);
     // More tables than it takes, so that making them needs no further refcount block.
     const spare = divCeil(total, l2Span / clusterSize) + 2;
-    const end = await makeRefcountArea(parts, start, total + spare);
+    const end = await inStep('Failed to resize refcount structures', () =>
+      makeRefcountArea(parts, start, total + spare),
+    );
     if (total > 0 && (await allocator.clustersAt(end * clusterSize, total)) !== total) {
       throw new Qcow2Error('IO', 'Failed to allocate clusters behind the end of the file');
     }

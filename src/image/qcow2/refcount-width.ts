@@ -14,6 +14,7 @@ import { REFCOUNT_TABLE_BYTES_MAX } from '../../base/limits.ts';
 import { headerGeometry } from '../../format/header.ts';
 import { putRefcount, refcountAt, refcountMax } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import { inStep } from './failed-step.ts';
 import { noteInactiveL2 } from './inactive-l2.ts';
 import { type MetadataStore, numberBytes } from './metadata-store.ts';
 import type { WriteParts } from './write-parts.ts';
@@ -92,10 +93,12 @@ async function takeAndWrite(
     if (host === undefined) return undefined;
     serializeRefcountTableEntry(viewOf(table), slot * 8, host);
     store.overlap.check(host, bytes.length, 'refcount-block');
-    return store.storage.write(host, bytes);
+    return inStep('Failed to write refblock', async () => store.storage.write(host, bytes));
   });
   store.overlap.check(counts.tableOffset, table.length, 'refcount-table');
-  await store.storage.write(counts.tableOffset, table);
+  await inStep('Failed to write the new reftable', async () =>
+    store.storage.write(counts.tableOffset, table),
+  );
 }
 
 /**
@@ -114,7 +117,8 @@ async function takeMissing(
     if ((slot + 1) * 8 > REFCOUNT_TABLE_BYTES_MAX) {
       throw new Qcow2Error('OUT_OF_RANGE', 'the refcount table would be too large');
     }
-    blocks.set(slot, await allocator.clusters(clusterSize));
+    const block = () => allocator.clusters(clusterSize);
+    blocks.set(slot, await inStep('Failed to allocate refblock', block));
   };
   await walk((slot, _bytes, isEmpty) => (isEmpty || blocks.has(slot) ? undefined : take(slot)));
   if (blocks.size === before) return false;
@@ -124,7 +128,9 @@ async function takeMissing(
     await allocator.free(tableOffset, tableBytes, { reusable: true });
   }
   const bytes = alignUp((Math.max(...blocks.keys()) + 1) * 8, clusterSize);
-  counts.tableOffset = await allocator.clusters(bytes);
+  counts.tableOffset = await inStep('Failed to allocate the new reftable', () =>
+    allocator.clusters(bytes),
+  );
   counts.tableBytes = bytes;
   return true;
 }

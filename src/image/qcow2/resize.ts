@@ -12,6 +12,7 @@ import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
 import type { Preallocation } from '../disk.ts';
 import { clustersInUse } from './clusters-in-use.ts';
 import { discardClusters } from './discard.ts';
+import { inStep } from './failed-step.ts';
 import type { Mapping } from './mapping.ts';
 import { type MetadataStore, numberBytes } from './metadata-store.ts';
 import { writeRange } from './write.ts';
@@ -50,9 +51,10 @@ export async function resizeDisk(
       // What a crash has left behind the end, or another writer, is not what is new.
       const mapped = store.l1Entries * store.geometry.l2Span;
       if (mapped > from) await dropBehind(parts, from, Math.min(to, mapped));
-      await growL1(parts, mapping, to);
+      await inStep('Failed to grow the L1 table', () => growL1(parts, mapping, to));
       const covers = preallocation !== 'off' && (await reserve(parts, { from, to }, preallocation));
-      if (!covers) await zeroGrown(parts, from, to);
+      if (!covers)
+        await inStep('Failed to zero out new clusters', () => zeroGrown(parts, from, to));
       if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
       await setSize(parts, to);
     }
@@ -62,11 +64,13 @@ export async function resizeDisk(
 /** Writes the size into the header: the moment at which the disk changes. */
 async function setSize(parts: WriteParts, size: number): Promise<void> {
   const { store } = parts;
-  await store.lock.run(async () => {
-    await store.order.flush();
-    await store.writeHeader(24, numberBytes(size));
-    store.header = { ...store.header, size, sizeTail: 0 };
-  });
+  await inStep('Failed to update the image size', () =>
+    store.lock.run(async () => {
+      await store.order.flush();
+      await store.writeHeader(24, numberBytes(size));
+      store.header = { ...store.header, size, sizeTail: 0 };
+    }),
+  );
 }
 
 /**
@@ -90,10 +94,12 @@ async function shrink(parts: WriteParts, from: number, to: number): Promise<void
 export async function letGoBehind(parts: WriteParts, to: number): Promise<void> {
   const { store } = parts;
   const { clusterSize, l2Span } = store.geometry;
-  await dropBehind(parts, to, store.l1Entries * l2Span);
+  await inStep('Failed to discard cropped clusters', () =>
+    dropBehind(parts, to, store.l1Entries * l2Span),
+  );
   await store.lock.run(async () => {
-    await shrinkL1(parts, to);
-    await dropRefcountBlocks(parts);
+    await inStep('Failed to reduce the number of L2 tables', () => shrinkL1(parts, to));
+    await inStep('Failed to discard unused refblocks', () => dropRefcountBlocks(parts));
     // What was let go of is so on disk before it goes from the file.
     await store.order.flush();
     const size = (await clustersInUse(parts)) * clusterSize;
@@ -254,12 +260,18 @@ export async function growL1To(
     grown.set(store.l1);
     if (store.storage.announce) await store.storage.announce('l1_grow_alloc_table');
     const at = await allocator.clusters(grown.length);
-    await store.refcountBlocks.writeDirty();
-    await store.order.flushStorage();
-    store.overlap.check(at, grown.length, 'l1');
-    if (store.storage.announce) await store.storage.announce('l1_grow_write_table');
-    await store.storage.write(at, grown);
-    await store.order.flushStorage();
+    try {
+      await store.refcountBlocks.writeDirty();
+      await store.order.flushStorage();
+      store.overlap.check(at, grown.length, 'l1');
+      if (store.storage.announce) await store.storage.announce('l1_grow_write_table');
+      await store.storage.write(at, grown);
+      await store.order.flushStorage();
+    } catch (cause) {
+      // Nothing names it yet.
+      await allocator.free(at, alignUp(grown.length, clusterSize)).catch(() => {});
+      throw cause;
+    }
     const fields = new Uint8Array(12);
     viewOf(fields).setUint32(0, entries);
     fields.set(numberBytes(at), 4);
