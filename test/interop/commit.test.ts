@@ -148,6 +148,29 @@ test('a base that cannot grow is told as a job that failed', async () => {
   });
 });
 
+test('a backing file that is marked corrupt is not written', async () => {
+  await inScratch(async (cwd) => {
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'base.qcow2', '1M'], { cwd });
+    await qemuImg(['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'top'], {
+      cwd,
+    });
+    await qemuIo('top', ['write -P 1 0 64k'], { cwd });
+    const bytes = readFileSync(join(cwd, 'base.qcow2'));
+    // The second incompatible bit.
+    bytes.writeUInt8(2, 79);
+    writeFileSync(join(cwd, 'base.qcow2'), bytes);
+    const top = readFileSync(join(cwd, 'top'));
+    const why = 'qcow2: Image is corrupt; cannot be opened read/write';
+    assert.equal(await ours(commit, cwd, ['-f', 'qcow2', 'top']), {
+      code: 1,
+      out: '',
+      err: `qemu-img: Could not open 'top': Could not open backing file: ${why}\n`,
+    });
+    assert.ok(readFileSync(join(cwd, 'base.qcow2')).equals(bytes));
+    assert.ok(readFileSync(join(cwd, 'top')).equals(top));
+  });
+});
+
 test('what goes wrong is said in the same words', async () => {
   await inScratch(async (folder) => {
     const cwd = folder;
