@@ -5,6 +5,7 @@ import type { Format } from '../image/formats.ts';
 import { Qcow2Image } from '../image/qcow2/qcow2-image.ts';
 import { RawImage } from '../image/raw/raw-image.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
+import { standIn } from '../storage/stand-in.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
 import { beginDataFile, beginFile } from './first-block.ts';
@@ -38,6 +39,8 @@ interface Target {
   readonly path: string;
   /** It was made here and now. */
   readonly isNew: boolean;
+  /** What it had is gone: the new image was begun. */
+  isBegun: boolean;
   /** A device. */
   readonly isFixed: boolean;
 }
@@ -47,7 +50,7 @@ function claimTarget(host: Host, path: string): Target {
   const isNew = path === '' || !host.exists(path);
   const file = openTarget(host, path, isNew);
   file.close();
-  return { path, isNew, isFixed: file.isFixed };
+  return { path, isNew, isBegun: false, isFixed: file.isFixed };
 }
 
 function openTarget(host: Host, path: string, create: boolean): NodeFileStorage {
@@ -86,14 +89,26 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
       await disk.close();
     }
   } catch (cause) {
-    dropNew(host, [target]);
+    dropUnfinished(host, [target]);
     throw cause;
   }
 }
 
-/** What a file is told that was made for an image which then could not be. */
-function dropNew(host: Host, targets: readonly (Target | undefined)[]): void {
-  for (const target of targets) if (target?.isNew) host.remove(target.path);
+/** Files that were made for an image which then could not be, or have parts of it, are removed. */
+function dropUnfinished(host: Host, targets: readonly (Target | undefined)[]): void {
+  for (const target of targets) {
+    if (target?.isNew || (target?.isBegun && !target.isFixed)) host.remove(target.path);
+  }
+}
+
+/** The storage of a target, which knows when it is emptied. */
+function watched(file: NodeFileStorage, target: Target): NodeFileStorage {
+  return standIn(file, {
+    truncate: (size) => {
+      target.isBegun = true;
+      return file.truncate(size);
+    },
+  });
 }
 
 /** True for an error of an image that no file can hold. */
@@ -130,7 +145,7 @@ async function createLuks(host: Host, { values, path }: NewImage): Promise<void>
       await image.close();
     }
   } catch (cause) {
-    dropNew(host, [target]);
+    dropUnfinished(host, [target]);
     throw cause;
   }
 }
@@ -152,10 +167,11 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
     const file = openTarget(host, path, true);
     claimImageFile(file, 'qcow2', { use: 'write' });
     refuseForgetful(file);
-    const image = await Qcow2Image.create(file, options, {
+    const image = await Qcow2Image.create(watched(file, target), options, {
       backing: 'none',
       dataFile: async (name) => {
         const storage = openTarget(host, name, true);
+        if (data) data.isBegun = true;
         claimImageFile(storage, 'data-file', { use: 'write' });
         beginDataFile(storage, values);
         return storage;
@@ -164,7 +180,7 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
     });
     await image.close();
   } catch (cause) {
-    dropNew(host, [target, data]);
+    dropUnfinished(host, [target, data]);
     throw cause;
   }
 }

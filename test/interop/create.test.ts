@@ -2,7 +2,9 @@
 // the same bytes. Of what there are many of, each run takes some; SLOW=1 takes all.
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
+import { Qcow2Error } from '../../src/base/errors.ts';
 import { create } from '../../src/cli/commands/create.ts';
+import { standIn } from '../../src/storage/stand-in.ts';
 import { qemuSuite } from '../oracle.ts';
 import { SEED, someOf } from '../random.ts';
 import { difference, eachAtOnce, inScratch, qemuImg, tool } from '../tool.ts';
@@ -325,6 +327,25 @@ test('a file that is there is replaced, and kept where the options are refused',
     assert.is((await ours(create, folder, ['-f', 'qcow2', 'image', '7E'])).code, 1);
     assert.is(readFileSync(`${folder}/image`, 'utf8'), 'what was there before');
     assert.equal(readdirSync(folder), ['image']);
+  });
+});
+
+test('an image that cannot be finished is not there, nor is its data file', async () => {
+  await inScratch(async (folder) => {
+    for (const there of [false, true]) {
+      if (there) for (const name of ['image', 'data']) writeFileSync(`${folder}/${name}`, 'old');
+      const args = ['-f', 'qcow2', '-o', 'data_file=data', 'image', '1M'];
+      const { code } = await ours(create, folder, args, (file) => {
+        if (file.name !== 'data') return file;
+        return standIn(file, {
+          truncate: () => {
+            throw new Qcow2Error('NO_SPACE', 'no room');
+          },
+        });
+      });
+      assert.is(code, 1);
+      assert.equal(readdirSync(folder), [], there ? 'over files that were there' : 'new files');
+    }
   });
 });
 
