@@ -5,7 +5,7 @@ import { checkCacheMode, hostInMode } from './cache-mode.ts';
 import { type Host, silent, UsageError } from './command.ts';
 import type { Course } from './convert-course.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
-import { convertInto, explainFailure, isStream } from './convert-target.ts';
+import { convertInto, isStream } from './convert-target.ts';
 import { type OpenImageOptions, openImage } from './open-image.ts';
 import type { Progress } from './progress.ts';
 
@@ -110,6 +110,7 @@ async function carryOut(
     }
     return result;
   } catch (cause) {
+    const { explainFailure } = await import('./convert-failure.ts');
     throw explainFailure(request, cause);
   }
 }

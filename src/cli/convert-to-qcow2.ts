@@ -12,7 +12,6 @@ import { beforeTargets, openTarget, withNewFile } from './convert-new-file.ts';
 import { bitmapParts, type ConvertRequest } from './convert-request.ts';
 import { encryptionChoice } from './encryption-options.ts';
 import { beginDataFile } from './first-block.ts';
-import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile } from './image-claims.ts';
 import { openImage } from './open-image.ts';
 import { newPath, resolveName } from './path-gate.ts';
@@ -102,7 +101,10 @@ export async function intoQcow2(
     const result = await withNewFile(host, request, { disks, course, copies }, async (file) => {
       await checkNewBitmaps(request, create.version);
       claimImageFile(file, 'qcow2', { use: 'write' });
-      await explainCreation(request, async () => refuseForgetful(file));
+      if (file.kind === 'other') {
+        const { refuseForgetful } = await import('./forgetful-device.ts');
+        await explainCreation(request, async () => refuseForgetful(file));
+      }
       if (dataPath !== undefined) {
         refuseSourceAsTarget(host, dataPath, disks);
         if (host.exists(dataPath) && host.realPath(dataPath) === host.realPath(newPath(target))) {
