@@ -141,7 +141,11 @@ breakages('header', DATA, [
     put(32, 4, 1),
     ['UNSUPPORTED', 32, "Parameter 'encrypt.key-secret' is required for cipher"],
   ],
-  ['LUKS without its header', put(32, 4, 2), ['CORRUPT', 32, 'Encryption header missing']],
+  [
+    'LUKS without its header',
+    put(32, 4, 2),
+    ['CORRUPT', 32, 'Missing CRYPTO header for crypt method 2'],
+  ],
   ['encryption 3', put(32, 4, 3), ['UNSUPPORTED', 32, 'Unsupported encryption method 3']],
   ['an L1 of no entries', put(36, 4, 0), ['CORRUPT', 36, 'L1 table is too small']],
   [

@@ -251,7 +251,7 @@ test('encrypted images, with their key and without', async () => {
   });
 });
 
-test('an encryption header that is elsewhere, or of another length', async () => {
+test('an encryption header that is elsewhere, of another length, or not there', async () => {
   await inScratch(async (folder) => {
     const secret = ['--object', 'secret,id=s,data=123456'];
     const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
@@ -268,11 +268,15 @@ test('an encryption header that is elsewhere, or of another length', async () =>
       [8, 0x4000_0000_0021_2000n],
       [8, 0x8000_0000_0021_2000n],
       [8, 1n << 24n],
+      // The extension is another one.
+      [-8, 0x1111_1111_0000_0010n],
     ] as const) {
       writeFileSync(`${folder}/image`, sound);
       change(folder, (bytes) => bytes.writeBigUInt64BE(value, pointer + field));
       await sameInAllModes(folder, [[], ['-r', 'all']]);
       for (const line of ['check', 'check -r all', 'info']) {
+        // Without the extension qemu-img crashes.
+        if (field < 0 && line === 'info') continue;
         const [command = '', ...more] = line.split(' ');
         const [left, right] = copies(folder);
         const args = [command, ...more, ...secret, '--image-opts', name];

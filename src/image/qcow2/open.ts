@@ -78,7 +78,7 @@ export async function readMetadata(
   }
   const extensions = parseHeaderExtensions(head, header);
   if (header.cryptMethod === CryptMethod.luks && extensions.cryptoHeader === undefined) {
-    throw new Qcow2Error('CORRUPT', 'Encryption header missing', 32);
+    throw new Qcow2Error('CORRUPT', 'Missing CRYPTO header for crypt method 2', 32);
   }
   const backingName = parseBackingName(head, header);
   const geometry = headerGeometry(header);
