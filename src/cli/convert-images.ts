@@ -1,7 +1,9 @@
 /** One conversion of the command line: sources opened, target written, all closed again. */
 import type { ConvertResult } from '../convert/options.ts';
 import type { Disk } from '../image/disk.ts';
+import { RawImage } from '../image/raw/raw-image.ts';
 import { checkCacheMode, hostInMode } from './cache-mode.ts';
+import { chainOf } from './chain.ts';
 import { type Host, silent, UsageError } from './command.ts';
 import type { Course } from './convert-course.ts';
 import { bitmapParts, type ConvertRequest, usesBitmaps } from './convert-request.ts';
@@ -69,6 +71,12 @@ export async function convertImages(
   }
 }
 
+/**
+ * What a hole has at least. Zeros that are too short to count as such are written, but holes of a
+ * source's file are none: who looks for zeros finds these holes again only where they all count.
+ */
+const HOLE_BYTES = 4096;
+
 async function carryOut(
   host: Host,
   request: ConvertRequest,
@@ -76,6 +84,11 @@ async function carryOut(
   progress: Progress,
 ): Promise<ConvertResult> {
   const { threads, targetIsZero, bytesPerSecond, salvage, copyRange } = request;
+  if (request.sparseBytes > HOLE_BYTES) {
+    for (const image of disks.flatMap(chainOf)) {
+      if (image instanceof RawImage) image.exactHoles = true;
+    }
+  }
   const follows = progress.follow && request.bitmap === undefined;
   let unit: number | undefined;
   const onTarget: Course['onTarget'] = async (target) => {

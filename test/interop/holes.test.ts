@@ -1,5 +1,15 @@
 /** Sparse raw disks and preallocated targets, beside qemu-img. */
-import { mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import * as assert from 'uvu/assert';
 import { openDisk } from '../../src/image/open.ts';
@@ -50,6 +60,37 @@ test('extents are those of qemu-img map, also behind an overlay', () =>
       const json = await qemuImg(['map', '--output=json', '-f', format, name], { cwd: folder });
       assert.equal(await mapOf(disk.extents()), parseMap(json.toString(), RULES), name);
       await disk.close();
+    }
+  }));
+
+test('holes of a source are holes of the target, however long zeros have to be to become some', () =>
+  inScratch(async (folder) => {
+    // Holes of 4 KiB, zeros as short, and zeros that reach up to a hole.
+    const bytes = Buffer.alloc(16384, 7).fill(0, 4096, 8192);
+    writeFileSync(join(folder, 'src.raw'), '');
+    truncateSync(join(folder, 'src.raw'), MIB);
+    const file = openSync(join(folder, 'src.raw'), 'r+');
+    for (const at of [0, 20480, 65536, 86016, 131072, 200704, 524288]) {
+      writeSync(file, bytes.subarray(0, at === 86016 ? 8192 : 16384), 0, undefined, at);
+    }
+    closeSync(file);
+    const overlay = ['create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', 'src.raw', 'over.qcow2'];
+    await qemuImg(overlay, { cwd: folder });
+    for (const source of ['src.raw', 'over.qcow2']) {
+      for (const sparse of ['4k', '8k', '12k', '64k', '1M']) {
+        for (const target of [['raw'], ['qcow2', '-o', 'cluster_size=4k']]) {
+          const args = ['convert', '-S', sparse, '-O', ...target, source];
+          await qemuImg([...args, 'theirs'], { cwd: folder });
+          await ours(folder, [...args, 'ours']);
+          const [format = ''] = target;
+          const maps = ['theirs', 'ours'].map(async (name) => {
+            const map = ['map', '-f', format, '--output=json', name];
+            const json = await qemuImg(map, { cwd: folder });
+            return parseMap(json.toString(), RULES);
+          });
+          assert.equal(await maps[1], await maps[0], args.join(' '));
+        }
+      }
     }
   }));
 

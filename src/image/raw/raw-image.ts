@@ -32,6 +32,8 @@ export interface RawOpenOptions {
 export class RawImage implements WritableDisk {
   readonly format = 'raw';
   readonly sources: readonly DataSource[];
+  /** Short holes of the file are told, too, where what is asked costs more than what they save. */
+  exactHoles = false;
   /** The last requests, where they are not done yet: requests that change bytes queue behind it. */
   private last: Promise<unknown> | undefined;
   /** The last one of them that is not a write ahead: these wait for no more than that. */
@@ -160,7 +162,8 @@ export class RawImage implements WritableDisk {
       return;
     }
     let at = from;
-    for (const [start, end] of this.storage.dataRanges?.(from, to) ?? [[from, to] as const]) {
+    const ranges = this.storage.dataRanges?.(from, to, this.exactHoles);
+    for (const [start, end] of ranges ?? [[from, to] as const]) {
       push(ExtentKind.zero, at, start);
       push(ExtentKind.data, start, end);
       at = end;
