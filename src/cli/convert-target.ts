@@ -4,7 +4,6 @@ import type { Disk } from '../image/disk.ts';
 import { type Host, UsageError } from './command.ts';
 import { type Course, nameOf } from './convert-course.ts';
 import { type ConvertRequest, usesBitmaps } from './convert-request.ts';
-import { intoExisting } from './convert-to-existing.ts';
 import { intoQcow2 } from './convert-to-qcow2.ts';
 import { intoRaw } from './convert-to-raw.ts';
 import { explainOpen } from './explain-open.ts';
@@ -43,6 +42,7 @@ export async function convertInto(
   const isPlain = file.driver === 'file' && (request.targetDriver ?? !file.kind);
   const isFile = request.outputFormat === 'raw' && isPlain;
   if (!request.create && (host.targetImageOpts || !isFile || node.settings.size > 0)) {
+    const { intoExisting } = await import('./convert-to-existing.ts');
     return intoExisting(host, request, disks, course);
   }
   if (request.outputFormat === 'raw') return intoRaw(host, request, disks, course);

@@ -8,7 +8,7 @@ import type { NodeFileStorage } from '../storage/node-file.ts';
 import { standIn } from '../storage/stand-in.ts';
 import { type Host, UsageError } from './command.ts';
 import { encryptionChoice, givenPassphrase, luksFormat } from './encryption-options.ts';
-import { beginDataFile, beginFile } from './first-block.ts';
+import { beginDataFile } from './first-block.ts';
 import { refuseForgetful } from './forgetful-device.ts';
 import { claimImageFile, RAW_WRITE } from './image-claims.ts';
 import type { ListValues } from './option-list.ts';
@@ -77,14 +77,12 @@ async function createRaw(host: Host, { values, path }: NewImage): Promise<void> 
       throw new UsageError('Unsupported preallocation mode: metadata');
     }
     if (size > Number.MAX_SAFE_INTEGER) throw tooLarge();
-    const file = openTarget(host, path, true);
-    const disk = await RawImage.open(file, { writable: true });
+    const disk = await RawImage.open(openTarget(host, path, true), { writable: true });
     try {
-      const isEmpty = disk.size === 0;
       await disk.resize(alignUp(size, 512), { preallocation });
       // What a device began with must not tell readers of some format.
-      if (disk.isFixed && !isEmpty) await disk.write(0, new Uint8Array(Math.min(disk.size, 512)));
-      else if (!disk.isFixed && isEmpty && preallocation === 'off') beginFile(file, size);
+      const begin = disk.isFixed ? Math.min(disk.size, 512) : 0;
+      if (begin > 0) await disk.write(0, new Uint8Array(begin));
     } finally {
       await disk.close();
     }

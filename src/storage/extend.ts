@@ -17,7 +17,7 @@ export async function extendStorage(
   size: number,
   reserve: Reserve,
 ): Promise<void> {
-  if (reserve === 'off') return setLength(storage, size);
+  if (reserve === 'off') return lengthen(storage, size);
   if (storage.isFixed) {
     const what = `Preallocation mode '${reserve}' unsupported for this non-regular file`;
     throw new Qcow2Error('UNSUPPORTED', what);
@@ -37,6 +37,25 @@ export async function extendStorage(
     // Room that is of no use is given back.
     await storage.truncate(from);
     throw cause;
+  }
+}
+
+/** Bytes at the front of a file that was empty: they have their room, however sparse it is. */
+const FRONT_BYTES = 4096;
+
+/**
+ * As QEMU does it, what was empty begins with zeros that are written: whoever opens a file without
+ * the host's cache finds out by reading its front how requests have to be aligned, which a hole
+ * does not tell. Where there is no room for them nothing is lost.
+ */
+async function lengthen(storage: Storage, size: number): Promise<void> {
+  const isEmpty = size > 0 && !storage.isFixed && (await storage.size()) === 0;
+  await setLength(storage, size);
+  if (!isEmpty) return;
+  try {
+    await storage.write(0, new Uint8Array(size < FRONT_BYTES ? Math.min(512, size) : FRONT_BYTES));
+  } catch (cause) {
+    if (!isQcow2Error(cause, 'IO', 'NO_SPACE')) throw cause;
   }
 }
 

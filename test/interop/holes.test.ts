@@ -63,7 +63,7 @@ test('extents are those of qemu-img map, also behind an overlay', () =>
     }
   }));
 
-test('holes of a source are holes of the target, however long zeros have to be to become some', () =>
+test('holes of a source stay holes, however long zeros have to be to become some', () =>
   inScratch(async (folder) => {
     // Holes of 4 KiB, zeros as short, and zeros that reach up to a hole.
     const bytes = Buffer.alloc(16384, 7).fill(0, 4096, 8192);

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -409,6 +410,32 @@ test('command lines that are wrong', async () => {
     }
   });
 });
+
+test('what grows from nothing begins with room that is its own', () =>
+  inScratch(async (folder) => {
+    const withData = '-f qcow2 -o data_file=data';
+    for (const [made, resized, file] of [
+      ['-f raw', '-f raw image', 'image'],
+      [withData, 'image', 'data'],
+      [`${withData},data_file_raw=on`, 'image', 'data'],
+    ] as const) {
+      for (const size of ['1M', '3k', '512']) {
+        const rooms: number[] = [];
+        for (const isOurs of [true, false]) {
+          for (const name of ['image', 'data']) rmSync(`${folder}/${name}`, { force: true });
+          const create = ['create', '-q', ...made.split(' '), 'image', '0'];
+          await qemuImg(create, { cwd: folder });
+          const args = [...resized.split(' '), size];
+          const { code } = isOurs
+            ? await ours(resize, folder, args)
+            : await theirs('resize', folder, args);
+          assert.is(code, 0, `${made} ${size}`);
+          rooms.push(statSync(`${folder}/${file}`).blocks);
+        }
+        assert.is(rooms[0], rooms[1], `${made} ${size}`);
+      }
+    }
+  }));
 
 /** Whether this machine lets a small file system be mounted. */
 const mayMount = await inScratch(async (folder) => {

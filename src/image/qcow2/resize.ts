@@ -9,6 +9,7 @@ import { L1_BYTES_MAX, VIRTUAL_BYTES_MAX } from '../../base/limits.ts';
 import { l1EntriesFor } from '../../format/geometry.ts';
 import { putRefcount } from '../../format/refcount-block.ts';
 import { serializeRefcountTableEntry } from '../../format/refcount-table.ts';
+import { extendStorage } from '../../storage/extend.ts';
 import type { Preallocation } from '../disk.ts';
 import { clustersInUse } from './clusters-in-use.ts';
 import { discardClusters } from './discard.ts';
@@ -55,7 +56,7 @@ export async function resizeDisk(
       const covers = preallocation !== 'off' && (await reserve(parts, { from, to }, preallocation));
       if (!covers)
         await inStep('Failed to zero out new clusters', () => zeroGrown(parts, from, to));
-      if (store.hasDataFile && preallocation === 'off') await store.data.truncate(to);
+      if (store.hasDataFile && preallocation === 'off') await extendStorage(store.data, to, 'off');
       await setSize(parts, to);
     }
   });
