@@ -49,7 +49,7 @@ function wrong(message: string): Qcow2Error {
  */
 export function debugRules(host: Host, config: string | undefined, settings: Settings) {
   const sections = [
-    ...(config === undefined ? [] : parseConfig(readConfig(host, config), config)),
+    ...(config === undefined ? [] : parseConfig(readConfig(host, config))),
     ...sectionsOf(settings),
   ];
   if (sections.length > RULES_MAX) throw wrong(`more than ${RULES_MAX} rules`);
@@ -104,22 +104,21 @@ function readConfig(host: Host, path: string): string {
 }
 
 /** QEMU's configuration files: `[group]` or `[group "name"]`, then `name = "value"`. */
-function parseConfig(text: string, path: string): Section[] {
+function parseConfig(text: string): Section[] {
   const sections: Section[] = [];
-  for (const [index, raw] of text.split('\n').entries()) {
-    const line = raw.trim();
+  for (const line of text.split('\n')) {
     if (line === '' || line.startsWith('#')) continue;
-    const group = /^\[([^\] "]+)(?: "[^"]*")?\]/.exec(line)?.[1];
+    const group = /^\[([^\]\s"]+)(?: "[^"]*")?\]/.exec(line)?.[1];
     if (group !== undefined) {
       if (!(group in RULE_SETTINGS)) throw wrong(`There is no option group '${group}'`);
       sections.push({ group: group as Group, values: new Map() });
       continue;
     }
+    // As C's `sscanf` takes words: a name ends at a space, and what has no quotes has no value.
+    const [, name, rest = ''] = /^\s*(\S{1,63})(.*)/.exec(line) ?? [];
+    if (name === undefined) throw wrong('parse error');
     if (sections.length === 0) throw wrong('no group defined');
-    const [, name, value] = /^([^\s=]+)\s*=\s*"([^"]*)"/.exec(line) ?? [];
-    if (name === undefined || value === undefined) {
-      throw wrong(`${path}:${index + 1}: parse error`);
-    }
+    const [, value = ''] = /^\s*=\s*"([^"]*)/.exec(`${rest}\n`) ?? [];
     const last = sections.at(-1) as Section;
     if (!(RULE_SETTINGS[last.group] as readonly string[]).includes(name)) {
       throw wrong(`Invalid parameter '${name}'`);

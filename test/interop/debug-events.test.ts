@@ -64,4 +64,32 @@ test('requests fail at the same steps, and closing tells of the same', async () 
   });
 });
 
+/** Lines of a file of rules, as people get them wrong. */
+const LINES = [
+  ...['errno="5"', 'errno= "5"', 'errno ="5"', 'errno = 5', 'errno = ""', 'errno = "5" x'],
+  ...['errno = "5', ' errno  =  "5"', '', '# c', '  # c', '   ', 'once="on"', 'once = "yes"'],
+  ...['bogus = "1"', '[x]', ' [x]', '[inject-error "a"]', 'event', 'event "read_aio"'],
+  ...['sector = "-1"', 'errno = "5"\r', '\tonce = "off"', 'errno = "5"\nerrno = "28"'],
+];
+
+test('lines of a file of rules are read as by qemu-io', async () => {
+  await inScratch(async (cwd) => {
+    await qemuImg(['create', '-q', '-f', 'qcow2', 'a.qcow2', '1M'], { cwd });
+    const firsts = ['', '[inject-error]\nevent = "read_aio"\n'];
+    const cases = firsts.flatMap((first) => LINES.map((line) => `${first}${line}\n`));
+    await eachAtOnce(cases.entries(), async ([index, rules]) => {
+      const name = `rules-${index}`;
+      writeFileSync(join(cwd, name), rules);
+      const args = ['-r', '-U', '-c', 'read 0 512', `blkdebug:${name}:a.qcow2`];
+      const [theirs, mine] = await Promise.all([
+        run(requireQemu().io, args, { cwd }),
+        run(process.execPath, [IO_TOOL, ...args], { cwd }),
+      ]);
+      const shown = ({ code, stdout, stderr }: typeof mine) =>
+        `${code}\n${plain(stdout)}${plain(stderr)}`;
+      assert.is(shown(mine), shown(theirs), rules);
+    });
+  });
+});
+
 test.run();
