@@ -121,7 +121,8 @@ export function parseBitmapDirectory(
   const entries: BitmapDirectoryEntry[] = [];
   let pos = 0;
   while (pos < bytes.length) {
-    if (entries.length === options.count) {
+    // What is too short for an entry is none too many.
+    if (entries.length === options.count && pos + ENTRY_BYTES <= bytes.length) {
       throw new Qcow2Error(
         'CORRUPT',
         'More bitmaps found than specified in header extension',

@@ -158,6 +158,10 @@ directory('the number of entries has to be right', () => {
   const data = bytesOf([GOOD, GOOD]);
   const more = 'More bitmaps found than specified in header extension';
   refused(() => parse(data, 1), 'CORRUPT', AT + 32, more);
+  // As with qemu-img: what is no whole entry is no further one.
+  const tail = new Uint8Array(data.length + 1);
+  tail.set(data);
+  refused(() => parse(tail, 2), 'CORRUPT', AT + data.length, 'Broken bitmap directory');
   const less = 'Less bitmaps found than specified in header extension';
   refused(() => parse(data, 3), 'CORRUPT', AT, less);
   const none = 'Requested bitmap directory size is zero';
