@@ -113,7 +113,7 @@ export async function intoQcow2(
         data = openTarget(host, request, dataPath);
         refuseDataDevice(data, request, disks);
         claimImageFile(data, 'data-file', { use: 'write' });
-        beginDataFile(data, sized(request, disks));
+        await beginDataFile(data, sized(request, disks));
       }
       await course.onTarget?.(newTarget(request, create, backing));
       const written = await convertToQcow2(

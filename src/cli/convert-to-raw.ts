@@ -3,13 +3,13 @@ import { isQcow2Error } from '../base/errors.ts';
 import { type ConvertOptions, type ConvertResult, concatenatedSize } from '../convert/options.ts';
 import { convertToRaw } from '../convert/to-raw.ts';
 import type { Disk } from '../image/disk.ts';
+import { beginStorage } from '../storage/front.ts';
 import type { NodeFileStorage } from '../storage/node-file.ts';
 import { checkCacheMode } from './cache-mode.ts';
 import { type Host, UsageError } from './command.ts';
 import { type Course, checkNewBitmaps, nameOf } from './convert-course.ts';
 import { isDevice, withNewFile } from './convert-new-file.ts';
 import { bitmapParts, type ConvertRequest, checkCompression } from './convert-request.ts';
-import { beginFile } from './first-block.ts';
 import { newPath } from './path-gate.ts';
 import { textOf } from './qcow2-options.ts';
 
@@ -52,7 +52,7 @@ export async function intoRaw(
       return copyDirtyToRaw(request, disks, file, course);
     }
     if (create && file.isFixed) refuseSmallDevice(file, request, disks);
-    else if (create) beginFile(file, concatenatedSize(disks));
+    else if (create) await beginStorage(file, concatenatedSize(disks));
     // A device is never new: it holds what it held.
     const targetIsZero = request.targetIsZero && !(create && file.isFixed);
     const wanted = { ...request, sparseBytes, preallocation, targetIsZero };

@@ -171,7 +171,7 @@ async function createQcow2(host: Host, { values, path }: NewImage): Promise<void
         const storage = openTarget(host, name, true);
         if (data) data.isBegun = true;
         claimImageFile(storage, 'data-file', { use: 'write' });
-        beginDataFile(storage, values);
+        await beginDataFile(storage, values);
         return storage;
       },
       cacheBytes: 2 ** 22,

@@ -1,6 +1,7 @@
 /** Making storage longer, with room for what is new where that is asked for. */
 import { settled } from '../base/awaitable.ts';
 import { isQcow2Error, Qcow2Error } from '../base/errors.ts';
+import { beginStorage } from './front.ts';
 import type { Storage } from './storage.ts';
 
 /** `off`: what is new may be a hole. `falloc`: it has its room. `full`: zeros are written. */
@@ -40,23 +41,10 @@ export async function extendStorage(
   }
 }
 
-/** Bytes at the front of a file that was empty: they have their room, however sparse it is. */
-const FRONT_BYTES = 4096;
-
-/**
- * As QEMU does it, what was empty begins with zeros that are written: whoever opens a file without
- * the host's cache finds out by reading its front how requests have to be aligned, which a hole
- * does not tell. Where there is no room for them nothing is lost.
- */
 async function lengthen(storage: Storage, size: number): Promise<void> {
   const isEmpty = size > 0 && !storage.isFixed && (await storage.size()) === 0;
   await setLength(storage, size);
-  if (!isEmpty) return;
-  try {
-    await storage.write(0, new Uint8Array(size < FRONT_BYTES ? Math.min(512, size) : FRONT_BYTES));
-  } catch (cause) {
-    if (!isQcow2Error(cause, 'IO', 'NO_SPACE')) throw cause;
-  }
+  if (isEmpty) await beginStorage(storage, size);
 }
 
 async function setLength(storage: Storage, size: number): Promise<void> {

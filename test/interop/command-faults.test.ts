@@ -2,7 +2,7 @@
  * `create` and `check -r` on a host whose calls fail, one after the other: an exit code and a
  * message, no file that looks whole, and a later repair that finishes. Replay with SEED=….
  */
-import { copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { Qcow2Error } from '../../src/base/errors.ts';
 import { check } from '../../src/cli/commands/check.ts';
@@ -60,8 +60,10 @@ for (const options of ['preallocation=off', 'preallocation=metadata', 'prealloca
               assert.is(code, 0, about);
               break;
             }
-            // Preallocating may do without what fails.
-            if (code === 0) await qemuImg(['check', '-q', 'image'], { cwd: folder });
+            // Preallocating may do without what fails, and so may the front of a raw file.
+            if (code === 0 && format === 'raw') {
+              assert.is(statSync(`${folder}/image`).size, 3 * 2 ** 20, about);
+            } else if (code === 0) await qemuImg(['check', '-q', 'image'], { cwd: folder });
             else assert.match(err, /^qemu-img: /, about);
             assert.is(existsSync(`${folder}/image`), code === 0, about);
             assert.ok(index < 1000, about);
