@@ -1,6 +1,8 @@
 // `amend` must leave what qemu-img leaves, and say the same: images of all kinds with snapshots, on
 // backing files, are taken up and down, and through all widths of refcounts.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { amend } from '../../src/cli/commands/amend.ts';
 import { qemuSuite } from '../oracle.ts';
@@ -23,14 +25,27 @@ async function infoOf(cwd: string, name: string): Promise<unknown> {
   return info;
 }
 
+/** Tells whether anything in a folder has changed: what is as it was need not be looked at again. */
+function contentOf(folder: string): string {
+  const hash = createHash('sha256');
+  for (const name of readdirSync(folder).sort()) {
+    hash.update(`${name}\0`).update(readFileSync(join(folder, name)));
+  }
+  return hash.digest('hex');
+}
+
 async function sameAmends(folder: string, lines: readonly string[], about: string) {
   const folders = twoFolders(folder);
+  let before = '';
   for (const [index, line] of lines.entries()) {
     const args = line.split(' ').filter((arg) => arg !== '');
     const title = `SEED=${SEED}\n${about}\n${lines.slice(0, index + 1).join('\n')}`;
     const mine = await ours(amend, folders[0], args);
     const expected = await theirs('amend', folders[1], args);
     assert.equal(mine, expected, title);
+    const after = folders.map(contentOf).join();
+    if (after === before) continue;
+    before = after;
     await assertAlike(folders, title);
     const name = args.at(-1) as string;
     if (!/^(image0|v[23])/.test(name)) continue;
