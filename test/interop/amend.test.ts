@@ -25,7 +25,7 @@ async function infoOf(cwd: string, name: string): Promise<unknown> {
   return info;
 }
 
-/** Tells whether anything in a folder has changed: what is as it was need not be looked at again. */
+/** What a folder has: where nothing has changed, nothing need be looked at again. */
 function contentOf(folder: string): string {
   const hash = createHash('sha256');
   for (const name of readdirSync(folder).sort()) {
